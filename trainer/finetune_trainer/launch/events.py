@@ -1,0 +1,94 @@
+"""The events that rank 0 reports; plain JSON objects with the names that a FineTuneJob's status uses.
+
+Every event has a `kind`. Unknown keys are kept and ignored by readers that do not know them. Losses are nats per token,
+durations seconds, `percent` runs from 0 to 100.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "result", "failure"]
+
+MERGED: frozenset[str] = frozenset({"progress"})
+"""Kinds of which only the newest matters; every other event is delivered in order and never dropped."""
+
+FINAL: frozenset[str] = frozenset({"result", "failure"})
+"""Kinds that end a run."""
+
+
+class PhaseEvent(TypedDict):
+    """The run entered a phase, for instance `fetching model`, `indexing data`, `training`, `exporting`."""
+
+    kind: Literal["phase"]
+    name: str
+    detail: NotRequired[str]
+    done: NotRequired[float]
+    """Work done and `total` work of this phase in `unit`, for phases that can say so (bytes fetched, records read)."""
+    total: NotRequired[float]
+    unit: NotRequired[str]
+
+
+class ProgressEvent(TypedDict):
+    """One optimizer step was finished."""
+
+    kind: Literal["progress"]
+    step: int
+    totalSteps: int
+    percent: float
+    epoch: float
+    loss: float
+    tokens: int
+    tokensPerSecond: float
+    learningRate: NotRequired[float]
+    gradNorm: NotRequired[float]
+    etaSeconds: NotRequired[float]
+    """Seconds to the end as the loop estimates them; a reader that needs it and misses it derives it from `percent`."""
+
+
+class EvalEvent(TypedDict):
+    """One held-out set was evaluated."""
+
+    kind: Literal["eval"]
+    step: int
+    evalLoss: float
+    name: NotRequired[str]
+    best: NotRequired[bool]
+    baseLoss: NotRequired[float]
+
+
+class CheckpointEvent(TypedDict):
+    """A checkpoint was committed to the log."""
+
+    kind: Literal["checkpoint"]
+    step: int
+    uri: str
+    best: NotRequired[bool]
+    seconds: NotRequired[float]
+    bytes: NotRequired[int]
+
+
+class AuditEvent(TypedDict):
+    """What is trained and on what: shown once before the first step. Other keys are rendered as `key: value`."""
+
+    kind: Literal["audit"]
+
+
+class ResultEvent(TypedDict):
+    """The run is complete. Other keys are the loop's result and are rendered as a table."""
+
+    kind: Literal["result"]
+
+
+class FailureEvent(TypedDict):
+    """The run, or one rank of it, failed."""
+
+    kind: Literal["failure"]
+    exitCode: int
+    reason: str
+    message: str
+    retryable: bool
+    rank: NotRequired[int]
+
+
+Event = PhaseEvent | ProgressEvent | EvalEvent | CheckpointEvent | AuditEvent | ResultEvent | FailureEvent
