@@ -1,0 +1,79 @@
+"""The FineTuneJob manifest: its types, how it is read, and what follows from it. Imports no torch and no ray."""
+
+from finetune_trainer.spec.checkpoint import Checkpoint
+from finetune_trainer.spec.cluster import FailurePolicy, FailureReason, FailureRule, Hub, RuntimeRef, Storage
+from finetune_trainer.spec.data import BadRecords, Data, EvalSource, Format, Overlong, Packing, Source, TrainSource
+from finetune_trainer.spec.deepspeed import DeepSpeed, Offload
+from finetune_trainer.spec.derived import ignored_locally, ranks, run_id, to_manifest, with_absolute_paths
+from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
+from finetune_trainer.spec.identity import identity, identity_fields
+from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
+from finetune_trainer.spec.load import load_job, parse_job
+from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
+from finetune_trainer.spec.model import Model
+from finetune_trainer.spec.objective import Objective, ObjectiveType
+from finetune_trainer.spec.output import Output, OutputFormat
+from finetune_trainer.spec.training import (
+    GradientCheckpointing,
+    Optimizer,
+    OptimizerType,
+    Precision,
+    Schedule,
+    ScheduleType,
+    Training,
+)
+from finetune_trainer.spec.workers import Resources, Workers
+
+__all__ = [
+    "ALL_LINEAR",
+    "API_VERSION",
+    "KIND",
+    "BadRecords",
+    "Checkpoint",
+    "Data",
+    "DeepSpeed",
+    "EarlyStopping",
+    "EvalSource",
+    "Evaluation",
+    "FailurePolicy",
+    "FailureReason",
+    "FailureRule",
+    "FineTuneJob",
+    "Format",
+    "GradientCheckpointing",
+    "Hub",
+    "JobSpec",
+    "LoRA",
+    "Metadata",
+    "Method",
+    "MethodType",
+    "Model",
+    "Objective",
+    "ObjectiveType",
+    "Offload",
+    "Optimizer",
+    "OptimizerType",
+    "Output",
+    "OutputFormat",
+    "Overlong",
+    "Packing",
+    "Precision",
+    "Resources",
+    "RuntimeRef",
+    "Schedule",
+    "ScheduleType",
+    "Source",
+    "Storage",
+    "TrainSource",
+    "Training",
+    "Workers",
+    "identity",
+    "identity_fields",
+    "ignored_locally",
+    "load_job",
+    "parse_job",
+    "ranks",
+    "run_id",
+    "to_manifest",
+    "with_absolute_paths",
+]

@@ -1,0 +1,79 @@
+"""What a manifest may leave out or carry along: defaults that depend on other fields, nulls, what the API server adds.
+
+Defaults that depend on nothing stand beside their field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Written by the API server or other controllers; they come along with `kubectl get -o yaml`.
+SERVER_METADATA = frozenset(
+    {
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+    }
+)
+
+
+def prepare(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the manifest without nulls, status and server metadata, and with the defaults of `fill_spec`."""
+    manifest: dict[str, Any] = drop_nulls({key: value for key, value in document.items() if key != "status"})
+    if isinstance(metadata := manifest.get("metadata"), dict):
+        manifest["metadata"] = {key: value for key, value in metadata.items() if key not in SERVER_METADATA}
+    if isinstance(spec := manifest.get("spec"), dict):
+        manifest["spec"] = fill_spec(spec)
+    return manifest
+
+
+def drop_nulls(value: Any) -> Any:
+    """A field that is null is a field that is left out, as the API server has it; nulls in lists stay."""
+    if isinstance(value, dict):
+        return {key: drop_nulls(item) for key, item in value.items() if item is not None}
+    return [drop_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `spec` (camelCase, unvalidated) with what follows from other fields, as if the user had written it.
+
+    - `method.lora`: its defaults, with LoRA.
+    - `data.overlong`: Split with CPT, where every token counts, else Truncate.
+    - `checkpoint.keepBest`: 1 when `evaluation.everySteps` is set, so that the best model is not lost, else 0.
+    - `evaluation.compareBase`: true when `data.eval` is given, so that a run shows whether it was worth it.
+    - `output.format`: Adapter with LoRA, else Full.
+
+    A member that is no mapping is left as it is, for the validation to refuse.
+    """
+    filled = dict(spec)
+    method = _get(spec, "method", "type")
+    if method == "LoRA":
+        _default(filled, "method", "lora", {})
+    if _get(spec, "objective", "type") == "CPT":
+        _default(filled, "data", "overlong", "Split")
+    if _get(spec, "evaluation", "everySteps") is not None:
+        _default(filled, "checkpoint", "keepBest", 1)
+    if _get(spec, "data", "eval"):
+        filled.setdefault("evaluation", {})
+        _default(filled, "evaluation", "compareBase", True)
+    _default(filled, "output", "format", "Adapter" if method == "LoRA" else "Full")
+    return filled
+
+
+def _get(spec: Mapping[str, Any], part: str, field: str) -> Any:
+    member = spec.get(part)
+    return member.get(field) if isinstance(member, Mapping) else None
+
+
+def _default(spec: dict[str, Any], part: str, field: str, value: Any) -> None:
+    member = spec.get(part)
+    if isinstance(member, Mapping):
+        spec[part] = {field: value, **member}

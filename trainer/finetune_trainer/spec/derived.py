@@ -1,0 +1,74 @@
+"""What follows from a job: ranks, run id, the manifest as data, absolute paths, fields without effect here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.spec.job import FineTuneJob, JobSpec
+from finetune_trainer.spec.uri import absolute_uri
+
+CLUSTER_ONLY = (
+    "storage",
+    "hub",
+    "serviceAccountName",
+    "runtimeRef",
+    "queueName",
+    "priorityClassName",
+    "workers.resources",
+    "failurePolicy.maxAttempts",
+    "failurePolicy.rules",
+    "startDeadlineSeconds",
+    "activeDeadlineSeconds",
+    "terminationGracePeriodSeconds",
+    "ttlSecondsAfterFinished",
+    "suspend",
+)
+
+
+def ranks(job: FineTuneJob) -> int:
+    """World size that the manifest asks for: replicas x max(1, gpusPerReplica)."""
+    workers = job.spec.workers
+    return workers.replicas * max(1, workers.gpus_per_replica)
+
+
+def run_id(job: FineTuneJob) -> str:
+    """Folder of the run below `checkpoint.uri`: the uid on a cluster, `<namespace>.<name>` without one."""
+    metadata = job.metadata
+    return metadata.uid or f"{metadata.namespace}.{metadata.name}"
+
+
+def to_manifest(job: FineTuneJob) -> dict[str, Any]:
+    """The whole job by its manifest names, with every default, ready for JSON or YAML; parses to an equal job."""
+    return job.model_dump(mode="json", exclude_none=True)
+
+
+def with_absolute_paths(job: FineTuneJob, base: Path) -> FineTuneJob:
+    """The same job with each `file://./x` made absolute; `base` is the manifest's folder."""
+    spec = job.spec
+    train = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in spec.data.train)
+    held_out = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in spec.data.eval)
+    parts = {
+        "model": spec.model.model_copy(update={"uri": absolute_uri(spec.model.uri, base)}),
+        "data": spec.data.model_copy(update={"train": train, "eval": held_out}),
+        "checkpoint": spec.checkpoint.model_copy(update={"uri": absolute_uri(spec.checkpoint.uri, base)}),
+        "output": spec.output.model_copy(update={"uri": absolute_uri(spec.output.uri, base)}),
+    }
+    return job.model_copy(update={"spec": spec.model_copy(update=parts)})
+
+
+def ignored_locally(job: FineTuneJob) -> list[str]:
+    """Paths of the fields that the manifest gives and that have an effect only on a cluster."""
+    return [f"spec.{path}" for path in CLUSTER_ONLY if path in _given(job.spec)]
+
+
+def _given(spec: JobSpec) -> set[str]:
+    return set(_given_paths(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)))
+
+
+def _given_paths(members: dict[str, Any]) -> Iterator[str]:
+    for name, member in members.items():
+        yield name
+        if isinstance(member, dict):
+            yield from (f"{name}.{field}" for field in member)
