@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from s3_server import REGION, S3Server, create_bucket, serving
 
@@ -19,17 +16,13 @@ if TYPE_CHECKING:
     from conftest import Bucket
 
 
-def send_half_a_body(server: S3Server, path: str, declared: int) -> bytes:
-    """PUT `path` unsigned-payload with half of the declared bytes, close the sending side and return the answer."""
-    url = f"{server.endpoint}{path}"
-    headers = {"Content-Length": str(declared), "X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}
-    request = AWSRequest("PUT", url, headers=headers)
-    request.context["payload_signing_enabled"] = False
-    S3SigV4Auth(Credentials(server.access_key, server.secret_key), "s3", REGION).add_auth(request)
-    head = [f"PUT {path} HTTP/1.1", f"Host: {urllib.parse.urlsplit(url).netloc}"]
-    head += [f"{name}: {value}" for name, value in request.headers.items()]
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall("\r\n".join([*head, "", ""]).encode() + b"x" * (declared // 2))
+def put_part_of_a_body(bucket: Bucket, operation: str, declared: int, sent: int, **params: Any) -> bytes:
+    """PUT with Content-Length `declared` and an unsigned body of `sent` bytes, end the body and return the answer."""
+    url = bucket.client.generate_presigned_url(operation, {"Bucket": bucket.name, **params})
+    parts = urllib.parse.urlsplit(url)
+    head = f"PUT {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {declared}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", bucket.server.port), timeout=20) as connection:
+        connection.sendall(head.encode() + b"x" * sent)
         connection.shutdown(socket.SHUT_WR)
         return connection.recv(65536)
 
@@ -53,23 +46,27 @@ def test_a_wrong_checksum_stores_nothing(bucket: Bucket) -> None:
     assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name)
 
 
-def test_a_body_cut_short_stores_nothing(bucket: Bucket) -> None:
+@pytest.mark.parametrize("key", ["new", "kept"])
+def test_a_body_cut_short_stores_nothing(bucket: Bucket, key: str) -> None:
     bucket.client.put_object(Bucket=bucket.name, Key="kept", Body=b"older")
-    send_half_a_body(bucket.server, f"/{bucket.name}/new", declared=1_000_000)
-    send_half_a_body(bucket.server, f"/{bucket.name}/kept", declared=1_000_000)
+    answer = put_part_of_a_body(bucket, "put_object", declared=1_000_000, sent=500_000, Key=key)
+    assert b"IncompleteBody" in answer
     listed = bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]
     assert [(entry["Key"], entry["Size"]) for entry in listed] == [("kept", 5)]
 
 
 def test_a_part_cut_short_is_not_listed(bucket: Bucket) -> None:
     upload = bucket.client.create_multipart_upload(Bucket=bucket.name, Key="big")["UploadId"]
-    send_half_a_body(bucket.server, f"/{bucket.name}/big?partNumber=1&uploadId={upload}", declared=1_000_000)
+    place = {"Key": "big", "UploadId": upload, "PartNumber": 1}
+    answer = put_part_of_a_body(bucket, "upload_part", declared=1_000_000, sent=500_000, **place)
+    assert b"IncompleteBody" in answer
     assert "Parts" not in bucket.client.list_parts(Bucket=bucket.name, Key="big", UploadId=upload)
 
 
-def test_a_whole_body_of_the_same_request_is_stored(bucket: Bucket) -> None:
-    answer = send_half_a_body(bucket.server, f"/{bucket.name}/empty", declared=0)
+def test_a_whole_unsigned_body_is_stored(bucket: Bucket) -> None:
+    answer = put_part_of_a_body(bucket, "put_object", declared=500_000, sent=500_000, Key="whole")
     assert answer.startswith(b"HTTP/1.1 200")
+    assert bucket.client.head_object(Bucket=bucket.name, Key="whole")["ContentLength"] == 500_000
 
 
 def client_with(server: S3Server, secret: str) -> Any:
