@@ -1,9 +1,9 @@
 """Run one function on N local ranks, each a process of its own, and collect what they return.
 
-`run_ranks(2, "tests/trainer/model/ranks_zero3.py:load", {"path": "..."})` imports that file in two fresh interpreters, calls
-`load(payload)` in both, and returns their JSON-able results in rank order. The environment is that of `torchrun`
-(MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); the function itself starts the process group,
-because how it does so is often what a test is about.
+`run_ranks(2, "tests/trainer/model/ranks_zero3.py:load", {"path": "..."})` imports that file in two fresh interpreters,
+calls `load(payload)` in both, and returns their JSON-able results in rank order. The environment is that of `torchrun`
+(MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); the function itself starts the process
+group, because how it does so is often what a test is about.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ class RankFailure(AssertionError):
 def run_ranks(n: int, target: str, payload: dict[str, Any], timeout: float = 120) -> list[dict[str, Any]]:
     """Call `target` ("path/to/module.py:function", relative to the repository) with `payload` on `n` ranks.
 
-    Returns the functions' results in rank order. Raises RankFailure when a rank fails or when `timeout` seconds are over;
-    all ranks are killed then, and a rank that hung shows the Python stack of its threads.
+    Returns the functions' results in rank order. Raises RankFailure when a rank fails or when `timeout` seconds are
+    over; all ranks are killed then, and a rank that hung shows the Python stack of its threads.
     """
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         port = free_port()
         processes = [_start(rank, n, port, target, payload, Path(folder)) for rank in range(n)]
         with ThreadPoolExecutor(n) as pool:
-            exits = [pool.submit(_expect_success, rank, process, Path(folder)) for rank, process in enumerate(processes)]
+            exits = [
+                pool.submit(_expect_success, rank, process, Path(folder)) for rank, process in enumerate(processes)
+            ]
             try:
                 _wait_for_all(exits, Path(folder), processes, timeout)
             finally:
@@ -68,7 +70,9 @@ def _start(rank: int, n: int, port: int, target: str, payload: dict[str, Any], f
         "LOCAL_WORLD_SIZE": str(n),
         "OMP_NUM_THREADS": "1",
         "DS_ACCELERATOR": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "trainer"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "trainer"), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
     }
     command = [sys.executable, __file__, target, json.dumps(payload), str(_result_file(folder, rank))]
     with _stderr_file(folder, rank).open("wb") as stderr:
