@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
+from s3_bucket import Bucket
 from s3_server import REGION, S3Server, serving
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """An empty bucket on the test server; `env` is what a child process needs to reach it."""
-
-    name: str
-    env: dict[str, str]
-    client: Any  # a boto3 S3 client, whose class is made at run time
-    server: S3Server
-
-    @property
-    def uri(self) -> str:
-        return f"s3://{self.name}"
 
 
 @pytest.fixture(scope="session")

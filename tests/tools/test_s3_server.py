@@ -5,15 +5,13 @@ from __future__ import annotations
 import socket
 import urllib.parse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from s3_bucket import Bucket
 from s3_server import REGION, S3Server, create_bucket, serving
-
-if TYPE_CHECKING:
-    from conftest import Bucket
 
 
 def put_part_of_a_body(bucket: Bucket, operation: str, declared: int, sent: int, **params: Any) -> bytes:

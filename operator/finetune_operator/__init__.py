@@ -1,0 +1,1 @@
+"""The operator: turns FineTuneJob resources of a Kubernetes cluster into Ray clusters that run the trainer."""
