@@ -17,8 +17,8 @@ from typing import Protocol
 class Answer:
     """What the receiver of a report wants from the run.
 
-    `stop_by` is the number of seconds left in which to commit and stop, or None to go on. It is a duration and not a time of
-    day, so that clocks need not agree.
+    `stop_by` is the number of seconds left in which to commit and stop, or None to go on. It is a duration and not a
+    time of day, so that clocks need not agree.
     """
 
     stop_by: float | None = None
@@ -43,21 +43,21 @@ class SilentReporter:
 class StopSignal:
     """A request to commit and stop, made by a signal, by an answer to a progress report, or by code; thread-safe.
 
-    It is local to one rank and other ranks may see theirs a step later: the loop agrees on it with a collective before it
-    acts. `clock` is a monotonic clock in seconds.
+    It is local to one rank and other ranks may see theirs a step later: the loop agrees on it with a collective before
+    it acts. `clock` is a monotonic clock in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.RLock()  # re-entrant: a signal handler may interrupt a caller that holds it
-        self._requested = threading.Event()
+        self._requested = False
         self._reason: str | None = None
         self._deadline: float | None = None
 
     @property
     def requested(self) -> bool:
         """Whether the run shall commit its state and raise `finetune_trainer.errors.Stopped`."""
-        return self._requested.is_set()
+        return self._requested
 
     @property
     def reason(self) -> str | None:
@@ -65,14 +65,14 @@ class StopSignal:
         return self._reason
 
     def request(self, reason: str, within: float | None = None) -> None:
-        """Ask for a stop within so many seconds (None: no deadline); the first reason and the earliest deadline hold."""
+        """Ask for a stop within so many seconds (None: no deadline); the first reason and earliest deadline hold."""
         with self._lock:
             if self._reason is None:
                 self._reason = reason
             if within is not None:
                 deadline = self._clock() + within
                 self._deadline = deadline if self._deadline is None else min(self._deadline, deadline)
-            self._requested.set()
+            self._requested = True
 
     def remaining(self) -> float | None:
         """Seconds left to commit and exit (never below 0), or None without a deadline."""
@@ -84,9 +84,9 @@ class StopSignal:
 class RunContext:
     """The place of one rank in a run.
 
-    `device` is a torch device name: `cpu` or `cuda:<index>`. `attempt` is the number of the attempt that a cluster started, or
-    None on a laptop (the commit log then counts). `workdir` is scratch space on the node of this rank, for this run only,
-    shared by the ranks of the node and kept over restarts of the workers.
+    `device` is a torch device name: `cpu` or `cuda:<index>`. `attempt` is the number of the attempt that a cluster
+    started, or None on a laptop (the commit log then counts). `workdir` is scratch space on the node of this rank, for
+    this run only, shared by the ranks of the node and kept over restarts of the workers.
     The process group (gloo or nccl) is initialised before the loop gets the context, and destroyed by the launcher.
     """
 

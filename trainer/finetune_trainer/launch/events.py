@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "result", "failure"]
+Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "restart", "result", "failure"]
 
 MERGED: frozenset[str] = frozenset({"progress"})
 """Kinds of which only the newest matters; every other event is delivered in order and never dropped."""
@@ -74,8 +74,18 @@ class AuditEvent(TypedDict):
     kind: Literal["audit"]
 
 
+class RestartEvent(TypedDict):
+    """The ranks are being started again after a failure; sent by launchers, not by the loop."""
+
+    kind: Literal["restart"]
+    restarts: int
+    maxRestarts: int
+    reason: str
+    message: str
+
+
 class ResultEvent(TypedDict):
-    """The run is complete. Other keys are the loop's result and are rendered as a table."""
+    """The run is complete: the dict that `train` returned, sent by the launcher and rendered as a table."""
 
     kind: Literal["result"]
 
@@ -91,4 +101,13 @@ class FailureEvent(TypedDict):
     rank: NotRequired[int]
 
 
-Event = PhaseEvent | ProgressEvent | EvalEvent | CheckpointEvent | AuditEvent | ResultEvent | FailureEvent
+Event = (
+    PhaseEvent
+    | ProgressEvent
+    | EvalEvent
+    | CheckpointEvent
+    | AuditEvent
+    | RestartEvent
+    | ResultEvent
+    | FailureEvent
+)

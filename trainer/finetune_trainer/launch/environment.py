@@ -1,0 +1,38 @@
+"""The process environment of a rank, set before torch and DeepSpeed read it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+
+def prepare(environ: MutableMapping[str, str], device: str, local_world_size: int, cpus: int) -> None:
+    """Fill in what the user left open: DeepSpeed's accelerator, and threads so that ranks do not fight for cores."""
+    if device == "cpu":
+        environ.setdefault("DS_ACCELERATOR", "cpu")  # without it DeepSpeed tries to import GPU back ends
+    environ.setdefault("OMP_NUM_THREADS", str(threads(local_world_size, cpus)))
+    environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our own threads tokenise, and it warns of forks
+
+
+def threads(local_world_size: int, cpus: int) -> int:
+    """Return the compute threads of one rank: the node's cores divided among its ranks, at least one."""
+    return max(1, cpus // local_world_size)
+
+
+def loopback(environ: MutableMapping[str, str]) -> None:
+    """Keep gloo on the loopback interface, so that a changing network or host name cannot break a one-machine run."""
+    if sys.platform == "linux":
+        environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+def redirect_output(file: Path) -> None:
+    """Append this process's stdout and stderr to `file`, also what C libraries write."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    os.close(descriptor)

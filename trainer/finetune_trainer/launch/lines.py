@@ -1,0 +1,176 @@
+"""Progress events as plain lines of text: for logs, for pipes, and for the parts of the rich view."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finetune_trainer.launch.context import Answer
+from finetune_trainer.launch.events import MERGED
+
+LINE_INTERVAL = 10.0
+"""Seconds between two progress lines, so that the log of a long run stays readable."""
+
+
+def words(name: str) -> str:
+    """Turn a JSON key into words: `tokensPerSecond` -> `tokens per second`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
+
+
+def number(value: object) -> str:
+    """Write a number as a reader wants it: counts with separators, losses with four decimals, tiny values with an e."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000):
+        return f"{value:,.0f}"
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e7):
+        return f"{value:.2e}"
+    return f"{value:,.0f}" if abs(value) >= 10000 else f"{value:.4g}" if abs(value) >= 100 else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as h:mm:ss or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes with a decimal unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """Describe one event; kinds that this version does not know are shown as they are."""
+    describe = _LINES.get(str(event.get("kind")), _other)
+    return describe(event)
+
+
+def items(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an audit or a result says, nested parts flattened to `part.key`."""
+    flat: dict[str, Any] = {}
+    for key, value in event.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{inner}": part for inner, part in items(value).items()})
+        elif key not in ("kind", "seq") and value is not None:
+            flat[key] = value
+    return flat
+
+
+def loss_part(event: Mapping[str, Any]) -> str:
+    """Write the loss of a progress event; a step without a finite loss was skipped."""
+    return f"loss {number(event['loss'])}" if event.get("loss") is not None else "skipped"
+
+
+def _phase(event: Mapping[str, Any]) -> str:
+    text = f"{event.get('name')}"
+    if event.get("detail"):
+        text += f": {event['detail']}"
+    return text + amount(event)
+
+
+def amount(event: Mapping[str, Any]) -> str:
+    """Write how far a phase is: ` (1.2 GB of 3 GB)`, or nothing when it does not say."""
+    if event.get("done") is None:
+        return ""
+    write = size if event.get("unit") == "B" else number
+    unit = "" if event.get("unit") in (None, "B") else f" {event['unit']}"
+    total = "" if event.get("total") is None else f" of {write(event['total'])}"
+    return f" ({write(event['done'])}{total}{unit})"
+
+
+def _progress(event: Mapping[str, Any]) -> str:
+    percent = f" ({event['percent']:.1f} %)" if event.get("percent") is not None else ""
+    parts = [f"step {event.get('step')}/{event.get('totalSteps', '?')}{percent}", loss_part(event)]
+    if event.get("tokensPerSecond") is not None:
+        parts.append(f"{event['tokensPerSecond']:,.0f} tokens/s")
+    if event.get("learningRate") is not None:
+        parts.append(f"learning rate {event['learningRate']:.2e}")
+    if event.get("gradNorm") is not None:
+        parts.append(f"grad norm {number(event['gradNorm'])}")
+    if event.get("etaSeconds") is not None:
+        parts.append(f"{duration(event['etaSeconds'])} left")
+    return "  ".join(parts)
+
+
+def _eval(event: Mapping[str, Any]) -> str:
+    name = f" ({event['name']})" if event.get("name") else ""
+    base = f", base model {number(event['baseLoss'])}" if event.get("baseLoss") is not None else ""
+    best = ", best so far" if event.get("best") else ""
+    return f"step {event.get('step')}: held-out loss {number(event.get('evalLoss'))}{name}{base}{best}"
+
+
+def _checkpoint(event: Mapping[str, Any]) -> str:
+    much = f" ({size(event['bytes'])}" if event.get("bytes") is not None else ""
+    took = f" in {event['seconds']:.1f} s" if event.get("seconds") is not None and much else ""
+    best = ", best so far" if event.get("best") else ""
+    return f"step {event.get('step')}: checkpoint committed{f'{much}{took})' if much else ''}{best}  {event.get('uri')}"
+
+
+def _items(title: str) -> Callable[[Mapping[str, Any]], str]:
+    def describe(event: Mapping[str, Any]) -> str:
+        return "\n".join([f"{title}:", *(f"  {words(key)}: {number(value)}" for key, value in items(event).items())])
+
+    return describe
+
+
+def _restart(event: Mapping[str, Any]) -> str:
+    count = f"restart {event.get('restarts')} of {event.get('maxRestarts')}"
+    return f"starting the workers again from the last checkpoint ({count}): {event.get('message')}"
+
+
+def _failure(event: Mapping[str, Any]) -> str:
+    return f"{event.get('reason')}: {event.get('message')}"
+
+
+def _other(event: Mapping[str, Any]) -> str:
+    return "  ".join(f"{words(key)} {number(value)}" for key, value in items(event).items())
+
+
+_LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "phase": _phase,
+    "progress": _progress,
+    "eval": _eval,
+    "checkpoint": _checkpoint,
+    "audit": _items("audit"),
+    "result": _items("result"),
+    "restart": _restart,
+    "failure": _failure,
+}
+
+
+class LineReporter:
+    """Writes events as lines, progress at most every `interval` seconds and always the last step.
+
+    It is the reporter of rank 0 when nobody listens, and what `finetune run` shows without a terminal.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        interval: float = LINE_INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._write = write
+        self._interval = interval
+        self._clock = clock
+        self._shown = float("-inf")
+        self._name: object = None
+
+    def report(self, event: Mapping[str, object]) -> Answer:
+        """Write the event, unless it only repeats a little later what was just written."""
+        repeats = event.get("kind") in MERGED or (event.get("kind") == "phase" and event.get("name") == self._name)
+        last = event.get("step") is not None and event.get("step") == event.get("totalSteps")
+        now = self._clock()
+        if not repeats or last or now - self._shown >= self._interval:
+            self._shown = now if repeats else self._shown
+            self._write(line(event))
+        if event.get("kind") == "phase":
+            self._name = event.get("name")
+        return Answer()
