@@ -1,0 +1,31 @@
+"""CRC64NVME, the checksum that S3 keeps with every object: 64 bits at memory speed, combinable over parts."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from awscrt import checksums
+
+from finetune_trainer.store.objects import byte_view
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+def crc64nvme(data: Buffer, previous: int = 0) -> int:
+    """CRC64NVME of `data`, continued from the value `previous` of the bytes before it (0: none).
+
+    Check value: crc64nvme(b"123456789") == 0xAE8B14860A799888 (NVM Express base specification, 64b CRC).
+    """
+    return int(checksums.crc64nvme(byte_view(data), previous))
+
+
+def crc64_hex(value: int) -> str:
+    """The checksum as 16 hexadecimal digits, as log entries write it."""
+    return f"{value:016x}"
+
+
+def crc64_header(value: int) -> str:
+    """The checksum as S3's `x-amz-checksum-crc64nvme` header: base64 of 8 big-endian bytes."""
+    return base64.b64encode(value.to_bytes(8, "big")).decode("ascii")

@@ -1,0 +1,269 @@
+"""Objects in an S3 bucket, by boto3: create-only writes with CRC64NVME, exact reads, and errors that say what to do."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from finetune_trainer.errors import StorageError
+from finetune_trainer.store.checksums import crc64_header, crc64nvme
+from finetune_trainer.store.objects import (
+    ObjectExists,
+    ObjectInfo,
+    ObjectNotFound,
+    StorageRefused,
+    byte_view,
+    check_key,
+)
+from finetune_trainer.store.s3_client import make_client, redacted
+from finetune_trainer.store.s3_errors import Place, code_of, explain, retries_of
+from finetune_trainer.store.s3_reader import Fetch, Fetched, S3Reader, pause
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from typing_extensions import Buffer
+
+MAX_PUT_BYTES = 5 * 2**30  # S3's limit for one PUT
+DELETE_BATCH = 1000  # S3's limit for one DeleteObjects
+READ_BUFFER_BYTES = 2**20
+# Attempts at what botocore does not retry: a create that met another one under way, and keys that a delete left over.
+ATTEMPTS = 8
+# Errors that a call may raise, and at the making of a client a malformed address or region too.
+CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError)
+CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
+TAKEN = ("PreconditionFailed", "412")
+
+
+class S3Store:
+    """An ObjectStore over the keys `<prefix>/...` of a bucket.
+
+    The client is made at the first call in each process: a pickled or forked store makes its own connections.
+    """
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self._base = f"{prefix}/" if prefix else ""
+        self._client: tuple[int, S3Client] | None = None
+
+    @property
+    def uri(self) -> str:
+        """The root's address, without a slash at its end."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"S3Store({self.uri!r})"
+
+    def __reduce__(self) -> tuple[type[S3Store], tuple[str, str]]:
+        return S3Store, (self.bucket, self.prefix)
+
+    def list(self, prefix: str = "", *, after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        """See ObjectStore. The keys are held in memory: S3 Express lists in no order, so they are sorted here."""
+        request: dict[str, Any] = {"Bucket": self.bucket, "Prefix": self._base + prefix}
+        if after:
+            request["StartAfter"] = self._base + after
+        if not recursive:
+            request["Delimiter"] = "/"
+        found = []
+        with self._explained(f"list {self.uri}/{prefix}"):
+            for page in self.client.get_paginator("list_objects_v2").paginate(**request):
+                for item in page.get("Contents", []):
+                    key = item["Key"].removeprefix(self._base)
+                    # Consoles mark folders by empty objects whose keys end in a slash.
+                    if key and not key.endswith("/") and key > after:
+                        found.append(ObjectInfo(key, item["Size"], item["ETag"].strip('"')))
+        yield from sorted(found, key=lambda info: info.key)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See ObjectStore."""
+        with self._explained(f"look up {self.uri}/{key}", key):
+            answer = self.client.head_object(Bucket=self.bucket, Key=self._base + key)
+        return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
+
+    def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ObjectStore."""
+        if length == 0:
+            self.head(key)
+            return b""
+        stop = None if length is None else start + length
+        with S3Reader(f"{self.uri}/{key}", self._fetcher(key, stop), start, length) as reader:
+            return reader.readall()
+
+    def open(self, key: str) -> io.BufferedReader:
+        """See ObjectStore. An object that is replaced while it is read is an error."""
+        reader = S3Reader(f"{self.uri}/{key}", self._fetcher(key))
+        return io.BufferedReader(reader, READ_BUFFER_BYTES)
+
+    def create(self, key: str, data: Buffer, *, crc64: int | None = None) -> ObjectInfo:
+        """See ObjectStore.
+
+        An answer that was lost is asked for again: an object with exactly these bytes then counts as this call's own.
+        Writers that race for one key must therefore write different bytes.
+        """
+        check_key(key, self.uri)
+        view = byte_view(data)
+        checksum = crc64nvme(view) if crc64 is None else crc64
+        action = f"create {self.uri}/{key} ({view.nbytes} bytes)"
+        for attempt in range(ATTEMPTS):
+            with self._explained(action):
+                try:
+                    return self._put(key, view, checksum, IfNoneMatch="*")
+                except ClientError as error:
+                    if code_of(error) in TAKEN:
+                        if (attempt or retries_of(error)) and self._holds(key, view, checksum):
+                            return self.head(key)
+                        raise ObjectExists(f"{self.uri}/{key} exists already and is never overwritten") from error
+                    if code_of(error) not in CONFLICT:
+                        raise
+            pause(attempt)
+        raise StorageError(f"cannot {action}: others write it just now ({ATTEMPTS} attempts made); run it again")
+
+    def put(self, key: str, data: Buffer) -> ObjectInfo:
+        """See ObjectStore."""
+        check_key(key, self.uri)
+        view = byte_view(data)
+        with self._explained(f"write {self.uri}/{key} ({view.nbytes} bytes)"):
+            return self._put(key, view, crc64nvme(view))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """See ObjectStore."""
+        remaining = iter(keys)
+        while batch := list(islice(remaining, DELETE_BATCH)):
+            self._delete(batch)
+
+    @property
+    def client(self) -> S3Client:
+        """This process's client; a second one, made by a thread at the same time, does no harm."""
+        if self._client is None or self._client[0] != os.getpid():
+            try:
+                self._client = os.getpid(), make_client()
+            except (BotoCoreError, ValueError) as error:
+                reason = redacted(str(error))
+                raise StorageRefused(f"cannot use {self.uri}: {reason}; check the AWS settings") from error
+        return self._client[1]
+
+    def _put(self, key: str, view: memoryview, checksum: int, **condition: Any) -> ObjectInfo:
+        if view.nbytes > MAX_PUT_BYTES:
+            raise StorageRefused(f"{self.uri}/{key} has {view.nbytes} bytes: write objects of at most {MAX_PUT_BYTES}")
+        answer = self.client.put_object(
+            Bucket=self.bucket,
+            Key=self._base + key,
+            Body=_body(view),
+            ContentLength=view.nbytes,
+            ChecksumCRC64NVME=crc64_header(checksum),
+            **condition,
+        )
+        return ObjectInfo(key, view.nbytes, answer["ETag"].strip('"'))
+
+    def _holds(self, key: str, view: memoryview, checksum: int) -> bool:
+        """Whether the object under `key` is exactly `view`."""
+        try:
+            with self._explained(f"look up {self.uri}/{key}", key):
+                stored = self.client.head_object(Bucket=self.bucket, Key=self._base + key, ChecksumMode="ENABLED")
+            if stored["ContentLength"] != view.nbytes:
+                return False
+            known = cast(dict[str, Any], stored).get("ChecksumCRC64NVME")
+            return self.get(key) == view if known is None else known == crc64_header(checksum)
+        except ObjectNotFound:
+            return False
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        action = f"delete {len(keys)} objects of {self.uri}, {keys[0]!r} first,"
+        for attempt in range(ATTEMPTS):
+            targets: Sequence[ObjectIdentifierTypeDef] = [{"Key": self._base + key} for key in keys]
+            with self._explained(action):
+                answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": targets, "Quiet": True})
+            errors = answer.get("Errors", [])
+            if not errors:
+                return
+            keys = [error.get("Key", "").removeprefix(self._base) for error in errors]
+            refused = ClientError({"Error": cast(Any, errors[0])}, "DeleteObjects")
+            explained = explain(refused, f"delete {self.uri}/{keys[0]}", self._place())
+            if not explained.retryable or attempt + 1 == ATTEMPTS:
+                raise explained
+            pause(attempt)
+
+    def _fetcher(self, key: str, stop: int | None = None) -> Fetch:
+        """How S3Reader opens `key` at an offset, up to but without byte `stop`."""
+
+        def fetch(offset: int, etag: str) -> Fetched:
+            request: dict[str, Any] = {"Bucket": self.bucket, "Key": self._base + key}
+            if offset or stop is not None:
+                request["Range"] = f"bytes={offset}-" + ("" if stop is None else str(stop - 1))
+            if etag:
+                request["IfMatch"] = etag
+            with self._explained(f"read {self.uri}/{key}"):
+                try:
+                    answer = self.client.get_object(**request)
+                except ClientError as error:
+                    if code_of(error) == "InvalidRange":  # the object ends before `offset`
+                        return Fetched(io.BytesIO(), 0, "")
+                    if code_of(error) in TAKEN:
+                        raise StorageError(f"{self.uri}/{key} was replaced while it was read; run it again") from error
+                    raise
+            whole = answer.get("ContentRange", "").rpartition("/")[2]
+            return Fetched(answer["Body"], int(whole) if whole else answer["ContentLength"], answer["ETag"])
+
+        return fetch
+
+    def _place(self) -> Place:
+        return Place(self.bucket, redacted(self.client.meta.endpoint_url))
+
+    @contextmanager
+    def _explained(self, action: str, key: str | None = None) -> Iterator[None]:
+        """Turn botocore's errors into StorageErrors; `key` marks a HEAD, whose answers carry no reason."""
+        try:
+            yield
+        except CALL_ERRORS as error:
+            if key is not None and isinstance(error, ClientError):
+                self._ask_again(action, key)
+            raise explain(error, action, self._place()) from error
+
+    def _ask_again(self, action: str, key: str) -> None:
+        """Raise what a request whose answer has a body says of the bucket and the credentials, if it says anything."""
+        with self._explained(action):
+            self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._base + key, MaxKeys=1)
+
+
+class _ViewReader(io.RawIOBase):
+    """A memoryview as a file, without a copy of the data."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__()
+        self._view = view
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._view.nbytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        stop = self._view.nbytes if size is None or size < 0 else self._position + size
+        chunk = self._view[self._position : stop]
+        self._position += chunk.nbytes
+        return cast(bytes, chunk)  # sockets and hashes take views
+
+
+def _body(view: memoryview) -> Any:
+    """What boto3 takes as a body: whole bytes as they are, every other buffer as a file over it."""
+    whole = view.obj
+    if isinstance(whole, bytes | bytearray) and len(whole) == view.nbytes:
+        return whole
+    return _ViewReader(view)

@@ -1,0 +1,169 @@
+"""What went wrong with S3, in words that say what to check or to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigParseError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    HTTPClientError,
+    LoginError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+    SSOError,
+    TokenRetrievalError,
+)
+
+from finetune_trainer.errors import StorageError
+from finetune_trainer.store.objects import ObjectNotFound, StorageRefused
+from finetune_trainer.store.s3_client import redacted
+
+KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
+ENDPOINT = "check AWS_ENDPOINT_URL (now {endpoint}) and the network"
+RENEW = "get new ones; long runs need credentials that renew themselves: a role, web identity or a profile that does"
+
+# S3 error code -> (what it means, what to do). Placeholders: bucket, endpoint.
+REFUSED = {
+    "NoSuchBucket": ("the bucket {bucket!r} does not exist at {endpoint}", "create it or write another uri"),
+    "InvalidBucketName": ("{bucket!r} is no bucket name", "write s3://<bucket>/<prefix>"),
+    "InvalidAccessKeyId": ("{endpoint} does not know the access key id", KEYS + "; keys belong to one endpoint"),
+    "SignatureDoesNotMatch": ("the secret key does not fit the access key id", KEYS),
+    "AuthorizationHeaderMalformed": ("the request was signed for another region", "set AWS_DEFAULT_REGION"),
+    "PermanentRedirect": (
+        "the bucket {bucket!r} is in another region or at another endpoint",
+        "set AWS_DEFAULT_REGION",
+    ),
+    "AccessDenied": (
+        "these credentials may not do it",
+        "grant s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on the bucket {bucket!r}; without "
+        "s3:ListBucket a missing object, too, is answered so",
+    ),
+    "RequestTimeTooSkewed": ("this machine's clock is wrong", "set it by NTP (timedatectl set-ntp true)"),
+    "NotImplemented": ("{endpoint} does not offer what is needed", "use a store with conditional writes"),
+    "EntityTooLarge": ("the object is too large for one request", "write smaller objects"),
+    "InvalidObjectState": ("the object is archived", "restore it from its archive storage class first"),
+}
+FAILED = {
+    "ExpiredToken": ("the credentials have expired", RENEW),
+    "InvalidToken": ("the session token is not valid", KEYS),
+    "SlowDown": ("{endpoint} throttles requests, after all retries", "run it again later; it continues"),
+    "ServiceUnavailable": ("{endpoint} is overloaded or down, after all retries", "run it again later; it continues"),
+    "InternalError": ("{endpoint} failed, after all retries", "run it again later; it continues"),
+    "RequestTimeout": ("the data did not arrive in time, after all retries", "check the network"),
+    "BadDigest": ("the data arrived damaged and was not stored", "run it again; if it comes back, suspect the network"),
+    "QuotaExceeded": ("the store's quota is used up", "make room in the bucket {bucket!r} or raise the quota"),
+    "InsufficientStorage": ("the store is full", "make room at {endpoint}"),
+}
+SAME = {
+    "ExpiredTokenException": "ExpiredToken",
+    "TokenRefreshRequired": "ExpiredToken",
+    "RequestExpired": "ExpiredToken",
+    "AllAccessDisabled": "AccessDenied",
+    "AccountProblem": "AccessDenied",
+    "UnauthorizedAccess": "AccessDenied",
+    "403": "AccessDenied",
+    "401": "AccessDenied",
+    "301": "PermanentRedirect",
+    "IllegalLocationConstraintException": "PermanentRedirect",
+    "400": "BadRequest",
+    "500": "InternalError",
+    "502": "ServiceUnavailable",
+    "503": "ServiceUnavailable",
+    "504": "ServiceUnavailable",
+    "429": "SlowDown",
+    "507": "InsufficientStorage",
+    "XMinioStorageFull": "InsufficientStorage",
+    "XAmzContentChecksumMismatch": "BadDigest",
+    "XAmzContentSHA256Mismatch": "BadDigest",
+    "MethodNotAllowed": "NotImplemented",
+}
+# botocore's own errors, the most specific first. Kind: True if starting again cannot help.
+CLIENT_SIDE: list[tuple[type[BaseException] | tuple[type[BaseException], ...], bool, str]] = [
+    (
+        NoCredentialsError,
+        True,
+        "there are no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    ),
+    (
+        PartialCredentialsError,
+        True,
+        "the S3 credentials are incomplete: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
+    (ProfileNotFound, True, "AWS_PROFILE names a profile that is not in ~/.aws/config: correct or unset it"),
+    (ConfigParseError, True, "the AWS configuration file cannot be read: correct ~/.aws/config"),
+    (
+        (SSOError, LoginError, TokenRetrievalError),
+        True,
+        "the AWS login has ended: run `aws sso login` or `aws login` again",
+    ),
+    (CredentialRetrievalError, False, "the S3 credentials could not be fetched: check the role or AWS_PROFILE"),
+    (ProxyConnectionError, False, "the proxy does not answer: check HTTPS_PROXY and NO_PROXY"),
+    (
+        SSLError,
+        True,
+        "the TLS certificate is not trusted: set AWS_CA_BUNDLE to the store's CA, or correct AWS_ENDPOINT_URL",
+    ),
+    (ConnectTimeoutError, False, "{endpoint} does not answer: " + ENDPOINT),
+    (EndpointConnectionError, False, "{endpoint} cannot be reached: " + ENDPOINT),
+    (ReadTimeoutError, False, "{endpoint} stopped answering: " + ENDPOINT),
+    (ConnectionClosedError, False, "{endpoint} closed the connection, after all retries: " + ENDPOINT),
+    (HTTPClientError, False, "the connection to {endpoint} broke, after all retries: " + ENDPOINT),
+    (ParamValidationError, True, "{bucket!r} is no bucket name: write s3://<bucket>/<prefix>"),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What an error message names: the bucket and the endpoint."""
+
+    bucket: str
+    endpoint: str
+
+
+def code_of(error: ClientError) -> str:
+    """The S3 error code; the HTTP status as text where the answer had no body, as for HEAD."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def retries_of(error: ClientError) -> int:
+    """How often botocore had sent the request before without an answer that counts."""
+    return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
+
+
+def explain(error: Exception, action: str, place: Place) -> StorageError:
+    """The StorageError for an error of botocore that was met when doing `action`, such as `write s3://b/k`."""
+    if isinstance(error, ClientError):
+        return _explain_answer(error, action, place)
+    for kinds, final, text in CLIENT_SIDE:
+        if isinstance(error, kinds):
+            message = f"cannot {action}: {text.format(bucket=place.bucket, endpoint=place.endpoint)}"
+            return StorageRefused(message) if final else StorageError(message)
+    final = isinstance(error, BotoCoreError | ValueError)
+    message = f"cannot {action}: {redacted(str(error))}"
+    return StorageRefused(message) if final else StorageError(message)
+
+
+def _explain_answer(error: ClientError, action: str, place: Place) -> StorageError:
+    raw = code_of(error)
+    code = SAME.get(raw, raw)
+    if code in ("NoSuchKey", "404"):
+        return ObjectNotFound(f"cannot {action}: there is no such object")
+    if code in REFUSED or code in FAILED:
+        meaning, remedy = REFUSED.get(code) or FAILED[code]
+        text = f"{meaning}; {remedy}".format(bucket=place.bucket, endpoint=place.endpoint)
+        message = f"cannot {action}: {text} ({raw})"
+        return StorageRefused(message) if code in REFUSED else StorageError(message)
+    words = redacted(str(error.response.get("Error", {}).get("Message", "")))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "?")
+    return StorageError(f"cannot {action}: {place.endpoint} answered {raw} (HTTP {status}): {words}")

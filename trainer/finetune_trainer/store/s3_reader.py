@@ -1,0 +1,135 @@
+"""A seekable stream over one S3 object that survives broken connections and never mixes two versions of it."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+from finetune_trainer.errors import StorageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# Consecutive attempts that may bring no byte before reading fails; with jitter they wait up to 25 s.
+ATTEMPTS = 10
+# botocore retries requests, not the reading of their bodies: these are what a body's connection can raise.
+BROKEN = (HTTPClientError, IncompleteReadError, OSError)
+
+
+class Body(Protocol):
+    """The part of botocore's StreamingBody that is used here."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill `buffer` from the start; the number of bytes, 0 at the end."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection up."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An answer to a GET: the body from the asked offset on, the whole object's size in bytes, and its ETag."""
+
+    body: Body
+    size: int
+    etag: str
+
+
+Fetch = Callable[[int, str], Fetched]
+
+
+def pause(attempt: int) -> None:
+    """Wait before retry `attempt` (from 0): full jitter under 0.05 s doubled per attempt, at most 20 s."""
+    time.sleep(random.uniform(0, min(20.0, 0.05 * 2**attempt)))
+
+
+class S3Reader(io.RawIOBase):
+    """Reads the bytes [start, start + length) of an object; `fetch(offset, etag)` opens it at an offset.
+
+    The first fetch is made at once, so that a missing object is an error here; later ones name the ETag of the first.
+    """
+
+    def __init__(self, name: str, fetch: Fetch, start: int = 0, length: int | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self._fetch = fetch
+        first = fetch(start, "")
+        self._body: Body | None = first.body
+        self._etag = first.etag
+        self._start = start
+        self._end = max(start, first.size if length is None else min(first.size, start + length))
+        self._position = start
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always; the next read opens the object at the new place."""
+        return True
+
+    def tell(self) -> int:
+        """The position relative to the start of the range, in bytes."""
+        return self._position - self._start
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to `offset` bytes from the start, the position or the end of the range."""
+        base = {io.SEEK_SET: self._start, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
+        target = max(self._start, base + offset)
+        if target != self._position:
+            self._drop()
+        self._position = target
+        return self.tell()
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        """Fill `buffer` from the start; 0 only at the end of the range. A short answer is asked for again."""
+        view = memoryview(buffer).cast("B")[: max(0, self._end - self._position)]
+        if not view.nbytes:
+            return 0
+        for attempt in range(ATTEMPTS):
+            try:
+                count = self._open().readinto(view)
+            except BROKEN as error:
+                cause: Exception | None = error
+            else:
+                if count:
+                    self._position += count
+                    return count
+                cause = None
+            self._drop()
+            pause(attempt)
+        raise StorageError(
+            f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after {ATTEMPTS} "
+            "attempts; check the network and the store"
+        ) from cause
+
+    def readall(self) -> bytes:
+        """Everything up to the end of the range."""
+        data = bytearray(self._end - self._position)
+        view, filled = memoryview(data), 0
+        while filled < len(data):
+            filled += self.readinto(view[filled:])
+        return bytes(data)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._drop()
+        super().close()
+
+    def _open(self) -> Body:
+        if self._body is None:
+            self._body = self._fetch(self._position, self._etag).body
+        return self._body
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._body = None
