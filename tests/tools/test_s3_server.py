@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+
 from s3_bucket import Bucket
 from s3_server import REGION, S3Server, create_bucket, serving
 

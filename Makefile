@@ -1,0 +1,59 @@
+# Two commands after a clone: `make demo` and `make test`. `make` alone lists everything.
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+# What DeepSpeed is built for: cpu or cuda; empty chooses cuda where nvidia-smi answers.
+DS_ACCELERATOR ?=
+# uv or pip; empty prefers uv.
+INSTALLER ?=
+# Extra words for pytest, for instance ARGS="-k resume -x".
+ARGS ?=
+# Ray tells its makers about each run unless it is told not to.
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test gpu lint types contracts verify generate format bench constraints clean
+
+help: ## List these verbs
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: ## Make or renew .venv and the test S3 server; does nothing when they are current
+	@$(PYTHON) tools/set_up.py --venv $(VENV) $(if $(DS_ACCELERATOR),--accelerator $(DS_ACCELERATOR)) $(if $(INSTALLER),--installer $(INSTALLER))
+
+demo: setup ## Train, fine-tune and evaluate a small model on this machine (S3=1: over a real S3 server)
+	@$(PY) examples/demo/demo.py $(if $(S3),--s3)
+
+test: setup ## Run the tests that need no GPU (ARGS="-k name -x")
+	@$(PY) -m pytest -m "not bench and not gpu" $(ARGS)
+
+gpu: setup ## Run the tests that need an NVIDIA GPU
+	@$(PY) -m pytest -m gpu $(ARGS)
+
+bench: setup ## Measure the ratios to bare DeepSpeed and to TRL, against their bounds
+	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench $(ARGS)
+
+lint: setup ## Check style (ruff) and formatting
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .
+
+types: setup ## Check types (mypy --strict)
+	@$(PY) -m mypy
+
+contracts: setup ## Check which package may import which (import-linter)
+	@$(VENV)/bin/lint-imports --no-cache
+
+verify: setup ## Fail if a generated file differs from what generates it
+	@$(PY) tools/generate.py --check
+
+generate: setup ## Write the generated files (docs/manifest.md)
+	@$(PY) tools/generate.py
+
+format: setup ## Format the Python files and sort their imports
+	@$(PY) -m ruff check --quiet --fix . ; $(PY) -m ruff format .
+
+constraints: setup ## Renew constraints.txt from pyproject.toml, to the newest versions in range
+	@$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+		--no-emit-index-url --no-header --no-annotate --quiet --output-file constraints.txt
+	@git --no-pager diff --stat constraints.txt
+
+clean: ## Remove the environment and everything that tools left here; the caches in ~/.cache stay
+	rm -rf $(VENV) build dist demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
