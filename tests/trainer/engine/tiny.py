@@ -1,0 +1,103 @@
+"""A tiny Llama, random rows, a one-process float32 reference, and a manifest around them: what the engine tests share."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from finetune_trainer.data import Row
+from finetune_trainer.spec import FineTuneJob, parse_job
+from transformers import LlamaConfig, LlamaForCausalLM
+
+VOCABULARY = 97
+LEARNING_RATE = 5e-3
+
+
+def save_tiny_llama(folder: Path) -> Path:
+    """A two-layer Llama with grouped-query attention and untied head, 97 tokens, from seed 0, in float32."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def random_steps(seed: int, steps: int, rows: int) -> list[list[Row]]:
+    """`steps` global batches of `rows` packed rows: 1 to 3 documents of ragged length, prompts masked."""
+    generator = np.random.default_rng(seed)
+    return [[_random_row(generator) for _ in range(rows)] for _ in range(steps)]
+
+
+def _random_row(generator: np.random.Generator) -> Row:
+    lengths = [int(generator.integers(3, 17)) for _ in range(generator.integers(1, 4))]
+    ids = generator.integers(0, VOCABULARY, sum(lengths)).astype(np.int32)
+    labels = ids.copy()
+    positions = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
+    for start, length in zip(np.cumsum([0, *lengths[:-1]]), lengths, strict=True):
+        labels[start : start + int(generator.integers(1, max(2, length - 1)))] = -100
+    return Row(ids, labels, positions, records=("made up",))
+
+
+def job(zero_stage: int, method: str, dropout: float = 0.0, **training: Any) -> FineTuneJob:
+    """A manifest with the options that the engine reads."""
+    options = {"globalBatchSize": 5, "microBatchSize": 1, "learningRate": LEARNING_RATE, "maxSteps": 4} | training
+    lora = f"lora: {{rank: 4, alpha: 8, dropout: {dropout}}}" if method == "LoRA" else ""
+    lines = "\n".join(f"    {key}: {value}" for key, value in ({"precision": "FP32"} | options).items())
+    return parse_job(f"""
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata: {{name: tiny}}
+spec:
+  model: {{uri: "file:///nowhere"}}
+  method: {{type: {method}, {lora}}}
+  objective: {{type: SFT}}
+  data: {{train: [{{uri: "file:///nowhere/*.jsonl"}}], maxLength: 64}}
+  training:
+{lines}
+  deepspeed: {{zeroStage: {zero_stage}}}
+  checkpoint: {{uri: "file:///nowhere/checkpoints", everySteps: 2}}
+  output: {{uri: "file:///nowhere/output"}}
+  workers: {{replicas: 2, gpusPerReplica: 0}}
+""")
+
+
+def reference_run(model: torch.nn.Module, steps: list[list[Row]], max_grad_norm: float = 1.0) -> list[tuple[float, float]]:
+    """Loss and gradient norm per step of plain PyTorch in one process: every document alone, one sum, one division."""
+    model = copy.deepcopy(model).train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    results = []
+    for rows in steps:
+        documents = [document for row in rows for document in split_documents(row)]
+        kept = sum(int((labels[1:] != -100).sum()) for _, labels in documents)
+        loss = sum((_document_loss(model, ids, labels) for ids, labels in documents), torch.zeros(())) / kept
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
+        optimizer.step()
+        results.append((loss.item(), norm.item()))
+    return results
+
+
+def split_documents(row: Row) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The row's documents as (ids, labels), cut where positions restart."""
+    starts = [*np.flatnonzero(row.position_ids == 0), len(row.input_ids)]
+    spans = [slice(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+    return [(torch.from_numpy(row.input_ids[span]).long(), torch.from_numpy(row.labels[span]).long()) for span in spans]
+
+
+def _document_loss(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+    return torch.nn.functional.cross_entropy(logits, labels[1:], ignore_index=-100, reduction="sum")

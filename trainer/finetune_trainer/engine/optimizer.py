@@ -1,0 +1,42 @@
+"""AdamW over the parameters that train, with weight decay where the field puts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from finetune_trainer.spec import FineTuneJob, Offload
+
+
+def parameter_groups(named: Iterable[tuple[str, torch.nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups, decayed and not; vectors (norms, biases) are not decayed, as in GPT-3 (arXiv:2005.14165) and nanoGPT.
+
+    Frozen parameters are left out and so is an empty group. A ZeRO-3 parameter is judged by its full shape.
+    """
+    trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    decayed = [parameter for _, parameter in trainable if _dimensions(parameter) >= 2]
+    plain = [parameter for _, parameter in trainable if _dimensions(parameter) < 2]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _dimensions(parameter: torch.nn.Parameter) -> int:
+    return len(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def build_optimizer(job: FineTuneJob, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimizer that DeepSpeed wraps: torch's fused AdamW, or DeepSpeed's CPU Adam when states are offloaded."""
+    training = job.spec.training
+    options: dict[str, Any] = {
+        "lr": training.learning_rate,
+        "betas": tuple(training.optimizer.betas),
+        "eps": training.optimizer.eps,
+    }
+    if job.spec.deepspeed.offload_optimizer == Offload.CPU:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled; only loaded where it is used
+
+        cpu_adam: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, adamw_mode=True, **options)
+        return cpu_adam
+    return torch.optim.AdamW(groups, fused=True, **options)

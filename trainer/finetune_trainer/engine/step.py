@@ -1,0 +1,83 @@
+"""One optimizer step: forward and backward over the micro-batches of a global batch, then the update.
+
+The loss of a step is the sum of its token losses over the number of its kept tokens, over all micro-batches and ranks: no mean
+of means. DeepSpeed averages gradients over ranks, so each micro-batch's sum is multiplied by the world size, divided by that
+count, and not divided by the accumulation steps (`scale_wrt_gas=False`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune_trainer.data import Row
+from finetune_trainer.engine.batch import Forward
+from finetune_trainer.engine.collectives import ControlGroup
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did, the same on every rank.
+
+    `loss` is nats per kept token of the global batch; `grad_norm` is the L2 norm before clipping (infinite when it is not
+    finite); `applied` is False when a non-finite loss or gradient made the step skip its update; `votes` says for each vote
+    passed in whether any rank cast it.
+    """
+
+    loss: float
+    grad_norm: float
+    applied: bool
+    votes: tuple[bool, ...]
+
+
+def train_step(
+    engine: Any,
+    forward: Forward,
+    micro_batches: Sequence[Sequence[Row]],
+    *,
+    kept_tokens: int,
+    learning_rate: float,
+    max_grad_norm: float,
+    control: ControlGroup,
+    votes: Sequence[bool] = (),
+) -> StepResult:
+    """Train on this rank's `micro_batches` of a global batch with `kept_tokens` kept tokens over all ranks.
+
+    Every rank passes the same number of micro-batches; an empty one is run with zero weight so that collectives match.
+    `votes` are this rank's wishes (to stop, to commit) that all ranks shall learn of; they travel with the loss.
+    """
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+    scale = control.world_size / kept_tokens
+    local_sum = torch.zeros((), dtype=torch.float64, device=forward.device)
+    for number, rows in enumerate(micro_batches, start=1):
+        engine.set_gradient_accumulation_boundary(number == len(micro_batches))
+        loss_sum = forward(engine, rows)
+        engine.backward(loss_sum * scale, scale_wrt_gas=False)
+        local_sum += loss_sum.detach()
+    grad_norm, applied = _update(engine, max_grad_norm)
+    total, *cast = control.sum([local_sum.item(), *map(float, votes)])
+    return StepResult(total / kept_tokens, grad_norm, applied, tuple(count > 0 for count in cast))
+
+
+def _update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
+    if engine.zero_optimization() or engine.bfloat16_enabled():
+        engine.step()
+        norm = float(engine.get_global_grad_norm() or 0.0)
+        return norm, engine.was_step_applied() and math.isfinite(norm)
+    return _clip_and_update(engine, max_grad_norm)
+
+
+def _clip_and_update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
+    """Stage 0 in float32: gradients are whole and equal on every rank, and DeepSpeed looks neither at norm nor finiteness."""
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf))
+    if not math.isfinite(norm):
+        engine.zero_grad()
+        return math.inf, False
+    engine.step()
+    return norm, True

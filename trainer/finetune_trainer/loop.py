@@ -1,0 +1,121 @@
+"""The training loop: build the run, train step by step, commit, export. Knows nothing of Ray, torchrun or Kubernetes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from finetune_trainer.build import Run, build
+from finetune_trainer.commit import commit, restore
+from finetune_trainer.data import StepBatch
+from finetune_trainer.engine.schedule import learning_rate_factor
+from finetune_trainer.engine.step import StepResult, train_step
+from finetune_trainer.errors import FinetuneError, Stopped
+from finetune_trainer.evaluate import evaluate
+from finetune_trainer.finish import finish
+from finetune_trainer.launch.context import RunContext
+from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.state import Progress, commit_due, evaluation_due, out_of_patience
+
+
+class Diverged(FinetuneError):
+    """The loss or a gradient was not finite more often than `spec.training.maxSkippedSteps` allows."""
+
+    reason = "Diverged"
+    retryable = False
+
+
+def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
+    """Run `job` to its end on this rank, from its newest good checkpoint if there is one; collective over all ranks.
+
+    Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit code is
+    the contract with launchers; Stopped after a commit when a stop was asked for.
+    """
+    with build(job, context) as run:
+        restore(run)
+        if not run.progress.finished:
+            fit(run)
+        return finish(run)
+
+
+def fit(run: Run) -> None:
+    """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
+    if evaluation_due(run.progress, run.job.spec.evaluation, has_sets=bool(run.eval_sets)):
+        measure(run)  # the base model before the first step; after a resume, what a stop left out
+    for batch in run.stream.batches(run.progress.data):
+        stop = take_step(run, batch)
+        if stop:
+            commit(run)
+            raise Stopped(f"stopped at step {run.progress.step} as asked ({run.context.stop.reason}); run it again to go on")
+        improved = evaluation_due(run.progress, run.job.spec.evaluation, has_sets=bool(run.eval_sets)) and measure(run)
+        if run.commit_voted or commit_due(run.progress, run.job.spec.checkpoint, improved=improved):
+            commit(run)
+        if out_of_patience(run.progress, run.job.spec.evaluation):
+            break
+    if run.eval_sets and run.progress.last_eval_step != run.progress.step:
+        measure(run)
+    run.progress = run.progress.model_copy(update={"finished": True})
+    commit(run)
+
+
+def take_step(run: Run, batch: StepBatch) -> bool:
+    """One optimizer step on `batch`; returns whether any rank was asked to stop. Raises Diverged."""
+    started = time.monotonic()
+    training, progress = run.job.spec.training, run.progress
+    schedule = training.schedule
+    factor = learning_rate_factor(schedule.type, schedule.warmup_ratio, progress.consumed, batch.consumed)
+    result = train_step(
+        run.engine,
+        run.forward,
+        batch.micro_batches,
+        kept_tokens=batch.kept_tokens,
+        learning_rate=training.learning_rate * factor,
+        max_grad_norm=training.max_grad_norm,
+        control=run.control,
+        votes=(run.context.stop.requested, run.commit_clock_rings()),
+    )
+    run.progress = advance(progress, batch, result)
+    stop, run.commit_voted = result.votes
+    run.record_step(batch, result, training.learning_rate * factor, time.monotonic() - started)
+    if run.progress.skipped > training.max_skipped_steps:
+        raise Diverged(_divergence(run, batch, result))
+    return stop
+
+
+def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progress:
+    """The loop's state after `batch` was trained on, or skipped because its loss or gradient was not finite."""
+    return progress.model_copy(
+        update={
+            "step": progress.step + 1,
+            "tokens": progress.tokens + batch.tokens,
+            "kept_tokens": progress.kept_tokens + batch.kept_tokens,
+            "consumed": batch.consumed,
+            "epoch": batch.epoch,
+            "skipped": progress.skipped + (not result.applied),
+            "loss": result.loss,
+            "data": batch.state,
+        }
+    )
+
+
+def measure(run: Run) -> bool:
+    """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
+    found = evaluate(run.engine, run.forward, run.eval_sets, run.micro_batch_size, run.control)
+    if run.progress.step == 0:
+        run.progress = run.progress.with_base(found.losses, found.mean)
+    else:
+        run.progress = run.progress.evaluated(found.mean)
+    improved = run.progress.best is not None and run.progress.best.step == run.progress.step
+    run.record_evaluation(found, best=improved)
+    return improved
+
+
+def _divergence(run: Run, batch: StepBatch, result: StepResult) -> str:
+    samples = sorted({sample for part in run.control.gather(batch.samples()) for sample in part})
+    shown = ", ".join(samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
+    return (
+        f"step {run.progress.step}: loss {result.loss} and gradient norm {result.grad_norm} are not both finite; "
+        f"{run.progress.skipped} steps were skipped and spec.training.maxSkippedSteps allows "
+        f"{run.job.spec.training.max_skipped_steps}. The step trained on {shown}. Look at these records, "
+        "lower spec.training.learningRate, or raise spec.training.maxSkippedSteps. The last commit is intact."
+    )

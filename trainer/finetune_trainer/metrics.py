@@ -1,0 +1,79 @@
+"""The history of a run: one record per step and evaluation, in memory, as JSON lines on disk, and for TensorBoard.
+
+The whole history travels inside every checkpoint, so that after a resume it holds each step exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from torch.utils.tensorboard.writer import SummaryWriter
+
+Record = Mapping[str, Any]
+
+
+class History:
+    """Records of a run so far; a `folder` gets `metrics.jsonl` and `tensorboard/`, made anew to match after a resume."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.records: list[Record] = []
+        self._folder = folder
+        self._files = _Files(folder) if folder is not None else None
+
+    def add(self, record: Record) -> None:
+        """Append one record; it must have an integer `step`."""
+        self.records.append(record)
+        if self._files is not None:
+            self._files.write(record)
+
+    def replace(self, records: Iterable[Record]) -> None:
+        """Forget everything and hold exactly these records."""
+        self.close()
+        self.records = []
+        self._files = _Files(self._folder) if self._folder is not None else None
+        for record in records:
+            self.add(record)
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._files is not None:
+            self._files.close()
+
+
+class _Files:
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lines = (folder / "metrics.jsonl").open("w", encoding="utf-8")
+        self._board = SummaryWriter(log_dir=str(folder / "tensorboard"))
+
+    def write(self, record: Record) -> None:
+        self._lines.write(_line(record))
+        self._lines.flush()
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != "step":
+                self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        self._lines.close()
+        self._board.close()
+
+
+def pack(records: Iterable[Record]) -> bytes:
+    """Records as zstd-compressed JSON lines, deterministic for equal records."""
+    return zstandard.ZstdCompressor().compress("".join(_line(record) for record in records).encode())
+
+
+def unpack(data: bytes) -> list[Record]:
+    """The records that `pack` compressed."""
+    text = zstandard.ZstdDecompressor().decompressobj().decompress(data).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, separators=(",", ":")) + "\n"

@@ -1,0 +1,142 @@
+"""A run as one rank sees it: everything that the loop, the commits and the export work on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, Self
+
+from transformers import PreTrainedTokenizerFast
+
+from finetune_trainer.data import EvalSet, StepBatch, TrainStream
+from finetune_trainer.engine.batch import Forward
+from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.step import StepResult
+from finetune_trainer.evaluate import Evaluation
+from finetune_trainer.launch.context import RunContext
+from finetune_trainer.metrics import History, Record
+from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.state import Progress
+from finetune_trainer.store import RunLog, Writer
+
+SPEED_WINDOW = 20  # steps over which tokens per second are averaged
+
+
+@dataclass
+class Run:
+    """Built once per start of the workers (`build.build`); `progress` is the only part that training replaces."""
+
+    job: FineTuneJob
+    context: RunContext
+    control: ControlGroup
+    log: RunLog
+    writer: Writer
+    model_path: Path
+    tokenizer: PreTrainedTokenizerFast
+    dataset_id: str
+    stream: TrainStream
+    eval_sets: Mapping[str, EvalSet]
+    engine: Any
+    forward: Forward
+    micro_batch_size: int
+    history: History
+    audit: dict[str, Any]
+    resources: ExitStack = field(default_factory=ExitStack)
+    progress: Progress = field(default_factory=Progress)
+    parent: int | None = None
+    commit_voted: bool = False
+    last_commit: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resources.close()
+
+    def commit_clock_rings(self) -> bool:
+        """Rank 0's vote for a commit by time: `checkpoint.everySeconds` have passed since the last one."""
+        every = self.job.spec.checkpoint.every_seconds
+        return self.control.is_main and every is not None and self.clock() - self.last_commit >= every
+
+    def record_step(self, batch: StepBatch, result: StepResult, learning_rate: float, seconds: float) -> None:
+        """Note one finished step in the history and report it (rank 0)."""
+        self._recent.append((batch.tokens, seconds))
+        if not self.control.is_main:
+            return
+        progress = self.progress
+        record: Record = {
+            "step": progress.step,
+            "epoch": round(progress.epoch, 6),
+            "loss": result.loss if isfinite(result.loss) else None,
+            "gradNorm": result.grad_norm if isfinite(result.grad_norm) else None,
+            "learningRate": learning_rate,
+            "rows": batch.global_rows,
+            "tokens": progress.tokens,
+            "keptTokens": batch.kept_tokens,
+            "seconds": round(seconds, 6),
+        }
+        self.history.add(record)
+        self.report(
+            {
+                "kind": "progress",
+                "step": progress.step,
+                "totalSteps": self.total_steps(),
+                "percent": 100.0 * progress.consumed,
+                "epoch": progress.epoch,
+                "loss": result.loss,
+                "tokens": progress.tokens,
+                "tokensPerSecond": self.tokens_per_second(),
+                "learningRate": learning_rate,
+                "gradNorm": result.grad_norm,
+            }
+        )
+
+    def record_evaluation(self, found: Evaluation, *, best: bool) -> None:
+        """Note one evaluation of all held-out sets in the history and report it (rank 0)."""
+        if not self.control.is_main:
+            return
+        losses = {f"evalLoss/{name}": loss for name, loss in found.losses.items()}
+        self.history.add({"step": self.progress.step, "evalLoss": found.mean, **losses, "evalTokens": found.tokens})
+        event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
+        self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
+
+    def report_commit(self, *, best: bool, seconds: float, stored: int) -> None:
+        """Report a commit (rank 0); `stored` bytes of state were written in `seconds`."""
+        self.report(
+            {
+                "kind": "checkpoint",
+                "step": self.progress.step,
+                "uri": self.log.uri,
+                "best": best,
+                "seconds": seconds,
+                "bytes": stored,
+            }
+        )
+
+    def report_phase(self, name: str, detail: str = "") -> None:
+        """Report that the run entered a phase (rank 0)."""
+        self.report({"kind": "phase", "name": name, "detail": detail})
+
+    def report(self, event: Mapping[str, object]) -> None:
+        """Hand an event to rank 0's reporter; the other ranks' events are dropped."""
+        if self.control.is_main:
+            self.context.reporter.report(event)
+
+    def total_steps(self) -> int:
+        """Steps of the whole run: `maxSteps`, or an estimate from the share of records consumed so far."""
+        limit = self.job.spec.training.max_steps
+        if limit is not None:
+            return limit
+        return max(self.progress.step, round(self.progress.step / max(self.progress.consumed, 1e-9)))
+
+    def tokens_per_second(self) -> float:
+        """Non-padding tokens per second of all ranks, over the last `SPEED_WINDOW` steps."""
+        seconds = sum(seconds for _, seconds in self._recent)
+        return sum(tokens for tokens, _ in self._recent) / seconds if seconds else 0.0
