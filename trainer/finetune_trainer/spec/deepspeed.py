@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.spec.base import Part
+from finetune_trainer.spec.overrides import Overrides
 
 
 class Offload(StrEnum):
@@ -16,11 +17,6 @@ class Offload(StrEnum):
     NONE = "None"
     CPU = "CPU"
     NVME = "NVMe"
-
-
-OverrideKey = Annotated[str, Field(min_length=1, max_length=128)]
-OverrideText = Annotated[str, Field(max_length=256)]
-OverrideValue = bool | int | float | OverrideText
 
 
 class DeepSpeed(Part):
@@ -39,5 +35,5 @@ class DeepSpeed(Part):
     offload_parameters: Offload = Offload.NONE
     """Keep the weights in host memory (`CPU`), with stage 3."""
 
-    overrides: Annotated[dict[OverrideKey, OverrideValue], Field(max_length=64)] = Field(default_factory=dict)
+    overrides: Overrides = Field(default_factory=dict)
     """DeepSpeed options by dotted name, for instance `zero_optimization.reduce_bucket_size: 5e8`."""

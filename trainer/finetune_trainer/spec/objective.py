@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from finetune_trainer.spec.base import Part
 
@@ -31,8 +31,9 @@ class DPO(Part):
 
 
 OptionName = Annotated[str, Field(min_length=1, max_length=64)]
-OptionText = Annotated[str, Field(max_length=256)]
-Options = Annotated[dict[OptionName, bool | int | float | OptionText], Field(max_length=32)]
+# Not settled before the objective is there; known, so that a manifest for it gets one clear refusal.
+OptionValue = Annotated[Any, WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True})]
+Options = Annotated[dict[OptionName, OptionValue], Field(max_length=32)]
 
 
 class Objective(Part):

@@ -34,6 +34,7 @@ _INT = re.compile(r"[-+]?[0-9]+")
 _OCTAL = re.compile(r"0o[0-7]+")
 _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INFINITY = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 _CONSTANTS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -134,6 +135,8 @@ class _Reader:
 
     def _scalar(self, event: ScalarEvent) -> Any:
         self._refuse_tag(event)
+        if _SURROGATE.search(event.value):
+            raise self._refuse(event, ascii(event.value), "holds half a character (a lone surrogate): write it in full")
         return event.value if event.style else core_scalar(event.value)
 
     def _sequence(self, start: SequenceStartEvent, depth: int) -> list[Any]:
