@@ -1,0 +1,124 @@
+"""What the stream hands out: rows of tokens, global batches of them, and the state to go on from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+RecordId = str
+"""`<uri of the file>#<n>`: the file's n-th record, from 1; blank lines are no records."""
+
+IGNORED = -100
+"""Label of a token that is not trained: the `ignore_index` of torch's and transformers' cross-entropy."""
+
+STATE_VERSION = 1
+"""Goes up whenever the order of records or the packing changes, so that an old state is refused, not misread."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training row of L tokens without padding: one document, or several packed ones.
+
+    `input_ids` int32[L]. `labels` int32[L]: the token itself where it is trained, else -100; not shifted, and -100 at
+    the first token of every document, so that no document is predicted from the one before. `position_ids` int32[L]:
+    starts at 0 again in every document. `records`: one id per document, in row order.
+    """
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    position_ids: NDArray[np.int32]
+    records: tuple[RecordId, ...]
+
+    @property
+    def kept_tokens(self) -> int:
+        """Number of trained tokens; no first token is among them, so it is the same before and after the shift."""
+        return int(np.count_nonzero(self.labels != IGNORED))
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+class Counters(BaseModel):
+    """What became of the records so far; only ever grows.
+
+    `records`: seen, bad ones included. `documents`: trained documents, a piece of a split record counting as one.
+    `tokens`, `kept_tokens`: of the rows handed out, padding excluded. `truncated`, `split`, `dropped`: records longer
+    than `maxLength`, by what was done about them. `lost_tokens`: cut off, or in dropped records and pieces.
+    `empty_pieces`: pieces of split records without a trained token. `bad`, `substituted`: records that could not be
+    used, replaced by another.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    records: int = 0
+    documents: int = 0
+    tokens: int = 0
+    kept_tokens: int = 0
+    truncated: int = 0
+    split: int = 0
+    dropped: int = 0
+    lost_tokens: int = 0
+    empty_pieces: int = 0
+    bad: int = 0
+    substituted: int = 0
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(**{name: getattr(self, name) + getattr(other, name) for name in Counters.model_fields})
+
+
+class DataState(BaseModel):
+    """Where the stream stands after a global batch: JSON of less than 1 KB, the same on every rank of any world size.
+
+    The next row is row `row` of block `block` of epoch `epoch`; `batches` counts global batches handed out,
+    `bad_in_epoch` the bad records of this epoch's blocks so far. `index_id` names the data set that the positions refer
+    to.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = STATE_VERSION
+    index_id: str
+    epoch: int = 0
+    block: int = 0
+    row: int = 0
+    batches: int = 0
+    bad_in_epoch: int = 0
+    counters: Counters = Counters()
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """This rank's share of one global batch, and what every rank knows about the whole of it.
+
+    `micro_batches` has the same length on every rank; an empty list in it is a micro-batch of weight zero.
+    `kept_tokens` and `tokens` count trained and non-padding tokens over all ranks; `global_rows` the rows. `epoch`:
+    epochs done after this batch, fractional. `consumed`: share of all records of all epochs done after it, in [0, 1];
+    of all steps with `maxSteps`. `state` is the state after this batch.
+    """
+
+    micro_batches: list[list[Row]]
+    global_rows: int
+    kept_tokens: int
+    tokens: int
+    epoch: float
+    consumed: float
+    state: DataState
+
+    @property
+    def rows(self) -> list[Row]:
+        """This rank's rows, micro-batch by micro-batch."""
+        return list(chain.from_iterable(self.micro_batches))
+
+    def samples(self) -> list[RecordId]:
+        """Ids of the records in this rank's rows."""
+        return record_ids(self.rows)
+
+
+def record_ids(rows: Iterable[Row]) -> list[RecordId]:
+    """Ids of every document in `rows`, in order."""
+    return [record for row in rows for record in row.records]
