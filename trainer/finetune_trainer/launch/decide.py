@@ -21,6 +21,17 @@ class Fail:
     why: str
 
 
+def restart_event(decision: Retry, max_restarts: int, cause: Failure) -> dict[str, object]:
+    """Return the event that tells of a restart."""
+    return {
+        "kind": "restart",
+        "restarts": decision.restarts,
+        "maxRestarts": max_restarts,
+        "reason": cause.reason,
+        "message": cause.message,
+    }
+
+
 def decide(failure: Failure, restarts: int, max_restarts: int, stopping: bool = False) -> Retry | Fail:
     """Decide after `restarts` earlier restarts, of which `spec.failurePolicy.maxRestarts` are allowed.
 

@@ -46,6 +46,9 @@ BATCH = 200
 REFUSED = (400, 413)
 """Answers to a request that would be refused again however often it is sent."""
 
+_AWAY = (OSError, ValueError, KeyError, TypeError, http.client.HTTPException)
+"""What a request raises when nobody answers, or not by this protocol; urllib's errors are OSErrors."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -98,7 +101,7 @@ class _Opener:
             self._director.add_handler(handler)
 
     def post(self, body: Mapping[str, object], timeout: float) -> Answer:
-        """Send one request; raises OSError (which urllib's errors are) or ValueError when it was not taken."""
+        """Send one request; raises one of `_AWAY` when it was not taken."""
         request = urllib.request.Request(
             self._channel.url,
             data=json.dumps(body, allow_nan=False).encode(),
@@ -208,7 +211,7 @@ class HttpReporter:
     def _send(self, batch: list[dict[str, object]]) -> None:
         try:
             answer = self._opener.post({"stream": self._stream, "events": batch}, REQUEST_TIMEOUT)
-        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+        except _AWAY as error:
             if isinstance(error, urllib.error.HTTPError) and error.code in REFUSED:
                 logger.error("the progress receiver refused %d events: %s", len(batch), error)
                 self._forget(batch)
@@ -230,6 +233,15 @@ class HttpReporter:
             self._answer = answer
         if answer.stop_by is not None and self._stop is not None:
             self._stop.request("asked to stop in the answer to a progress report", answer.stop_by)
+
+
+def ask(channel: Channel) -> Answer:
+    """Ask once, without an event, what the receiver wants; the empty answer when it is away."""
+    try:
+        return _Opener(channel).post({"stream": secrets.token_hex(8), "events": []}, REQUEST_TIMEOUT)
+    except _AWAY as error:
+        logger.warning("the progress receiver at %s does not answer: %s", channel.url, error)
+        return Answer()
 
 
 def as_json(event: Mapping[str, object]) -> dict[str, object]:

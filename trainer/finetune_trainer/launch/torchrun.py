@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from finetune_trainer.launch.decide import Fail, decide
+from finetune_trainer.launch.decide import Fail, decide, restart_event
 from finetune_trainer.launch.environment import prepare
 from finetune_trainer.launch.launcher import Lines, Plan
 from finetune_trainer.launch.outcome import Failure, RunFailed, root_cause
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class TorchrunLauncher:
-    """Runs the elastic agent once for each start of the ranks, with no restarts of its own: it would retry any error."""
+    """Runs the elastic agent once for each start of the ranks; its own restarts are off, they would retry any error."""
 
     def __init__(self, plan: Plan, lines: Lines) -> None:
         self._plan = plan
@@ -50,15 +50,7 @@ class TorchrunLauncher:
                 raise RunFailed(cause)
             restarts = decision.restarts
             logger.warning("restart %d of %d after %s: %s", restarts, allowed, cause.reason, cause.message)
-            self._lines.emit(
-                {
-                    "kind": "restart",
-                    "restarts": restarts,
-                    "maxRestarts": allowed,
-                    "reason": cause.reason,
-                    "message": cause.message,
-                }
-            )
+            self._lines.emit(restart_event(decision, allowed, cause))
 
     def abort(self) -> None:
         """Kill the agent and every rank below it."""
@@ -90,7 +82,12 @@ class TorchrunLauncher:
                 raise RunFailed(Failure(1, "Aborted", "the run was aborted", retryable=False))
             # a session of its own keeps the terminal's Ctrl-C from it: stops go through the answers to reports
             self._agent = subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=self._environ(), start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self._environ(),
+                start_new_session=True,
             )
         return self._agent.wait()
 
