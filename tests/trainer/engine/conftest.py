@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import save_tiny_llama
+import tiny_models
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+    """Two layers, grouped-query attention, untied head."""
+    return tiny_models.save("llama", tmp_path_factory.mktemp("tiny-llama"), tie_word_embeddings=False)

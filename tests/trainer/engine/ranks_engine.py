@@ -18,7 +18,7 @@ from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.engine.step import train_step
 from finetune_trainer.model import KeptPositions, apply_lora, load_model
 from finetune_trainer.spec import FineTuneJob, GradientCheckpointing, MethodType, Precision
-from tiny import LEARNING_RATE, job, random_steps
+from reference import LEARNING_RATE, job, random_steps
 
 
 def build(payload: dict[str, Any], world_size: int) -> tuple[FineTuneJob, Any, Forward]:

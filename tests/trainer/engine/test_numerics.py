@@ -9,7 +9,7 @@ import torch
 from finetune_trainer.model import apply_lora, load_model
 from finetune_trainer.spec import LoRA
 from ranks import run_ranks
-from tiny import random_steps, reference_run
+from reference import random_steps, reference_run
 
 ROWS = {"seed": 1, "steps": 4, "rows": 5}  # on 2 ranks: 3 accumulations, of which rank 1 has one without rows
 TARGET = "tests/trainer/engine/ranks_engine.py:train"

@@ -1,37 +1,18 @@
-"""A tiny Llama, random rows, a one-process float32 reference, and a manifest around them: what the engine tests share."""
+"""Random rows, a one-process float32 reference for them, and a manifest around both: what the engine tests share."""
 
 from __future__ import annotations
 
 import copy
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from finetune_trainer.data import Row
 from finetune_trainer.spec import FineTuneJob, parse_job
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_models import VOCABULARY
 
-VOCABULARY = 97
 LEARNING_RATE = 5e-3
-
-
-def save_tiny_llama(folder: Path) -> Path:
-    """A two-layer Llama with grouped-query attention and untied head, 97 tokens, from seed 0, in float32."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def random_steps(seed: int, steps: int, rows: int) -> list[list[Row]]:

@@ -1,0 +1,60 @@
+"""Checks that need the stores but no workers: made by the launcher before it starts any, so that a mistake costs seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from finetune_trainer.errors import DataError, FinetuneError
+from finetune_trainer.model.folder import check_folder
+from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.store import find_objects, open_store, probe
+
+
+def preflight(job: FineTuneJob) -> None:
+    """Read and write where the job will: stores that can commit, data that exists, a local model that is complete.
+
+    Every check is made before anything is raised: the first error found, its message followed by those of the others.
+    """
+    errors = [error for check in _checks(job) if (error := _failure(check)) is not None]
+    if errors:
+        raise type(errors[0])("\n".join(str(error) for error in errors))
+
+
+def _checks(job: FineTuneJob) -> list[Callable[[], None]]:
+    data = job.spec.data
+    sources = [(f"spec.data.train[{number}].uri", source.uri) for number, source in enumerate(data.train)]
+    sources += [(f"spec.data.eval[{number}].uri", source.uri) for number, source in enumerate(data.eval)]
+    return [
+        partial(_require_commits, "spec.checkpoint.uri", job.spec.checkpoint.uri),
+        partial(_require_commits, "spec.output.uri", job.spec.output.uri),
+        *(partial(_require_files, field, uri) for field, uri in sources),
+        partial(_require_model, job.spec.model.uri),
+    ]
+
+
+def _failure(check: Callable[[], None]) -> FinetuneError | None:
+    try:
+        check()
+    except FinetuneError as error:
+        return error
+    return None
+
+
+def _require_commits(field: str, uri: str) -> None:
+    try:
+        probe(open_store(uri))
+    except FinetuneError as error:
+        raise type(error)(f"{field}: {error}") from error
+
+
+def _require_files(field: str, uri: str) -> None:
+    _, found = find_objects(uri)
+    if not found:
+        raise DataError(f"{field}: {uri} matches no file; check the folder, the glob and the spelling")
+
+
+def _require_model(uri: str) -> None:
+    if uri.startswith("file://"):
+        check_folder(Path(uri.removeprefix("file://")), uri)
