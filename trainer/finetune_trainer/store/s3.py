@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -21,9 +22,9 @@ from finetune_trainer.store.objects import (
     byte_view,
     check_key,
 )
-from finetune_trainer.store.s3_client import make_client, redacted
+from finetune_trainer.store.s3_client import attempts_of, make_client, redacted
 from finetune_trainer.store.s3_errors import Place, code_of, explain, retries_of
-from finetune_trainer.store.s3_reader import Fetch, Fetched, S3Reader, pause
+from finetune_trainer.store.s3_reader import Fetch, Fetched, S3Reader, Source, pause
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 MAX_PUT_BYTES = 5 * 2**30  # S3's limit for one PUT
 DELETE_BATCH = 1000  # S3's limit for one DeleteObjects
 READ_BUFFER_BYTES = 2**20
-# Attempts at what botocore does not retry: a create that met another one under way, and keys that a delete left over.
-ATTEMPTS = 8
-# Errors that a call may raise, and at the making of a client a malformed address or region too.
 CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError)
 CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
 TAKEN = ("PreconditionFailed", "412")
@@ -51,7 +49,9 @@ class S3Store:
         self.bucket = bucket
         self.prefix = prefix
         self._base = f"{prefix}/" if prefix else ""
-        self._client: tuple[int, S3Client] | None = None
+        self._client: S3Client | None = None
+        self._process = os.getpid()
+        self._making = threading.Lock()
 
     @property
     def uri(self) -> str:
@@ -93,13 +93,14 @@ class S3Store:
             self.head(key)
             return b""
         stop = None if length is None else start + length
-        with S3Reader(f"{self.uri}/{key}", self._fetcher(key, stop), start, length) as reader:
+        source = Source(f"{self.uri}/{key}", self._fetcher(key, stop), self._attempts)
+        with S3Reader(source, start, length) as reader:
             return reader.readall()
 
     def open(self, key: str) -> io.BufferedReader:
         """See ObjectStore. An object that is replaced while it is read is an error."""
-        reader = S3Reader(f"{self.uri}/{key}", self._fetcher(key))
-        return io.BufferedReader(reader, READ_BUFFER_BYTES)
+        source = Source(f"{self.uri}/{key}", self._fetcher(key), self._attempts)
+        return io.BufferedReader(S3Reader(source), READ_BUFFER_BYTES)
 
     def create(self, key: str, data: Buffer, *, crc64: int | None = None) -> ObjectInfo:
         """See ObjectStore.
@@ -111,7 +112,7 @@ class S3Store:
         view = byte_view(data)
         checksum = crc64nvme(view) if crc64 is None else crc64
         action = f"create {self.uri}/{key} ({view.nbytes} bytes)"
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._attempts):
             with self._explained(action):
                 try:
                     return self._put(key, view, checksum, IfNoneMatch="*")
@@ -123,7 +124,7 @@ class S3Store:
                     if code_of(error) not in CONFLICT:
                         raise
             pause(attempt)
-        raise StorageError(f"cannot {action}: others write it just now ({ATTEMPTS} attempts made); run it again")
+        raise StorageError(f"cannot {action}: others write it just now ({self._attempts} attempts made); run it again")
 
     def put(self, key: str, data: Buffer) -> ObjectInfo:
         """See ObjectStore."""
@@ -140,14 +141,20 @@ class S3Store:
 
     @property
     def client(self) -> S3Client:
-        """This process's client; a second one, made by a thread at the same time, does no harm."""
-        if self._client is None or self._client[0] != os.getpid():
-            try:
-                self._client = os.getpid(), make_client()
-            except (BotoCoreError, ValueError) as error:
-                reason = redacted(str(error))
-                raise StorageRefused(f"cannot use {self.uri}: {reason}; check the AWS settings") from error
-        return self._client[1]
+        """This process's client, which its threads share."""
+        if self._process != os.getpid():  # a fork: neither connections nor a lock of the parent's threads can be used
+            self._process, self._making, self._client = os.getpid(), threading.Lock(), None
+        with self._making:
+            if self._client is None:
+                self._client = self._make_client()
+        return self._client
+
+    def _make_client(self) -> S3Client:
+        try:
+            return make_client()
+        except (BotoCoreError, ValueError) as error:
+            reason = redacted(str(error))
+            raise StorageRefused(f"cannot use {self.uri}: {reason}; check the AWS settings") from error
 
     def _put(self, key: str, view: memoryview, checksum: int, **condition: Any) -> ObjectInfo:
         if view.nbytes > MAX_PUT_BYTES:
@@ -176,7 +183,7 @@ class S3Store:
 
     def _delete(self, keys: Sequence[str]) -> None:
         action = f"delete {len(keys)} objects of {self.uri}, {keys[0]!r} first,"
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._attempts):
             targets: Sequence[ObjectIdentifierTypeDef] = [{"Key": self._base + key} for key in keys]
             with self._explained(action):
                 answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": targets, "Quiet": True})
@@ -186,7 +193,7 @@ class S3Store:
             keys = [error.get("Key", "").removeprefix(self._base) for error in errors]
             refused = ClientError({"Error": cast(Any, errors[0])}, "DeleteObjects")
             explained = explain(refused, f"delete {self.uri}/{keys[0]}", self._place())
-            if not explained.retryable or attempt + 1 == ATTEMPTS:
+            if not explained.retryable or attempt + 1 == self._attempts:
                 raise explained
             pause(attempt)
 
@@ -212,6 +219,11 @@ class S3Store:
             return Fetched(answer["Body"], int(whole) if whole else answer["ContentLength"], answer["ETag"])
 
         return fetch
+
+    @property
+    def _attempts(self) -> int:
+        """For what botocore does not retry: broken bodies, creates that meet others, keys that a delete left over."""
+        return attempts_of(self.client)
 
     def _place(self) -> Place:
         return Place(self.bucket, redacted(self.client.meta.endpoint_url))
@@ -259,6 +271,12 @@ class _ViewReader(io.RawIOBase):
         chunk = self._view[self._position : stop]
         self._position += chunk.nbytes
         return cast(bytes, chunk)  # sockets and hashes take views
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        target = memoryview(buffer).cast("B")
+        chunk = self.read(target.nbytes)
+        target[: len(chunk)] = chunk
+        return len(chunk)
 
 
 def _body(view: memoryview) -> Any:

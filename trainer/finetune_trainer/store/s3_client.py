@@ -42,6 +42,12 @@ def make_client() -> S3Client:
     return boto3.session.Session(botocore_session=core).client("s3", config=config)
 
 
+def attempts_of(client: S3Client) -> int:
+    """How often the client tries a request, the first time included."""
+    retries: dict[str, int] = client.meta.config.retries  # type: ignore[attr-defined]  # set from our Config
+    return retries["total_max_attempts"]
+
+
 def redacted(text: str) -> str:
     """`text` without the user and password that an address may carry."""
     return re.sub(r"//[^/@\s]+@", "//", text)

@@ -16,8 +16,6 @@ from finetune_trainer.errors import StorageError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# Consecutive attempts that may bring no byte before reading fails; with jitter they wait up to 25 s.
-ATTEMPTS = 10
 # botocore retries requests, not the reading of their bodies: these are what a body's connection can raise.
 BROKEN = (HTTPClientError, IncompleteReadError, OSError)
 
@@ -43,7 +41,18 @@ class Fetched:
     etag: str
 
 
+# A read of the body that breaks loses what it had: read little at a time, so that every attempt gets further.
+PIECE_BYTES = 256 * 2**10
 Fetch = Callable[[int, str], Fetched]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An object to read: its name for messages, how to open it at an offset, and how often to try without a byte."""
+
+    name: str
+    fetch: Fetch
+    attempts: int
 
 
 def pause(attempt: int) -> None:
@@ -52,16 +61,16 @@ def pause(attempt: int) -> None:
 
 
 class S3Reader(io.RawIOBase):
-    """Reads the bytes [start, start + length) of an object; `fetch(offset, etag)` opens it at an offset.
+    """Reads the bytes [start, start + length) of an object; `source.fetch(offset, etag)` opens it at an offset.
 
     The first fetch is made at once, so that a missing object is an error here; later ones name the ETag of the first.
     """
 
-    def __init__(self, name: str, fetch: Fetch, start: int = 0, length: int | None = None) -> None:
+    def __init__(self, source: Source, start: int = 0, length: int | None = None) -> None:
         super().__init__()
-        self.name = name
-        self._fetch = fetch
-        first = fetch(start, "")
+        self.name = source.name
+        self._source = source
+        first = source.fetch(start, "")
         self._body: Body | None = first.body
         self._etag = first.etag
         self._start = start
@@ -91,10 +100,10 @@ class S3Reader(io.RawIOBase):
 
     def readinto(self, buffer: Buffer, /) -> int:
         """Fill `buffer` from the start; 0 only at the end of the range. A short answer is asked for again."""
-        view = memoryview(buffer).cast("B")[: max(0, self._end - self._position)]
+        view = memoryview(buffer).cast("B")[: min(PIECE_BYTES, max(0, self._end - self._position))]
         if not view.nbytes:
             return 0
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self._source.attempts):
             try:
                 count = self._open().readinto(view)
             except BROKEN as error:
@@ -107,8 +116,8 @@ class S3Reader(io.RawIOBase):
             self._drop()
             pause(attempt)
         raise StorageError(
-            f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after {ATTEMPTS} "
-            "attempts; check the network and the store"
+            f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after "
+            f"{self._source.attempts} attempts; check the network and the store"
         ) from cause
 
     def readall(self) -> bytes:
@@ -126,7 +135,7 @@ class S3Reader(io.RawIOBase):
 
     def _open(self) -> Body:
         if self._body is None:
-            self._body = self._fetch(self._position, self._etag).body
+            self._body = self._source.fetch(self._position, self._etag).body
         return self._body
 
     def _drop(self) -> None:
