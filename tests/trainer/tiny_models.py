@@ -61,8 +61,9 @@ def build(kind: str, *, seed: int = 0, **options: Any) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = CONFIGS[kind](**({"initializer_range": 0.1} | options))
-        model: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(config)
-    return model.eval()
+        from_config: Any = transformers.AutoModelForCausalLM.from_config
+        model: PreTrainedModel = from_config(config).eval()
+    return model
 
 
 def save(kind: str, folder: Path, *, seed: int = 0, shard_size: str = "5GB", **options: Any) -> Path:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import tiny_models
 import torch
 import torch.nn.functional as F
-from finetune_trainer.model.cross_entropy import kept_loss_sum, token_losses
-from finetune_trainer.model.head import KeptPositions, kept_positions
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
+
+import tiny_models
+from finetune_trainer.model.cross_entropy import kept_loss_sum, token_losses
+from finetune_trainer.model.head import KeptPositions, kept_positions
 
 
 def _batch(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -33,7 +34,7 @@ def _reference_loss(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
 def _assert_same_loss_and_gradients(model: nn.Module) -> None:
     ids, labels = _batch()
     expected = _reference_loss(model, ids, labels)
-    expected.backward()
+    torch.autograd.backward(expected)
     expected_gradients = _gradients(model)
     index, targets = kept_positions(labels)
     head = KeptPositions(model)
@@ -41,7 +42,7 @@ def _assert_same_loss_and_gradients(model: nn.Module) -> None:
         logits = model(input_ids=ids, use_cache=False).logits
     assert logits.shape == (1, len(index), tiny_models.VOCABULARY)
     loss = kept_loss_sum(logits, targets)
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     gradients = _gradients(model)
     assert gradients.keys() == expected_gradients.keys()
@@ -71,7 +72,7 @@ def test_no_kept_position_gives_zero_loss_and_reaches_every_parameter() -> None:
     index, targets = kept_positions(torch.full_like(labels, -100))
     with KeptPositions(model).select(index):
         loss = kept_loss_sum(model(input_ids=ids, use_cache=False).logits, targets)
-    loss.backward()
+    torch.autograd.backward(loss)
     assert loss.item() == 0.0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
@@ -120,7 +121,7 @@ def test_reused_memory_gives_the_same_gradient() -> None:
     weight = torch.randn(50, 8, requires_grad=True, generator=torch.Generator().manual_seed(2))
     hidden = torch.randn(9, 8, generator=torch.Generator().manual_seed(3))
     targets = torch.arange(9)
-    gradients = []
+    gradients: list[Tensor] = []
     for reuse in (False, True):
         loss = kept_loss_sum(F.linear(hidden, weight), targets, reuse_memory=reuse)
         gradients += torch.autograd.grad(loss, weight)
@@ -131,7 +132,7 @@ def test_reusing_memory_that_another_function_saved_raises() -> None:
     hidden = torch.randn(9, 8, requires_grad=True)
     loss = kept_loss_sum(torch.tanh(hidden), torch.zeros(9, dtype=torch.int64), reuse_memory=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+        torch.autograd.backward(loss)
 
 
 def test_targets_of_another_length_are_refused() -> None:

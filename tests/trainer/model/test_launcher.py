@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from ranks import RankFailure, run_ranks
 
 MODULE = "tests/trainer/model/ranks_launcher.py"

@@ -1,0 +1,69 @@
+"""From `spec.model.uri` to a local folder that can be loaded: read once per node, checked before anything uses it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from finetune_trainer.errors import DataError
+from finetune_trainer.model.folder import CONFIG, SMALL_FILES, check_config, check_folder, weight_files
+from finetune_trainer.model.hub import download
+from finetune_trainer.model.mirror import Progress, mirror, prune
+from finetune_trainer.store import ObjectInfo, ObjectStore, open_store
+
+
+def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: Progress | None = None) -> Path:
+    """The local folder of the model at `uri`; every rank may call this, one per node does the reading.
+
+    `file:///folder` is used in place. `s3://bucket/prefix` is streamed into `cache_dir` under a file lock: resumed per
+    file, complete files skipped by size and version. `hf://org/name@revision` goes through huggingface_hub, with
+    `token`.
+    `progress(bytes here, bytes in all)` is called while s3:// is read.
+
+    Raises DataError when the folder is no model in the Hugging Face layout with safetensors weights and without code
+    of its own (`folder.check_config`, `folder.weight_files`), StorageError when reading fails.
+    """
+    if uri.startswith("file://"):
+        folder = Path(uri.removeprefix("file://"))
+        check_folder(folder, uri)
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(cache_dir / f"{_name(uri)}.lock"):
+        if uri.startswith("hf://"):
+            return download(uri, cache_dir, token)
+        return _from_store(uri, open_store(uri), cache_dir / _name(uri), progress)
+
+
+def _from_store(uri: str, store: ObjectStore, folder: Path, progress: Progress | None) -> Path:
+    objects = {info.key: info for info in store.list(recursive=False)}
+    if CONFIG not in objects:
+        raise DataError(
+            f"spec.model.uri: {uri} has no {CONFIG}: write the prefix of a folder in the Hugging Face layout"
+        )
+    mirror(store, _small(objects), folder)
+    check_config(folder, uri)
+    weights = weight_files(folder, uri, objects)
+    mirror(store, [*_small(objects), *(objects[name] for name in weights)], folder, progress)
+    prune(folder, objects)
+    return folder
+
+
+def _small(objects: dict[str, ObjectInfo]) -> list[ObjectInfo]:
+    return [info for key, info in objects.items() if any(fnmatch(key, pattern) for pattern in SMALL_FILES)]
+
+
+def _name(uri: str) -> str:
+    """A folder name that tells a person which model it is and that no other address shares."""
+    return f"{uri.rstrip('/').rpartition('/')[2]}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the kernel drops it when the process ends, however it ends."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,86 @@
+"""Models from a Hugging Face hub, through huggingface_hub itself: its cache, its resume, its checks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from finetune_trainer.errors import DataError, StorageError
+from finetune_trainer.model.folder import SMALL_FILES, check_config, indexed_weights, weight_files
+
+SUBFOLDERS = "*/*"  # where repositories keep other formats of the same weights
+
+
+def download(uri: str, cache_dir: Path, token: str | None) -> Path:
+    """Folder of `hf://org/name@revision` (without a revision: `main`), with the files of the model and no others.
+
+    The hub is `HF_ENDPOINT` or huggingface.co; with `HF_HUB_OFFLINE=1` only the cache is used, which is `HF_HUB_CACHE`
+    or `HF_HOME` where set and lies in `cache_dir` else. DataError says what to write when the repository, the revision
+    or safetensors weights do not exist; StorageError when the hub fails.
+    """
+    repository, _, revision = uri.removeprefix("hf://").partition("@")
+    try:
+        return _Snapshot(repository, cache_dir, token).model(uri, revision or None)
+    except GatedRepoError as error:
+        raise DataError(f"spec.model.uri: {uri} is gated: accept its terms on the hub, then set HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise DataError(f"spec.model.uri: {uri} has no revision {revision!r}: write a branch, tag or commit") from error
+    except RepositoryNotFoundError as error:
+        raise DataError(
+            f"spec.model.uri: {uri} does not exist or is private: check the name, and set HF_TOKEN if it is private"
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError) as error:
+        raise StorageError(f"spec.model.uri: {uri} could not be read from {_endpoint()}: {error}") from error
+
+
+class _Snapshot:
+    """One repository; each call reads what is missing of one commit."""
+
+    def __init__(self, repository: str, cache_dir: Path, token: str | None) -> None:
+        self._repository = repository
+        self._cache = _cache_folder(cache_dir)
+        self._token = token
+
+    def model(self, uri: str, revision: str | None) -> Path:
+        folder = self._files(revision, list(SMALL_FILES), SUBFOLDERS)
+        commit = folder.name  # the snapshot's folder is named by the commit, so that both reads see the same one
+        check_config(folder, uri)
+        wanted = indexed_weights(folder, uri)
+        self._files(commit, wanted, None)
+        present = {entry.name for entry in folder.iterdir()}
+        if not present.issuperset(wanted):
+            present |= set(HfApi(_endpoint(), self._token).list_repo_files(self._repository, revision=commit))
+        weight_files(folder, uri, present)
+        return folder
+
+    def _files(self, revision: str | None, allowed: list[str], ignored: str | None) -> Path:
+        return Path(
+            snapshot_download(
+                self._repository,
+                revision=revision,
+                cache_dir=self._cache,
+                token=self._token,
+                allow_patterns=allowed,
+                ignore_patterns=ignored,
+                endpoint=_endpoint(),
+            )
+        )
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+
+
+def _cache_folder(cache_dir: Path) -> Path:
+    chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HF_HOME")
+    return Path(constants.HF_HUB_CACHE) if chosen else cache_dir / "hub"

@@ -1,0 +1,131 @@
+"""From a checked local folder to a model that holds exactly the folder's weights, whole or partitioned by ZeRO-3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from finetune_trainer.errors import DataError
+from finetune_trainer.model.folder import check_folder
+from finetune_trainer.model.keys import causal_model_class, check_weights, open_weights, read_headers
+
+# What decides how ZeRO-3 partitions at load; batch sizes and the optimizer do not, and may not be known yet.
+PARTITIONING_KEYS = ("zero_optimization", "bf16", "fp16", "data_types")
+ATTENTION = "sdpa"
+
+
+def load_model(
+    path: Path,
+    *,
+    dtype: torch.dtype,
+    zero_stage: int = 0,
+    ds_config: Mapping[str, Any] | None = None,
+    gradient_checkpointing: bool = False,
+) -> PreTrainedModel:
+    """The causal language model in the folder `path`, in `dtype` (rotary frequencies stay float32), to be trained.
+
+    With `zero_stage` 3 every parameter is partitioned over the ranks of the initialised process group while the model
+    is built, so that no rank ever holds all of it: `ds_config` is the dictionary that `deepspeed.initialize` will get.
+    Rank 0 reads the weights from memory-mapped files, the others receive their part. Collective then; at other stages
+    every rank loads the whole model on the CPU.
+
+    Attention is torch's `scaled_dot_product_attention`; `config.use_cache` is False, without which packed documents
+    leak into each other. Raises DataError naming every missing, unexpected or wrongly shaped weight, before any is
+    read.
+    """
+    weights = [path / name for name in check_folder(path, str(path))]
+    config = load_config(path)
+    check_weights(config, read_headers(weights), str(path))
+    alive = _zero3_config(ds_config, dtype) if zero_stage == 3 else None
+    model = _from_pretrained(path, config, dtype)
+    check_spot(model, weights)
+    model.config.use_cache = False
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.zero3_config = alive  # transformers holds it by a weak reference only
+    loaded: PreTrainedModel = model.train()
+    return loaded
+
+
+def load_config(path: Path) -> PreTrainedConfig:
+    """The model's configuration; DataError if transformers does not know its type."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError, OSError) as error:
+        raise DataError(f"spec.model.uri: {path}/config.json is not understood by transformers: {error}") from error
+    return config
+
+
+def is_partitioned(parameter: Tensor) -> bool:
+    """Whether ZeRO-3 has taken this parameter apart, so that its values must be gathered before they are read."""
+    return hasattr(parameter, "ds_id")
+
+
+def full_shape(parameter: Tensor) -> torch.Size:
+    """The parameter's shape, also while ZeRO-3 has it partitioned and `parameter.shape` is [0]."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+def check_spot(model: nn.Module, files: list[Path]) -> None:
+    """Compare one value of every parameter with the file it came from; DataError if it was initialised instead.
+
+    Each rank looks at the first value that it holds, so that this costs nothing next to the load. Parameters that
+    transformers fuses from several tensors have no counterpart by name and are left to `check_weights`.
+    """
+    parameters = dict(model.named_parameters())
+    wrong = []
+    for file in files:
+        with open_weights(file) as weights:
+            shared = [name for name in weights.keys() if name in parameters]  # noqa: SIM118  (not iterable itself)
+            wrong += [name for name in shared if not _same_at_one_place(parameters[name], weights.get_slice(name))]
+    if wrong:
+        raise DataError(f"spec.model.uri: {files[0].parent}: {', '.join(wrong[:8])} differ from the file after loading")
+
+
+def _same_at_one_place(parameter: Any, stored: Any) -> bool:
+    shape = stored.get_shape()
+    local, start = parameter.detach(), 0
+    if is_partitioned(parameter):
+        local = parameter.ds_tensor
+        start = local.ds_numel * torch.distributed.get_rank()
+    if not shape or local.numel() == 0 or start >= full_shape(parameter).numel():
+        return True
+    place = torch.unravel_index(torch.tensor(start), shape)
+    value = stored[tuple(slice(int(index), int(index) + 1) for index in place)]
+    return torch.equal(value.reshape(()).to(parameter.dtype), local.flatten()[0].cpu())
+
+
+def _zero3_config(ds_config: Mapping[str, Any] | None, dtype: torch.dtype) -> Any:
+    if ds_config is None:
+        raise ValueError("zero_stage=3 needs the DeepSpeed configuration")
+    chosen = {key: ds_config[key] for key in PARTITIONING_KEYS if key in ds_config}
+    bf16 = bool(chosen.get("bf16", {}).get("enabled"))
+    if bf16 != (dtype == torch.bfloat16):
+        raise ValueError(f"bf16.enabled is {bf16} in the DeepSpeed configuration, but the model is loaded as {dtype}")
+    make: Any = HfDeepSpeedConfig  # its constructor is untyped
+    return make(chosen | {"train_micro_batch_size_per_gpu": 1})
+
+
+def _from_pretrained(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> Any:
+    load: Any = causal_model_class(config, str(path)).from_pretrained
+    model, info = load(
+        path,
+        config=config,
+        dtype=dtype,
+        attn_implementation=ATTENTION,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    left = sorted(set(info["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", {})))
+    if left or info["error_msgs"]:
+        raise DataError(f"spec.model.uri: {path} was not loaded whole: missing {left}; {'; '.join(info['error_msgs'])}")
+    return model
