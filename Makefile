@@ -21,7 +21,7 @@ setup: ## Make or renew .venv and the test S3 server; does nothing when they are
 	@$(PYTHON) tools/set_up.py --venv $(VENV) $(if $(DS_ACCELERATOR),--accelerator $(DS_ACCELERATOR)) $(if $(INSTALLER),--installer $(INSTALLER))
 
 demo: setup ## Train, fine-tune and evaluate a small model on this machine (S3=1: over a real S3 server)
-	@$(PY) examples/demo/demo.py $(if $(S3),--s3)
+	@$(if $(S3),$(PY) tools/s3_server.py --data demo-output/s3 --bucket demo --) $(PY) examples/demo/demo.py $(if $(S3),--s3)
 
 test: setup ## Run the tests that need no GPU (ARGS="-k name -x")
 	@$(PY) -m pytest -m "not bench and not gpu" $(ARGS)

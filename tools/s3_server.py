@@ -11,6 +11,7 @@ import argparse
 import http.client
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -77,7 +78,12 @@ class S3Server:
         ]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                command, env=os.environ | keys, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+                command,
+                env=os.environ | keys,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for the clients, which may still have to save something here
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -128,6 +134,15 @@ def create_bucket(server: S3Server, name: str) -> None:
         client.create_bucket(Bucket=name)
 
 
+def run_to_its_end(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command, hand SIGTERM on to it, let it answer Ctrl-C itself, and return its exit code as a shell would."""
+    process = subprocess.Popen(command, env=environment)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
 def main() -> int:
     """Run a command with a server of its own and return the command's exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,7 +159,7 @@ def main() -> int:
     with serving(arguments.data) as server:
         if arguments.bucket:
             create_bucket(server, arguments.bucket)
-        return subprocess.run(arguments.command, check=False, env=os.environ | server.environment()).returncode
+        return run_to_its_end(arguments.command, os.environ | server.environment())
 
 
 if __name__ == "__main__":

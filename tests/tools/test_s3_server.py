@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import socket
+import subprocess
+import sys
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+import s3_server
 from s3_bucket import Bucket
 from s3_server import REGION, S3Server, create_bucket, serving
 
@@ -86,6 +93,32 @@ def test_acknowledged_objects_survive_a_killed_server(tmp_path: Path) -> None:
         server.kill()
         server.start()
         assert client.get_object(Bucket="kept", Key="a")["Body"].read() == b"data"
+
+
+LIST_BUCKETS = """
+import boto3, sys
+print([bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]])
+sys.exit(15)
+"""
+
+
+def test_a_command_runs_with_a_server_of_its_own_and_keeps_its_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, s3_server.__file__, "--data", str(tmp_path / "data"), "--bucket", "demo", "--"]
+    run = subprocess.run([*command, sys.executable, "-c", LIST_BUCKETS], capture_output=True, text=True, check=False)
+    assert (run.stdout.strip(), run.returncode) == ("['demo']", 15), run.stderr
+
+
+def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    code = "import s3_server, sys, os, signal; from pathlib import Path\n"
+    code += "server = s3_server.S3Server(Path(sys.argv[1])); server.start(); print(server._process.pid, flush=True)\n"
+    code += "os.kill(os.getpid(), signal.SIGKILL)"
+    environment = os.environ | {"PYTHONPATH": str(Path(s3_server.__file__).parent)}
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == -signal.SIGKILL
+    with suppress(ProcessLookupError):  # gone already
+        server = os.pidfd_open(int(run.stdout))
+        assert select.select([server], [], [], 10)[0], "the server lives on"
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
