@@ -12,8 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
+from finetune_trainer.context import StopSignal
 from finetune_trainer.errors import Problem, SpecError, Stopped
-from finetune_trainer.launch.context import StopSignal
 from finetune_trainer.launch.environment import loopback, prepare, redirect_output
 from finetune_trainer.launch.error_file import write_error_file
 from finetune_trainer.launch.folders import workdir

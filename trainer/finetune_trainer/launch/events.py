@@ -102,12 +102,5 @@ class FailureEvent(TypedDict):
 
 
 Event = (
-    PhaseEvent
-    | ProgressEvent
-    | EvalEvent
-    | CheckpointEvent
-    | AuditEvent
-    | RestartEvent
-    | ResultEvent
-    | FailureEvent
+    PhaseEvent | ProgressEvent | EvalEvent | CheckpointEvent | AuditEvent | RestartEvent | ResultEvent | FailureEvent
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from finetune_trainer.launch.context import StopSignal
+from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.folders import RunFolder
 from finetune_trainer.launch.machine import Machine
 from finetune_trainer.launch.progress import Channel

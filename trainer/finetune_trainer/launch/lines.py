@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from finetune_trainer.launch.context import Answer
+from finetune_trainer.context import Answer
 from finetune_trainer.launch.events import MERGED
 
 LINE_INTERVAL = 10.0

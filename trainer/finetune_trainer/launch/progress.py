@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_trainer.launch.context import Answer, StopSignal
+from finetune_trainer.context import Answer, StopSignal
 from finetune_trainer.launch.events import MERGED
 
 URL = "FINETUNE_PROGRESS_URL"

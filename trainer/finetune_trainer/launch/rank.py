@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from finetune_trainer.context import Reporter, RunContext, SilentReporter, StopSignal
 from finetune_trainer.errors import Hang
-from finetune_trainer.launch.context import Reporter, RunContext, SilentReporter, StopSignal
 from finetune_trainer.launch.lines import LineReporter
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of
 from finetune_trainer.launch.progress import Channel, HttpReporter

@@ -15,8 +15,8 @@ import ray.train.torch
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import UserCallback
 
+from finetune_trainer.context import StopSignal
 from finetune_trainer.errors import Stopped
-from finetune_trainer.launch.context import StopSignal
 from finetune_trainer.launch.decide import Fail, decide, restart_event
 from finetune_trainer.launch.environment import prepare, redirect_output
 from finetune_trainer.launch.folders import workdir

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
-from finetune_trainer.launch.context import StopSignal
+from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.progress import Channel
 
 MAX_BODY = 4 * 1024 * 1024

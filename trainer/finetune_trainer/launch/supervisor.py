@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+from finetune_trainer.context import Reporter, StopSignal
 from finetune_trainer.errors import Hang, Stopped
-from finetune_trainer.launch.context import Reporter, StopSignal
 from finetune_trainer.launch.launcher import Launcher, Lines
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, root_cause
 from finetune_trainer.launch.receiver import Receiver

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from finetune_trainer.context import Answer, Reporter
 from finetune_trainer.errors import Hang
-from finetune_trainer.launch.context import Answer, Reporter
 
 LAST_WORD = 2.0
 """Seconds given to the delivery of the failure before the process ends."""

@@ -1,0 +1,80 @@
+"""Manifests and environments for launcher tests."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_trainer.launch.events import Kind
+from finetune_trainer.launch.folders import STATE_DIR, WORKDIR, run_folder, workdir
+from finetune_trainer.launch.launcher import Plan
+from finetune_trainer.launch.machine import Machine
+from finetune_trainer.spec import parse_job
+
+TARGETS = Path(__file__).parent
+
+
+def manifest(name: str = "tiny", replicas: int = 2, **spec: Any) -> dict[str, Any]:
+    """Return a manifest whose loop is replaced by a target, so that its uris are never opened."""
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"uri": "file:///models/tiny"},
+            "method": {"type": "Full"},
+            "objective": {"type": "CPT"},
+            "data": {"train": [{"uri": "file:///data/train.jsonl"}], "maxLength": 64},
+            "training": {"maxSteps": 2, "globalBatchSize": 4, "learningRate": 1.0e-3},
+            "checkpoint": {"uri": "file:///checkpoints", "everySteps": 1},
+            "output": {"uri": "file:///out", "format": "Full"},
+            "workers": {"replicas": replicas, "gpusPerReplica": 0},
+            **spec,
+        },
+    }
+
+
+def plan(target: str, replicas: int = 2, machine: Machine | None = None, **spec: Any) -> Plan:
+    """Return a plan that runs `launch_targets:<target>`; the folders come from the environment."""
+    job = parse_job(json.dumps(manifest(target.replace("_", "-"), replicas, **spec)))
+    here = machine or Machine(cpus=2, gpus=0)
+    folder = run_folder(job, os.environ)
+    folder.write_manifest(job)
+    return Plan(job, here, folder, workdir(job, os.environ), entrypoint=f"launch_targets:{target}")
+
+
+class Shown:
+    """A view that keeps what it was shown."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.notes: list[str] = []
+
+    def show(self, event: Any) -> None:
+        self.events.append(dict(event))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def kinds(self) -> list[Kind]:
+        return [event["kind"] for event in self.events]
+
+
+def starts(made: Plan, rank: int) -> list[int]:
+    """Return the process ids with which a target's rank was started, in order."""
+    pids: list[int] = json.loads((made.workdir / f"starts-{rank}.json").read_text())
+    return pids
+
+
+def use_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the run's folders in the test's own, and let ranks import the targets."""
+    monkeypatch.setenv(STATE_DIR, str(tmp_path / "state"))
+    monkeypatch.setenv(WORKDIR, str(tmp_path / "work"))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(TARGETS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    )
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
