@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -122,3 +122,12 @@ class StepBatch:
 def record_ids(rows: Iterable[Row]) -> list[RecordId]:
     """Ids of every document in `rows`, in order."""
     return [record for row in rows for record in row.records]
+
+
+def row_counters(rows: Sequence[Row]) -> Counters:
+    """What is counted per row."""
+    return Counters(
+        documents=sum(len(row.records) for row in rows),
+        tokens=sum(len(row) for row in rows),
+        kept_tokens=sum(row.kept_tokens for row in rows),
+    )

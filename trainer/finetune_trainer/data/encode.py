@@ -1,0 +1,220 @@
+"""Examples to token ids and labels, with every mask proved by decoding what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from finetune_trainer.data.examples import BadRecord, Chat, Completion, Example
+from finetune_trainer.data.rows import IGNORED
+from finetune_trainer.data.template import ChatTemplate, Rendering
+from finetune_trainer.errors import DataError
+from finetune_trainer.spec.data import Format
+
+CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """The tokens of one record, or of a piece of it: `input_ids` and `labels` int32[n], the first label always -100."""
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    ids: NDArray[np.int32]
+    spans: list[tuple[int, int]]
+
+
+class Encoder:
+    """Turns examples into documents with a tokenizer of its own, so that nobody else's settings reach it.
+
+    Conversations: the chat template's text, tokenised as it stands. Prompt and completion: one text, without a
+    separator, and the end-of-text token. Text: itself and the end-of-text token. The last two begin with the
+    beginning-of-text token where the tokenizer normally writes one, and never with two.
+
+    No token spans the border between a prompt and its answer: where tokenising the whole text makes one, the text is
+    cut there and tokenised in pieces, which is what a server does when it is given the prompt alone.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], *, train_prompts: bool = False
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise DataError("the model's tokenizer is not a fast one: add its tokenizer.json to the model's folder")
+        self._tokenizer = tokenizer
+        self._train_prompts = train_prompts
+        self._backend = _plain_backend(tokenizer)
+        if CHAT_FORMATS.intersection(formats):
+            self._prove_template()
+        if not CHAT_FORMATS.issuperset(formats):
+            self._eos  # noqa: B018 -- raises now, not at the first record
+
+    def encode(self, examples: Sequence[Example | BadRecord]) -> list[Document | BadRecord]:
+        """One document per example, or the reason why there is none; bad records given in are handed through."""
+        rendered = [self._render(example) for example in examples]
+        found = [item for item in rendered if isinstance(item, Rendering)]
+        documents = iter(self._documents(found))
+        return [next(documents) if isinstance(item, Rendering) else item for item in rendered]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return self._backend.decode(list(ids), skip_special_tokens=False)
+
+    def _render(self, example: Example | BadRecord) -> Rendering | BadRecord:
+        if isinstance(example, BadRecord):
+            return example
+        try:
+            rendering = self._rendering(example)
+            rendering.text.encode()
+        except BadRecord as error:
+            return error
+        except UnicodeEncodeError:
+            return BadRecord("half of a surrogate pair, which is no Unicode text")
+        if self._train_prompts:
+            return Rendering(rendering.text, ((0, len(rendering.text)),), rendering.whole)
+        return rendering
+
+    def _rendering(self, example: Example) -> Rendering:
+        if isinstance(example, Chat):
+            return self._template.render(example)
+        if isinstance(example, Completion):
+            text = example.prompt + example.completion
+            return Rendering(text, ((len(example.prompt), len(text)),))
+        return Rendering(example.text, ((0, len(example.text)),))
+
+    def _documents(self, renderings: Sequence[Rendering]) -> list[Document | BadRecord]:
+        encodings = self._backend.encode_batch([r.text for r in renderings], add_special_tokens=False)
+        tokens = [self._tokens(r, encoding) for r, encoding in zip(renderings, encodings, strict=True)]
+        proved = self._prove(renderings, tokens)
+        return [
+            self._document(r, t) if good else BadRecord("the tokens to train do not decode to the answer")
+            for r, t, good in zip(renderings, tokens, proved, strict=True)
+        ]
+
+    def _tokens(self, rendering: Rendering, encoding: Encoding) -> _Tokens:
+        spans = []
+        for start, end in rendering.spans:
+            first, cut = _token_at(encoding, start, len(rendering.text))
+            if cut:
+                return self._tokens_in_pieces(rendering)
+            spans.append((first, _token_at(encoding, end, len(rendering.text))[0]))
+        return _Tokens(np.array(encoding.ids, dtype=np.int32), spans)
+
+    def _tokens_in_pieces(self, rendering: Rendering) -> _Tokens:
+        """The text cut where each span begins."""
+        cuts = [0, *(start for start, _ in rendering.spans), len(rendering.text)]
+        pieces = [rendering.text[begin:end] for begin, end in pairwise(cuts)]
+        ids: list[int] = []
+        spans = []
+        for i, encoding in enumerate(self._backend.encode_batch(pieces, add_special_tokens=False)):
+            if i:
+                start, end = rendering.spans[i - 1]
+                spans.append((len(ids), len(ids) + _token_at(encoding, end - start, len(pieces[i]))[0]))
+            ids += encoding.ids
+        return _Tokens(np.array(ids, dtype=np.int32), spans)
+
+    def _prove(self, renderings: Sequence[Rendering], tokens: Sequence[_Tokens]) -> list[bool]:
+        """Whether the tokens of every span decode to the span's text; a text that is trained as a whole has no mask."""
+        masked = [r.spans != ((0, len(r.text)),) for r in renderings]
+        kept = [t.ids[a:b].tolist() for t, proof in zip(tokens, masked, strict=True) if proof for a, b in t.spans]
+        decoded = iter(self._backend.decode_batch(kept, skip_special_tokens=False))
+        return [
+            not proof or all([self._same(next(decoded), r.text[start:end]) for start, end in r.spans])
+            for r, proof in zip(renderings, masked, strict=True)
+        ]
+
+    def _same(self, decoded: str, expected: str) -> bool:
+        """Whether two texts are equal but for white space at their ends and what the tokenizer normalises."""
+        if decoded.strip() == expected.strip():
+            return True
+        normalizer = self._backend.normalizer
+        if normalizer is None:
+            return False
+        one, other = (normalizer.normalize_str(text).replace("\u2581", " ").strip() for text in (decoded, expected))
+        return bool(one == other)
+
+    def _document(self, rendering: Rendering, tokens: _Tokens) -> Document | BadRecord:
+        labels = np.full(len(tokens.ids), IGNORED, dtype=np.int32)
+        for first, end in tokens.spans:
+            labels[first:end] = tokens.ids[first:end]
+        ids = tokens.ids
+        if not rendering.whole:
+            ids, labels = self._completed(ids, labels)
+        labels[:1] = IGNORED
+        if not np.any(labels != IGNORED):
+            return BadRecord("the answer has no token to train")
+        return Document(ids, labels)
+
+    def _completed(
+        self, ids: NDArray[np.int32], labels: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """With the tokens that begin (where the tokenizer writes one) and end a text, unless they are there already."""
+        before = [] if ids[: len(self._bos)].tolist() == self._bos else self._bos
+        after = [] if ids[-1:].tolist() == [self._eos] else [self._eos]
+        masked = np.full(len(before), IGNORED, dtype=np.int32)
+        return (
+            np.concatenate([np.array(before, dtype=np.int32), ids, np.array(after, dtype=np.int32)]),
+            np.concatenate([masked, labels, np.array(after, dtype=np.int32)]),
+        )
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self._tokenizer)
+
+    def _prove_template(self) -> None:
+        sample = self._documents([self._template.sample])[0]
+        if isinstance(sample, BadRecord):
+            raise DataError(
+                f"spec.model.chatTemplate: on a sample conversation, {sample}; name another template"
+            ) from sample
+
+    @cached_property
+    def _bos(self) -> list[int]:
+        """What the tokenizer writes in front of a text on its own account."""
+        plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        ids = list(self._tokenizer("a")["input_ids"])
+        starts = [i for i in range(len(ids)) if ids[i : i + len(plain)] == plain]
+        return ids[: starts[0]] if starts else []
+
+    @cached_property
+    def _eos(self) -> int:
+        eos = self._tokenizer.eos_token_id
+        if not isinstance(eos, int):
+            raise DataError(
+                "the model's tokenizer names no end-of-text token: set eos_token in its tokenizer_config.json"
+            )
+        return eos
+
+
+def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy of the tokenizer that adds nothing, cuts nothing, and whose offsets cover white space too."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = None  # byte-level ones trim white space from offsets
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _token_at(encoding: Encoding, position: int, length: int) -> tuple[int, bool]:
+    """The first token that begins at or behind a character, and whether the one before reaches over the character."""
+    for at in range(position, length):  # a character that no token covers, such as a dropped space, is passed over
+        token = encoding.char_to_token(at)
+        if token is not None:
+            over = _begin(encoding, token) < position
+            return token + over, over
+    return len(encoding.ids), False
+
+
+def _begin(encoding: Encoding, token: int) -> int:
+    chars = encoding.token_to_chars(token)
+    return 0 if chars is None else chars[0]

@@ -1,0 +1,70 @@
+"""Held-out data: every record once, in order, shared out over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from transformers import PreTrainedTokenizerBase
+
+from finetune_trainer.data.block import BlockBuilder, BlockRows
+from finetune_trainer.data.budget import BadRecordBudget, OnBad
+from finetune_trainer.data.deal import deal
+from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.index import DatasetIndex
+from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.prefetch import prefetched
+from finetune_trainer.data.reader import RecordReader
+from finetune_trainer.data.rows import Counters, Row, row_counters
+from finetune_trainer.data.settings import DataSettings
+
+BLOCKS_AHEAD = 1
+
+
+class EvalSet:
+    """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
+
+    `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        index: DatasetIndex,
+        settings: DataSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        on_bad: OnBad | None = None,
+    ) -> None:
+        self.name = name
+        self.counters: Counters | None = None
+        self._index = index
+        self._settings = settings
+        self._rank = rank
+        self._world_size = world_size
+        self._on_bad = on_bad
+        self._order = sequential_order(index.table)
+        formats = {source.format for source in index.sources}
+        encoder = Encoder(tokenizer, formats, train_prompts=settings.train_prompts)
+        self._builder = BlockBuilder(index, settings, encoder)
+
+    def micro_batches(self, batch_size: int) -> Iterator[list[Row]]:
+        """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty.
+
+        Raises DataError over the budget of bad records, StorageError where reading fails.
+        """
+        budget = BadRecordBudget(self._settings.max_bad_ratio, self._on_bad if self.counters is None else None)
+        counters = Counters()
+        with RecordReader(self._index) as reader:
+            built = prefetched(lambda block: self._build(reader, block), range(self._order.blocks), BLOCKS_AHEAD)
+            with closing(built) as blocks:
+                for _, block in blocks:
+                    counters += block.counters + row_counters(block.rows)
+                    budget.spend(block, counters.bad, self._order.records, f"the held-out set {self.name!r}")
+                    yield from deal(block.rows, self._world_size, batch_size)[self._rank]
+        self.counters = counters
+
+    def _build(self, reader: RecordReader, block: int) -> BlockRows:
+        return self._builder.build(reader.read(self._order, block), substitute=False)

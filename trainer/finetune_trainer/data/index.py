@@ -1,0 +1,192 @@
+"""The data set index: where every record lies, found in one pass over the sources; JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from finetune_trainer.data.containers import Container
+from finetune_trainer.data.order import ChunkTable, Ints
+from finetune_trainer.spec.data import Format
+
+INDEX_VERSION = 1
+"""Goes up whenever the same files would be cut into other chunks; part of the index's id."""
+
+
+class FileIndex(BaseModel):
+    """One file, cut into chunks of consecutive records.
+
+    `records` and `sizes` (bytes, decompressed) have one entry per chunk. `row_groups`: chunks per row group of a
+    Parquet file, else empty. `digest`: CRC64NVME (16 hex digits) of the decompressed content, of a Parquet file its
+    footer. `version`: the store's, to notice a later change.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    size: int
+    version: str
+    container: Container
+    digest: str
+    records: tuple[int, ...]
+    sizes: tuple[int, ...]
+    row_groups: tuple[int, ...] = ()
+
+    @property
+    def segments(self) -> list[int]:
+        """Chunks per segment: a run of chunks that can only be read front to back."""
+        if self.container is Container.PARQUET:
+            return list(self.row_groups)
+        return [1] * len(self.records) if self.container is Container.JSONL else [len(self.records)]
+
+
+class SourceIndex(BaseModel):
+    """One source of the manifest: how its records are written, how often each is seen per epoch, and its files."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uri: str
+    root: str
+    format: Format
+    columns: dict[str, str]
+    weight: float
+    files: tuple[FileIndex, ...]
+
+    @property
+    def records(self) -> int:
+        """Number of records in all files."""
+        return sum(sum(file.records) for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where a chunk lies: its file, its place in it, and the segment it belongs to.
+
+    `offset` and `size` are bytes of the decompressed content; `first` is the number of its first record within the
+    file, and `segment_first` that of its segment's, both from 0; `segment` numbers the segments of the file; `last`
+    says that the segment ends with this chunk.
+    """
+
+    source: int
+    file: int
+    segment: int
+    segment_first: int
+    first: int
+    records: int
+    offset: int
+    size: int
+    last: bool
+
+
+class DatasetIndex(BaseModel):
+    """All sources of a data set. `id` depends on content, formats and weights, not on where the files lie."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = INDEX_VERSION
+    sources: tuple[SourceIndex, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """32 hex digits of SHA-256 over everything that the order and the meaning of the records depend on."""
+        facts = [
+            [s.format, sorted(s.columns.items()), s.weight, [_content(file) for file in s.files]] for s in self.sources
+        ]
+        return hashlib.sha256(json.dumps([self.version, facts]).encode()).hexdigest()[:32]
+
+    @property
+    def records(self) -> int:
+        """Number of records in all sources, each counted once."""
+        return sum(source.records for source in self.sources)
+
+    def chunk(self, number: int) -> Chunk:
+        """Where chunk `number` of the table lies."""
+        source, file, start = self._files[bisect_right(self._files, number, key=lambda entry: entry[2]) - 1]
+        return self._layouts[source][file].chunk(source, file, number - start)
+
+    @cached_property
+    def table(self) -> ChunkTable:
+        """What the order of records is computed from: all chunks, in the order of sources, files and positions."""
+        layouts = [(s, layout) for s, files in enumerate(self._layouts) for layout in files]
+        segments = np.cumsum([0] + [int(layout.segment[-1]) + 1 for _, layout in layouts])
+        return ChunkTable(
+            source=np.concatenate([np.full_like(layout.segment, s) for s, layout in layouts]),
+            segment=np.concatenate([layout.segment + segments[i] for i, (_, layout) in enumerate(layouts)]),
+            records=np.concatenate([np.diff(layout.first) for _, layout in layouts]),
+            size=np.concatenate([np.diff(layout.offset) for _, layout in layouts]),
+            weights=tuple(source.weight for source in self.sources),
+        )
+
+    @cached_property
+    def _layouts(self) -> list[list[_Layout]]:
+        return [[_Layout.of(file) for file in source.files] for source in self.sources]
+
+    @cached_property
+    def _files(self) -> list[tuple[int, int, int]]:
+        """Source, file and number of its first chunk, for every file."""
+        places = [(s, f) for s, source in enumerate(self.sources) for f in range(len(source.files))]
+        starts = accumulate((len(self.sources[s].files[f].records) for s, f in places), initial=0)
+        return [(s, f, start) for (s, f), start in zip(places, starts, strict=False)]
+
+    def report(self) -> list[dict[str, Any]]:
+        """What was found, per source, for people: JSON-able."""
+        return [
+            {
+                "uri": source.uri,
+                "format": str(source.format),
+                "files": len(source.files),
+                "bytes": sum(file.size for file in source.files),
+                "records": source.records,
+                "weight": source.weight,
+            }
+            for source in self.sources
+        ]
+
+
+def _content(file: FileIndex) -> list[object]:
+    return [file.container, file.digest, file.records, file.sizes, file.row_groups]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Chunks of one file. `first`, `offset`: int64[chunks + 1], record and byte at which each begins, and the end;
+    `segment`: int64[chunks]; `segment_bounds`: int64[segments + 1], first chunk of each, and the end.
+    """
+
+    first: Ints
+    offset: Ints
+    segment: Ints
+    segment_bounds: Ints
+
+    @classmethod
+    def of(cls, file: FileIndex) -> _Layout:
+        lengths = np.array(file.segments, dtype=np.int64)
+        return cls(
+            first=np.cumsum([0, *file.records], dtype=np.int64),
+            offset=np.cumsum([0, *file.sizes], dtype=np.int64),
+            segment=np.repeat(np.arange(len(lengths), dtype=np.int64), lengths),
+            segment_bounds=np.cumsum([0, *lengths], dtype=np.int64),
+        )
+
+    def chunk(self, source: int, file: int, number: int) -> Chunk:
+        segment = int(self.segment[number])
+        begin, end = int(self.segment_bounds[segment]), int(self.segment_bounds[segment + 1])
+        return Chunk(
+            source=source,
+            file=file,
+            segment=segment,
+            segment_first=int(self.first[begin]),
+            first=int(self.first[number]),
+            records=int(self.first[number + 1] - self.first[number]),
+            offset=int(self.offset[number]),
+            size=int(self.offset[number + 1] - self.offset[number]),
+            last=number == end - 1,
+        )

@@ -1,0 +1,154 @@
+"""The first pass over the sources: cut every file into chunks, find its format, refuse what cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from finetune_trainer.data.containers import Container
+from finetune_trainer.data.formats import REQUIRED, detect_format
+from finetune_trainer.data.index import INDEX_VERSION, DatasetIndex, SourceIndex
+from finetune_trainer.data.scan import Scan, scan_file
+from finetune_trainer.data.sources import ListedSource, listing_digest
+from finetune_trainer.errors import DataError
+from finetune_trainer.spec.data import Format, TrainSource
+from finetune_trainer.store import ObjectNotFound, ObjectStore
+
+# Decompression and reading release the interpreter lock.
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class IndexProgress:
+    """How far the first pass is: files and bytes (as stored) done and to do, and records found so far."""
+
+    files: int
+    total_files: int
+    size: int
+    total_size: int
+    records: int
+
+
+def cached_index(
+    listed: Sequence[ListedSource], cache: ObjectStore, progress: Callable[[IndexProgress], None] | None = None
+) -> DatasetIndex:
+    """`build_index`, unless `cache` holds the index of the same files under `<digest of the listing>.json`."""
+    key = f"{listing_digest(listed)}.v{INDEX_VERSION}.json"
+    try:
+        return DatasetIndex.model_validate_json(cache.get(key))
+    except (ObjectNotFound, ValidationError):
+        index = build_index(listed, progress)
+    cache.put(key, index.model_dump_json().encode())
+    return index
+
+
+def build_index(
+    listed: Sequence[ListedSource], progress: Callable[[IndexProgress], None] | None = None
+) -> DatasetIndex:
+    """Read every file once and return where its records are; `progress` is called after each file.
+
+    Raises DataError for a file that is empty, damaged or not what its name says, and for sources whose files disagree
+    on the format.
+    """
+    tasks = [(s, f) for s, item in enumerate(listed) for f in range(len(item.files))]
+    scanned: dict[tuple[int, int], Scan] = {}
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="data-index") as pool:
+        futures = {pool.submit(scan_file, listed[s].store, listed[s].files[f]): (s, f) for s, f in tasks}
+        try:
+            for future in as_completed(futures):
+                scanned[futures[future]] = future.result()
+                if progress:
+                    progress(_progress(listed, scanned))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return DatasetIndex(
+        sources=tuple(
+            _source_index(item, [scanned[s, f] for f in range(len(item.files))]) for s, item in enumerate(listed)
+        )
+    )
+
+
+def _source_index(item: ListedSource, scans: Sequence[Scan]) -> SourceIndex:
+    _check_containers(item, scans)
+    return SourceIndex(
+        uri=item.source.uri,
+        root=item.store.uri,
+        format=_agreed_format(item, scans),
+        columns=dict(item.source.columns),
+        weight=item.source.weight if isinstance(item.source, TrainSource) else 1.0,
+        files=tuple(scan.file for scan in scans),
+    )
+
+
+def _check_containers(item: ListedSource, scans: Sequence[Scan]) -> None:
+    tables = [scan for scan in scans if scan.file.container is Container.PARQUET]
+    lines = [scan for scan in scans if scan.file.container is not Container.PARQUET]
+    if tables and lines:
+        raise DataError(
+            f"{item.path}.uri: {item.source.uri!r} names Parquet ({tables[0].name}) and JSON lines ({lines[0].name}): "
+            "write one source for each"
+        )
+
+
+def _agreed_format(item: ListedSource, scans: Sequence[Scan]) -> Format:
+    if item.source.format is not Format.AUTO:
+        for scan in scans:
+            _check_columns(item, scan)
+        return item.source.format
+    found = [(scan, _detected(item, scan)) for scan in scans]
+    first_scan, first = found[0]
+    for scan, format_ in found:
+        if format_ is not first:
+            raise DataError(
+                f"{item.path}.uri: {first_scan.name} holds {first} records and {scan.name} holds {format_} ones: "
+                "write one source for each"
+            )
+    return first
+
+
+def _check_columns(item: ListedSource, scan: Scan) -> None:
+    """A Parquet file without a column that the named format needs has no good record at all."""
+    if scan.file.container is not Container.PARQUET:
+        return
+    needed = [item.source.columns.get(name, name) for name in REQUIRED[item.source.format]]
+    missing = [name for name in needed if name not in scan.names[0]]
+    if missing:
+        raise DataError(
+            f"{item.path}: {scan.name} has no column {missing[0]!r}, which the format {item.source.format} needs, only "
+            f"{', '.join(sorted(scan.names[0]))}: name yours in {item.path}.columns, or another {item.path}.format"
+        )
+
+
+def _detected(item: ListedSource, scan: Scan) -> Format:
+    if not scan.names:
+        raise DataError(
+            f"{scan.name}: none of the first records can be read ({scan.problem}): write one JSON object per line, "
+            "in UTF-8"
+        )
+    formats = [detect_format(names, item.source.columns) for names in scan.names]
+    if None in formats:
+        names = ", ".join(sorted(scan.names[formats.index(None)]))
+        raise DataError(
+            f"{item.path}.format: {scan.name} has records with the columns {names}, which fit no known format: "
+            f"write the format, and name your columns in {item.path}.columns"
+        )
+    if len(set(formats)) > 1:
+        found = " and ".join(sorted({str(format_) for format_ in formats}))
+        raise DataError(
+            f"{scan.name} mixes formats: its first records are {found}: write one file for each, "
+            f" or the one that is meant as {item.path}.format"
+        )
+    return next(format_ for format_ in formats if format_ is not None)
+
+
+def _progress(listed: Sequence[ListedSource], scanned: dict[tuple[int, int], Scan]) -> IndexProgress:
+    return IndexProgress(
+        files=len(scanned),
+        total_files=sum(len(item.files) for item in listed),
+        size=sum(scan.file.size for scan in scanned.values()),
+        total_size=sum(file.size for item in listed for file in item.files),
+        records=sum(sum(scan.file.records) for scan in scanned.values()),
+    )

@@ -1,0 +1,118 @@
+"""Reads the records of a shuffle block: ranged reads where chunks stand alone, open cursors where they do not."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+
+from finetune_trainer.data.containers import BYTE_ORDER_MARK, Container, is_record, reading
+from finetune_trainer.data.cursor import Cursor
+from finetune_trainer.data.formats import Raw
+from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex
+from finetune_trainer.data.order import ChunkPart, EpochOrder
+from finetune_trainer.data.rows import RecordId
+from finetune_trainer.errors import DataError
+from finetune_trainer.store import open_store
+
+# Ranged reads in flight: enough to hide the latency of an object store, few enough for its connection pool.
+READS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record as it is stored, the source it belongs to (index), and its id."""
+
+    id: RecordId
+    source: int
+    raw: Raw
+
+
+class RecordReader:
+    """Reads blocks of one order, in order; a context manager. For one thread at a time."""
+
+    def __init__(self, index: DatasetIndex) -> None:
+        self._index = index
+        self._stores = [open_store(source.root) for source in index.sources]
+        self._cursors: dict[tuple[int, int, int, int], Cursor] = {}
+        self._unchanged: set[tuple[int, int]] = set()
+        self._pool = ThreadPoolExecutor(READS, thread_name_prefix="data-read")
+
+    def __enter__(self) -> RecordReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for cursor in self._cursors.values():
+            cursor.close()
+        self._cursors.clear()
+
+    def read(self, order: EpochOrder, block: int) -> list[RawRecord]:
+        """The block's records, part by part, before they are shuffled.
+
+        Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it cannot be
+        read.
+        """
+        parts = [(part, self._index.chunk(part.chunk)) for part in order.parts(block)]
+        fetched = [self._fetch(part, chunk) for part, chunk in parts]
+        records: list[RawRecord] = []
+        for (part, chunk), result in zip(parts, fetched, strict=True):
+            held = result.result() if isinstance(result, Future) else result
+            name = self._name(chunk)
+            if len(held) != chunk.records:
+                raise _changed(name)
+            numbers = order.selection(part).tolist()
+            records += [RawRecord(f"{name}#{chunk.first + n + 1}", chunk.source, held[n]) for n in numbers]
+        return records
+
+    def _fetch(self, part: ChunkPart, chunk: Chunk) -> Future[list[Raw]] | list[Raw]:
+        if self._file(chunk).container is Container.JSONL:
+            return self._pool.submit(self._read_range, chunk)
+        return self._read_on(part, chunk)
+
+    def _read_range(self, chunk: Chunk) -> list[Raw]:
+        file = self._file(chunk)
+        self._check_unchanged(chunk)
+        data = self._stores[chunk.source].get(file.key, chunk.offset, chunk.size)
+        data = data if chunk.offset else data.removeprefix(BYTE_ORDER_MARK)
+        return [line for line in data.split(b"\n") if is_record(line)]
+
+    def _read_on(self, part: ChunkPart, chunk: Chunk) -> list[Raw]:
+        """The chunk from the cursor of its segment and copy, opened at the segment's start if there is none."""
+        key = (chunk.source, chunk.file, chunk.segment, part.copy)
+        with reading(self._name(chunk)):
+            cursor = self._cursors.pop(key, None)
+            if cursor is None or cursor.position > chunk.first:  # a share of a segment may leave out its last chunk
+                self._check_unchanged(chunk)
+                store = self._stores[chunk.source]
+                cursor = Cursor(store, self._index.sources[chunk.source], self._file(chunk), chunk)
+            records = cursor.take(chunk.first, chunk.records)
+        if chunk.last:
+            cursor.close()
+        else:
+            self._cursors[key] = cursor
+        return records
+
+    def _check_unchanged(self, chunk: Chunk) -> None:
+        place = (chunk.source, chunk.file)
+        if place in self._unchanged:
+            return
+        file = self._file(chunk)
+        if self._stores[chunk.source].head(file.key).version != file.version:
+            raise _changed(self._name(chunk))
+        self._unchanged.add(place)
+
+    def _file(self, chunk: Chunk) -> FileIndex:
+        return self._index.sources[chunk.source].files[chunk.file]
+
+    def _name(self, chunk: Chunk) -> str:
+        return f"{self._index.sources[chunk.source].root}/{self._file(chunk).key}"
+
+
+def _changed(name: str) -> DataError:
+    return DataError(
+        f"{name} changed since it was indexed: put the old file back, or start a new run (another name or "
+        "spec.checkpoint.uri) on the new one"
+    )

@@ -1,0 +1,142 @@
+"""One pass over one file: where its records are, and what its first ones look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pyarrow.parquet
+
+from finetune_trainer.data.containers import (
+    BYTE_ORDER_MARK,
+    Container,
+    decoded_blocks,
+    detect_container,
+    is_record,
+    reading,
+    split_lines,
+)
+from finetune_trainer.data.examples import BadRecord
+from finetune_trainer.data.formats import parse
+from finetune_trainer.data.index import FileIndex
+from finetune_trainer.errors import DataError
+from finetune_trainer.store import ObjectInfo, ObjectStore, crc64nvme
+
+# Small enough that a shuffle block of 4096 records is drawn from 16 places, large enough for one ranged read each.
+CHUNK_RECORDS = 256
+CHUNK_BYTES = 1 << 20
+# Records at the start of a file whose columns must agree on the format.
+SAMPLE = 8
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One file's index, and the column names of its first records, as far as they could be parsed, else why not."""
+
+    name: str
+    file: FileIndex
+    names: list[frozenset[str]]
+    problem: str = ""
+
+
+def scan_file(store: ObjectStore, info: ObjectInfo) -> Scan:
+    """Read one file; raises DataError that names it."""
+    name = f"{store.uri}/{info.key}"
+    container = detect_container(name, store.get(info.key, 0, 16))
+    with reading(name):
+        scan = _scan_parquet if container is Container.PARQUET else _scan_lines
+        return scan(name, store, info, container)
+
+
+def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Container) -> Scan:
+    content = _Content()
+    records: list[int] = []
+    sizes: list[int] = []
+    sample: list[bytes] = []
+    count = size = 0
+    with store.open(info.key) as stream:
+        for number, line in enumerate(split_lines(content.watch(decoded_blocks(stream, container)), name)):
+            length = len(line) + 1
+            record = line if number else line.removeprefix(BYTE_ORDER_MARK)
+            if is_record(record):
+                if count == CHUNK_RECORDS or (count and size + length > CHUNK_BYTES):
+                    records.append(count)
+                    sizes.append(size)
+                    count = size = 0
+                count += 1
+                if len(sample) < SAMPLE:
+                    sample.append(record)
+            size += length
+    if not count:
+        raise DataError(f"{name} holds no record: remove it, or write one JSON object per line")
+    records.append(count)
+    sizes.append(content.size - sum(sizes))  # the last line may have no newline
+    file = FileIndex(
+        key=info.key,
+        size=info.size,
+        version=info.version,
+        container=container,
+        digest=f"{content.crc:016x}",
+        records=tuple(records),
+        sizes=tuple(sizes),
+    )
+    return Scan(name, file, *_sample_names(sample))
+
+
+def _sample_names(sample: Iterable[bytes]) -> tuple[list[frozenset[str]], str]:
+    names: list[frozenset[str]] = []
+    problem = ""
+    for line in sample:
+        try:
+            names.append(frozenset(parse(line)))
+        except BadRecord as error:
+            problem = problem or str(error)
+    return names, problem
+
+
+class _Content:
+    """Size and CRC64NVME of the blocks that pass through `watch`."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.crc = 0
+
+    def watch(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in blocks:
+            self.size += len(block)
+            self.crc = crc64nvme(block, self.crc)
+            yield block
+
+
+def _scan_parquet(name: str, store: ObjectStore, info: ObjectInfo, container: Container) -> Scan:
+    with store.open(info.key) as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        chunks = [_row_chunks(group.num_rows, group.total_byte_size) for group in groups]
+        columns = frozenset(parquet.schema_arrow.names)
+    if not any(chunks):
+        raise DataError(f"{name} has no rows: remove it, or write records into it")
+    file = FileIndex(
+        key=info.key,
+        size=info.size,
+        version=info.version,
+        container=container,
+        digest=_footer_digest(store, info),
+        records=tuple(rows for group in chunks for rows, _ in group),
+        sizes=tuple(size for group in chunks for _, size in group),
+        row_groups=tuple(len(group) for group in chunks),
+    )
+    return Scan(name, file, [columns])
+
+
+def _row_chunks(rows: int, size: int) -> list[tuple[int, int]]:
+    """Rows and bytes of each chunk of a row group, whose sizes are known on average only."""
+    per_chunk = max(1, min(CHUNK_RECORDS, rows * CHUNK_BYTES // max(size, 1)))
+    bounds = [*range(0, rows, per_chunk), rows]
+    return [(end - start, size * end // rows - size * start // rows) for start, end in pairwise(bounds)]
+
+
+def _footer_digest(store: ObjectStore, info: ObjectInfo) -> str:
+    """CRC64NVME of the footer: sizes, places and statistics of all column chunks (Parquet format, file metadata)."""
+    length = int.from_bytes(store.get(info.key, info.size - 8, 4), "little")
+    return f"{crc64nvme(store.get(info.key, info.size - 8 - length, length)):016x}"

@@ -1,0 +1,45 @@
+"""What the stream has to know of the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetune_trainer.spec.data import Overlong, Packing
+from finetune_trainer.spec.job import JobSpec
+from finetune_trainer.spec.objective import ObjectiveType
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Lengths in tokens, batch sizes in rows; exactly one of `epochs` and `max_steps` is set.
+
+    `train_prompts`: every token is trained, as continued pre-training asks for, instead of the answers alone.
+    `max_bad_ratio`: share of an epoch's records that may be bad.
+    """
+
+    max_length: int
+    global_batch_size: int
+    micro_batch_size: int
+    seed: int = 0
+    epochs: int | None = None
+    max_steps: int | None = None
+    overlong: Overlong = Overlong.TRUNCATE
+    packing: Packing = Packing.BEST_FIT
+    max_bad_ratio: float = 0.001
+    train_prompts: bool = False
+
+    @classmethod
+    def of(cls, spec: JobSpec, micro_batch_size: int) -> DataSettings:
+        """The settings of a manifest; `micro_batch_size` is the one chosen where the manifest leaves it out."""
+        return cls(
+            max_length=spec.data.max_length,
+            global_batch_size=spec.training.global_batch_size,
+            micro_batch_size=micro_batch_size,
+            seed=spec.training.seed,
+            epochs=spec.training.epochs,
+            max_steps=spec.training.max_steps,
+            overlong=spec.data.overlong,
+            packing=spec.data.packing,
+            max_bad_ratio=spec.data.bad_records.max_ratio,
+            train_prompts=spec.objective.type is ObjectiveType.CPT,
+        )

@@ -1,0 +1,216 @@
+"""The training stream: global batches of rows in an order that any rank of any world size computes alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
+from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
+from finetune_trainer.data.budget import BadRecordBudget, OnBad
+from finetune_trainer.data.deal import deal
+from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.index import DatasetIndex
+from finetune_trainer.data.order import EpochOrder, epoch_records, order_epoch
+from finetune_trainer.data.prefetch import prefetched
+from finetune_trainer.data.reader import RecordReader
+from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, Row, StepBatch, row_counters
+from finetune_trainer.data.settings import DataSettings
+from finetune_trainer.errors import DataError
+from finetune_trainer.spec.data import Packing
+
+# One block being read and tokenised, one ready, while a third is trained on.
+BLOCKS_AHEAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A block of an epoch."""
+
+    order: EpochOrder
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """Behind row `row` of the `rows` rows of a block."""
+
+    place: _Place
+    row: int
+    rows: int
+
+    @property
+    def records(self) -> float:
+        """Records of the epoch up to here, a block's spread evenly over its rows."""
+        before, end = self.place.order.records_before[self.place.block : self.place.block + 2].tolist()
+        return float(before + (end - before) * self.row / self.rows)
+
+    def following(self) -> tuple[int, int, int]:
+        """Epoch, block and row of the row after this point."""
+        order, block = self.place.order, self.place.block
+        if self.row < self.rows:
+            return order.epoch, block, self.row
+        return (order.epoch, block + 1, 0) if block + 1 < order.blocks else (order.epoch + 1, 0, 0)
+
+
+class TrainStream:
+    """Reads, tokenises and packs the training data ahead of the training.
+
+    `index` says where the records are; `rank` of `world_size` gets its share of every global batch. `on_bad` is called
+    once per record that cannot be used, in order, when its block is reached. Raises DataError for a tokenizer that does
+    not fit the formats.
+    """
+
+    def __init__(
+        self,
+        index: DatasetIndex,
+        settings: DataSettings,
+        tokenizer: PreTrainedTokenizerBase,
+        rank: int = 0,
+        world_size: int = 1,
+        *,
+        on_bad: OnBad | None = None,
+    ) -> None:
+        self._index = index
+        self._settings = settings
+        self._rank = rank
+        self._world_size = world_size
+        formats = {source.format for source in index.sources}
+        self._encoder = Encoder(tokenizer, formats, train_prompts=settings.train_prompts)
+        self._builder = BlockBuilder(index, settings, self._encoder)
+        self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)
+        self._order = lru_cache(maxsize=2)(lambda epoch: order_epoch(index.table, settings.seed, epoch))
+        self._counters: Counters | None = None
+
+    def batches(self, state: DataState | None = None) -> Iterator[StepBatch]:
+        """Global batches from `state` on, or from the beginning; the last one of a run with `epochs` may be short.
+
+        With `max_steps` the epochs go on for ever: the caller stops. Close the iterator to end the background work.
+        Raises DataError for bad data and for a state of another data set, StorageError where reading fails.
+        """
+        state = self._checked(state)
+        with RecordReader(self._index) as reader:
+            built = prefetched(lambda place: self._build(reader, place), self._places(state), BLOCKS_AHEAD)
+            with closing(built) as blocks:
+                yield from self._assembled(state, blocks)
+
+    def audit(self) -> Audit:
+        """Counts up to the last batch handed out, or of the first block before there is one; reads that block once."""
+        block = self._first_block
+        counters = self._counters or block.counters + row_counters(block.rows)
+        return Audit(
+            sources=self._index.report(),
+            counters=counters,
+            kept_share=kept_share(counters),
+            sample=decoded_sample(block.rows[0], self._encoder) if block.rows else [],
+        )
+
+    def estimated_batches(self) -> int:
+        """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
+        if self._settings.max_steps is not None:
+            return self._settings.max_steps
+        block = self._first_block
+        rows = self._total_records * len(block.rows) / max(block.counters.records, 1)
+        return max(1, -int(-rows // self._settings.global_batch_size))
+
+    def _checked(self, state: DataState | None) -> DataState:
+        state = state or DataState(index_id=self._index.id)
+        if state.version != STATE_VERSION:
+            raise DataError(
+                f"the checkpoint's data order has version {state.version}, and this program has {STATE_VERSION}: "
+                "continue with the version that wrote it, or start a new run"
+            )
+        if state.index_id != self._index.id:
+            raise DataError(
+                "the training data changed since the checkpoint was written: put the old files back, or start a new "
+                "run (another name or spec.checkpoint.uri)"
+            )
+        return state
+
+    def _places(self, state: DataState) -> Iterator[_Place]:
+        epoch, block = state.epoch, state.block
+        while self._settings.epochs is None or epoch < self._settings.epochs:
+            order = self._order(epoch)
+            for number in range(block, order.blocks):
+                yield _Place(order, number)
+            epoch, block = epoch + 1, 0
+
+    def _build(self, reader: RecordReader, place: _Place) -> BlockRows:
+        order, number = place.order, place.block
+        records = reader.read(order, number)
+        block = self._builder.build([records[i] for i in order.shuffle(number)], substitute=True)
+        if self._settings.packing is Packing.NONE:
+            return block
+        return shuffled(block, order.shuffle_rows(number, len(block.rows)))
+
+    def _assembled(self, state: DataState, blocks: Iterator[tuple[_Place, BlockRows]]) -> Iterator[StepBatch]:
+        waiting: list[Row] = []
+        reached: _Point | None = None
+        barren = 0
+        for place, block in blocks:
+            first, state = state.row, self._entered(state, place, block)
+            barren = 0 if block.rows else barren + 1
+            if barren == place.order.blocks:
+                raise DataError(f"no record of the training data leaves a token to train: {state.counters!r}")
+            for position in range(first, len(block.rows)):
+                waiting.append(block.rows[position])
+                reached = _Point(place, position + 1, len(block.rows))
+                if len(waiting) == self._settings.global_batch_size:
+                    batch = self._batch(waiting, state, reached)
+                    yield batch
+                    state, waiting = batch.state, []
+            state = state.model_copy(update={"row": 0})
+        if waiting and reached:
+            yield self._batch(waiting, state, reached)
+
+    def _entered(self, state: DataState, place: _Place, block: BlockRows) -> DataState:
+        """The state with the block's counts, unless the block was entered before the state was saved."""
+        if state.row:
+            return state
+        bad = block.counters.bad + (state.bad_in_epoch if place.block else 0)
+        self._budget.spend(block, bad, place.order.records, f"epoch {place.order.epoch + 1}")
+        return state.model_copy(update={"bad_in_epoch": bad, "counters": state.counters + block.counters})
+
+    def _batch(self, rows: list[Row], state: DataState, reached: _Point) -> StepBatch:
+        counted = row_counters(rows)
+        epoch, block, row = reached.following()
+        state = state.model_copy(
+            update={
+                "epoch": epoch,
+                "block": block,
+                "row": row,
+                "batches": state.batches + 1,
+                "counters": state.counters + counted,
+            }
+        )
+        self._counters = state.counters
+        order = reached.place.order
+        return StepBatch(
+            micro_batches=deal(rows, self._world_size, self._settings.micro_batch_size)[self._rank],
+            global_rows=len(rows),
+            kept_tokens=counted.kept_tokens,
+            tokens=counted.tokens,
+            epoch=order.epoch + reached.records / order.records,
+            consumed=self._consumed(state, reached),
+            state=state,
+        )
+
+    def _consumed(self, state: DataState, reached: _Point) -> float:
+        if self._settings.max_steps is not None:
+            return min(1.0, state.batches / self._settings.max_steps)
+        before = sum(epoch_records(self._index.table, epoch) for epoch in range(reached.place.order.epoch))
+        return (before + reached.records) / self._total_records
+
+    @cached_property
+    def _total_records(self) -> int:
+        """Records of all epochs; of one where `max_steps` ends the run."""
+        return sum(epoch_records(self._index.table, epoch) for epoch in range(self._settings.epochs or 1))
+
+    @cached_property
+    def _first_block(self) -> BlockRows:
+        with RecordReader(self._index) as reader:
+            return self._build(reader, _Place(self._order(0), 0))
