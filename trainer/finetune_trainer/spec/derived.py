@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,14 @@ def to_manifest(job: FineTuneJob) -> dict[str, Any]:
 def with_absolute_paths(job: FineTuneJob, base: Path) -> FineTuneJob:
     """The same job with each `file://./x` made absolute; `base` is the manifest's folder."""
     spec = job.spec
-    train = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in spec.data.train)
-    held_out = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, base)}) for s in spec.data.eval)
+    globs = Path(glob.escape(str(base.resolve())))  # a bracket in the folder's own name is no glob
+    train = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, globs)}) for s in spec.data.train)
+    held_out = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, globs)}) for s in spec.data.eval)
     parts = {
-        "model": spec.model.model_copy(update={"uri": absolute_uri(spec.model.uri, base)}),
+        "model": spec.model.model_copy(update={"uri": absolute_uri(spec.model.uri, base.resolve())}),
         "data": spec.data.model_copy(update={"train": train, "eval": held_out}),
-        "checkpoint": spec.checkpoint.model_copy(update={"uri": absolute_uri(spec.checkpoint.uri, base)}),
-        "output": spec.output.model_copy(update={"uri": absolute_uri(spec.output.uri, base)}),
+        "checkpoint": spec.checkpoint.model_copy(update={"uri": absolute_uri(spec.checkpoint.uri, base.resolve())}),
+        "output": spec.output.model_copy(update={"uri": absolute_uri(spec.output.uri, base.resolve())}),
     }
     return job.model_copy(update={"spec": spec.model_copy(update=parts)})
 

@@ -128,7 +128,9 @@ def _message(error: ErrorDetails, location: Location, entry: Entry | None, value
         return _BOUNDS[kind].format(**{name: _plain(bound) for name, bound in context.items()})
     if kind.endswith("_type") and entry:
         return _wrong_type(entry, value, element=bool(location) and isinstance(location[-1], int))
-    return error["msg"]
+    if kind == "string_type":  # a value under a free name, such as a label
+        return f'must be a text: write {location[-1]}: "..." in quotes'
+    return str(error["msg"])
 
 
 _BOUNDS = {

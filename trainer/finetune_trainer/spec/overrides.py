@@ -164,7 +164,9 @@ def check_key(key: str) -> str:
     near = difflib.get_close_matches(key, [*ALLOWED, *OWNED], n=1, cutoff=0.7) or [
         name for name in ALLOWED if name.rpartition(".")[2] in (key, parts[-1])
     ]
-    raise _refuse(f"is no DeepSpeed option: write {near[0]}" if near else "is no DeepSpeed option: leave it out")
+    if near and near[0] in OWNED:
+        raise _refuse(f"is no DeepSpeed option ({near[0]} is one): {OWNED[near[0]]}")
+    raise _refuse(f"is no DeepSpeed option: {f'write {near[0]}' if near else 'leave it out'}")
 
 
 def parse_scalar(value: Any) -> OverrideScalar:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 
 from finetune_trainer.spec.base import INT32_MAX
@@ -122,15 +121,10 @@ def _type(entry: Entry) -> str:
 
 
 def _range(entry: Entry) -> Iterator[str]:
+    words = {"ge": "from", "gt": "above", "lt": "below", "le": "to"}
     for bound in entry.bounds:
-        if isinstance(bound, Ge):
-            yield f"from {bound.ge}"
-        elif isinstance(bound, Gt):
-            yield f"above {bound.gt}"
-        elif isinstance(bound, Lt):
-            yield f"below {bound.lt}"
-        elif isinstance(bound, Le) and bound.le != INT32_MAX:
-            yield f"to {bound.le}"
+        limits = {word: getattr(bound, name, None) for name, word in words.items()}
+        yield from (f"{word} {limit}" for word, limit in limits.items() if limit not in (None, INT32_MAX))
 
 
 def _default(entry: Entry) -> str:

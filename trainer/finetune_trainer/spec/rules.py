@@ -66,7 +66,7 @@ def offload_to_nvme_is_not_there_yet(job: FineTuneJob) -> Iterator[Problem]:
             yield Problem(f"spec.deepspeed.{name}", str(value), "is not available yet: write None or CPU")
 
 
-@RULES.rule()
+@RULES.rule("spec.objective")
 def objective_options_that_work_today(job: FineTuneJob) -> Iterator[Problem]:
     for name in OBJECTIVE_OPTIONS:
         if getattr(job.spec.objective, name) is not None:

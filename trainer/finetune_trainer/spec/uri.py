@@ -114,9 +114,9 @@ StoreUri = Annotated[str, AfterValidator(_check_store), _schema("s3|file")]
 
 
 def absolute_uri(uri: str, base: Path) -> str:
-    """`file://./x` becomes `file://<base>/x`; every other address stays as it is."""
+    """`file://./x` becomes `file://<base>/x` for an absolute `base`; every other address stays as it is."""
     relative = uri.removeprefix("file://./")
-    return uri if relative == uri else f"file://{base.resolve() / relative}"
+    return uri if relative == uri else f"file://{base / relative}"
 
 
 def is_inside(uri: str, folder: str) -> bool:

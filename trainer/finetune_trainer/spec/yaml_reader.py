@@ -135,9 +135,8 @@ class _Reader:
 
     def _scalar(self, event: ScalarEvent) -> Any:
         self._refuse_tag(event)
-        if _SURROGATE.search(event.value):
-            raise self._refuse(event, ascii(event.value), "holds half a character (a lone surrogate): write it in full")
-        return event.value if event.style else core_scalar(event.value)
+        text = self._text(event)
+        return text if event.style else core_scalar(text)
 
     def _sequence(self, start: SequenceStartEvent, depth: int) -> list[Any]:
         self._refuse_tag(start)
@@ -168,7 +167,16 @@ class _Reader:
             raise self._refuse(event, "a key that is no text", "is no field name: write a name followed by a colon")
         if event.value == "<<" and event.style is None:
             raise self._refuse(event, "<<", "is a merge key of YAML 1.1: write the fields out")
-        return str(event.value)
+        return self._text(event)
+
+    def _text(self, event: ScalarEvent) -> str:
+        if not _SURROGATE.search(event.value):
+            return str(event.value)
+        try:  # JSON writes characters above U+FFFF as two escapes
+            return str(event.value).encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            message = "holds half a character (a lone surrogate): write it in full"
+            raise self._refuse(event, ascii(event.value), message) from None
 
     def _refuse_tag(self, event: ScalarEvent | SequenceStartEvent | MappingStartEvent) -> None:
         if event.tag is not None:
