@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.store import ObjectStore, open_store
+from finetune_trainer.store import ObjectStore, RunLog, open_store
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -21,3 +21,9 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def store(store_uri: str) -> ObjectStore:
     """An empty store of each kind."""
     return open_store(store_uri)
+
+
+@pytest.fixture
+def log(store: ObjectStore) -> RunLog:
+    """The empty log of a run, with a clock that stands still."""
+    return RunLog(store, "team.job", clock=lambda: 1_800_000_000.25)

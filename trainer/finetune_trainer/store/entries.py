@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
+from pydantic_core import from_json
 
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store.checksums import crc64_hex, crc64nvme
@@ -168,6 +169,6 @@ def decode(data: bytes, name: str) -> Entry:
 
 def _version(data: bytes) -> Any:
     try:
-        return json.loads(data)["formatVersion"]
+        return from_json(data)["formatVersion"]
     except (ValueError, KeyError, TypeError):
         return None

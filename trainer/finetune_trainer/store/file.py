@@ -93,8 +93,8 @@ class FileStore:
         """See ObjectStore. Folders that are left empty go too."""
         for key in keys:
             path = self._path(key)
-            with _explained("delete", path):
-                path.unlink(missing_ok=True)
+            with _explained("delete", path), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                path.unlink()
             self._prune(path.parent)
 
     def _path(self, key: str) -> Path:
@@ -163,8 +163,8 @@ def explain(error: OSError, action: str, path: Path, size: int | None = None) ->
     """The StorageError for an OSError met when `action` was done to `path`, with `size` bytes to write."""
     what = f"cannot {action} {path}" + ("" if size is None else f" ({size} bytes)")
     reason = os.strerror(error.errno) if error.errno else str(error)
-    if error.errno == errno.ENOENT:
-        return ObjectNotFound(f"there is no file {path}" if size is None else f"{what}: {error.strerror}")
+    if size is None and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return ObjectNotFound(f"{what}: there is no such file")
     if error.errno == errno.EEXIST:
         return ObjectExists(f"{path} exists already and is never overwritten")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -153,8 +153,7 @@ class S3Store:
         try:
             return make_client()
         except (BotoCoreError, ValueError) as error:
-            reason = redacted(str(error))
-            raise StorageRefused(f"cannot use {self.uri}: {reason}; check the AWS settings") from error
+            raise explain(error, f"use {self.uri}", Place(self.bucket, "the endpoint")) from error
 
     def _put(self, key: str, view: memoryview, checksum: int, **condition: Any) -> ObjectInfo:
         if view.nbytes > MAX_PUT_BYTES:

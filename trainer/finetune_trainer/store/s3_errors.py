@@ -74,6 +74,7 @@ SAME = {
     "UnauthorizedAccess": "AccessDenied",
     "403": "AccessDenied",
     "401": "AccessDenied",
+    "XAdminUserNotFound": "InvalidAccessKeyId",  # versitygw
     "301": "PermanentRedirect",
     "IllegalLocationConstraintException": "PermanentRedirect",
     "400": "BadRequest",
@@ -100,7 +101,7 @@ CLIENT_SIDE: list[tuple[type[BaseException] | tuple[type[BaseException], ...], b
         True,
         "the S3 credentials are incomplete: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     ),
-    (ProfileNotFound, True, "AWS_PROFILE names a profile that is not in ~/.aws/config: correct or unset it"),
+    (ProfileNotFound, True, "{reason}: correct or unset AWS_PROFILE"),
     (ConfigParseError, True, "the AWS configuration file cannot be read: correct ~/.aws/config"),
     (
         (SSOError, LoginError, TokenRetrievalError),
@@ -147,7 +148,8 @@ def explain(error: Exception, action: str, place: Place) -> StorageError:
         return _explain_answer(error, action, place)
     for kinds, final, text in CLIENT_SIDE:
         if isinstance(error, kinds):
-            message = f"cannot {action}: {text.format(bucket=place.bucket, endpoint=place.endpoint)}"
+            reason = redacted(str(error))
+            message = f"cannot {action}: {text.format(bucket=place.bucket, endpoint=place.endpoint, reason=reason)}"
             return StorageRefused(message) if final else StorageError(message)
     final = isinstance(error, BotoCoreError | ValueError)
     message = f"cannot {action}: {redacted(str(error))}"

@@ -106,6 +106,7 @@ class Writer:
             doomed.update(folder for seq in targets for folder in self._folders(seq))
             return Retire(**head, targets=targets, live=live, quarantined=tuple(quarantined), pinned=tuple(pinned))
 
+        self.journal.refresh()  # a decision for nothing to do is right only on the newest history
         entry = self.journal.append(draft)
         if entry is None:
             return ()
