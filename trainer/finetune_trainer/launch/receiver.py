@@ -28,19 +28,19 @@ Sink = Callable[[Mapping[str, object]], None]
 
 
 class Receiver:
-    """Listens on `host`, hands every event once and in order to `sink`, and answers with the time left until a stop.
+    """Hands every event once and in order to `sink`, and answers with the time left until a stop.
 
-    `sink` is called from server threads, one event at a time. `stop` is the launcher's own signal: once requested, each
-    answer asks the run to stop within its remaining time.
+    It listens on `host`, port 0 being any that is free. `sink` is called from server threads, one event at a time. `stop`
+    is the launcher's own signal: once requested, each answer asks the run to stop within its remaining time.
     """
 
-    def __init__(self, sink: Sink, stop: StopSignal, host: str = "127.0.0.1") -> None:
+    def __init__(self, sink: Sink, stop: StopSignal, host: str = "127.0.0.1", port: int = 0) -> None:
         self._sink = sink
         self._stop = stop
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._token = secrets.token_urlsafe(32)
-        self._server = ThreadingHTTPServer((host, 0), _handler(self))
+        self._server = ThreadingHTTPServer((host, port), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="progress-receiver", daemon=True)
 

@@ -19,7 +19,7 @@ from finetune_trainer.launch.lines import LineReporter, amount, duration, items,
 from finetune_trainer.launch.progress import as_json
 
 BAR_WIDTH = 30
-REFRESHES_PER_SECOND = 8
+REFRESHES_PER_SECOND = 4
 
 
 class PlainView:
@@ -116,10 +116,10 @@ class RichView:
         self._progress = None  # evaluating and exporting come after steps
 
     def _finish_phase(self) -> None:
-        if self._phase is not None:
+        phase, self._phase = self._phase, None  # printing renders the live part again, which must not show it any more
+        if phase is not None:
             took = duration(self._clock() - self._phase_start)
-            self._console.print(Text.assemble(("\u2713 ", "green"), line(self._phase), (f"  {took}", "dim")))
-        self._phase = None
+            self._console.print(Text.assemble(("\u2713 ", "green"), line(phase), (f"  {took}", "dim")))
 
     def _on_progress(self, event: Mapping[str, Any]) -> None:
         self._finish_phase()

@@ -43,6 +43,7 @@ class TorchrunLauncher:
         """Start the ranks until they end well, are stopped, or may not be started again."""
         allowed = self._plan.job.spec.failure_policy.max_restarts
         restarts = 0
+        self._lines.emit({"kind": "phase", "name": "starting workers", "detail": f"{ranks(self._plan.job)} ranks"})
         while failures := self._start():
             cause = root_cause(failures)
             decision = decide(cause, restarts, allowed, self._lines.stop.requested)

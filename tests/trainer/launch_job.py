@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.events import Kind
-from finetune_trainer.launch.folders import STATE_DIR, WORKDIR, run_folder, workdir
-from finetune_trainer.launch.launcher import Plan
+from finetune_trainer.launch.folders import run_folder, workdir
+from finetune_trainer.launch.launcher import Launcher, Lines, Plan
 from finetune_trainer.launch.machine import Machine
+from finetune_trainer.launch.supervisor import Deadlines, Ended, Supervisor, View
 from finetune_trainer.spec import parse_job
 
 TARGETS = Path(__file__).parent
@@ -38,13 +39,12 @@ def manifest(name: str = "tiny", replicas: int = 2, **spec: Any) -> dict[str, An
     }
 
 
-def plan(target: str, replicas: int = 2, machine: Machine | None = None, **spec: Any) -> Plan:
+def plan(target: str, name: str, replicas: int = 2, **spec: Any) -> Plan:
     """Return a plan that runs `launch_targets:<target>`; the folders come from the environment."""
-    job = parse_job(json.dumps(manifest(target.replace("_", "-"), replicas, **spec)))
-    here = machine or Machine(cpus=2, gpus=0)
+    job = parse_job(json.dumps(manifest(name, replicas, **spec)))
     folder = run_folder(job, os.environ)
     folder.write_manifest(job)
-    return Plan(job, here, folder, workdir(job, os.environ), entrypoint=f"launch_targets:{target}")
+    return Plan(job, Machine(2, 0), folder, workdir(job, os.environ), entrypoint=f"launch_targets:{target}")
 
 
 class Shown:
@@ -60,21 +60,17 @@ class Shown:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def kinds(self) -> list[Kind]:
-        return [event["kind"] for event in self.events]
+    def of(self, kind: Kind) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["kind"] == kind]
+
+
+def supervise(make: Callable[[Lines], Launcher], made: Plan, view: View, stop: StopSignal | None = None) -> Ended:
+    """Run a plan to its end as `finetune run` does, with four minutes for the ranks to start."""
+    deadlines = Deadlines(start=240, silence=made.job.spec.no_progress_deadline_seconds)
+    return Supervisor(view, stop or StopSignal(), deadlines).supervise(make)
 
 
 def starts(made: Plan, rank: int) -> list[int]:
     """Return the process ids with which a target's rank was started, in order."""
     pids: list[int] = json.loads((made.workdir / f"starts-{rank}.json").read_text())
     return pids
-
-
-def use_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the run's folders in the test's own, and let ranks import the targets."""
-    monkeypatch.setenv(STATE_DIR, str(tmp_path / "state"))
-    monkeypatch.setenv(WORKDIR, str(tmp_path / "work"))
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(TARGETS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    )
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
