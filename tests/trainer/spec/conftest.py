@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.errors import SpecError
+from finetune_trainer.spec import parse_job
+
 Edits = dict[str, Any]
 
 FULL: dict[str, Any] = {
@@ -92,3 +95,21 @@ def edited(edits: Edits) -> dict[str, Any]:
 def manifest() -> Callable[[Edits], str]:
     """The full manifest as text, with edits."""
     return lambda edits: json.dumps(edited(edits))
+
+
+@pytest.fixture
+def problems() -> Callable[[Edits], list[str]]:
+    """What is wrong with the full manifest after edits, one line each."""
+    return lambda edits: _problems_in(json.dumps(edited(edits)))
+
+
+@pytest.fixture
+def problems_in() -> Callable[[str], list[str]]:
+    """What is wrong with a manifest given as text, one line each."""
+    return _problems_in
+
+
+def _problems_in(text: str) -> list[str]:
+    with pytest.raises(SpecError) as refusal:
+        parse_job(text)
+    return [str(problem) for problem in refusal.value.problems]

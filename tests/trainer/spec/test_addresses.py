@@ -32,6 +32,8 @@ ACCEPTED = {
         "s3://my.data-1/part-0000[0-4].parquet",
         "file://./data/part-?.jsonl.gz",
         "file:///data/*.parquet",
+        "s3://data/[!a]*/[[]x.jsonl",
+        "s3://data/{a,b}/*.jsonl",
     ],
     "output.uri": ["s3://bucket", "s3://bucket/x/", "file:///out", "file://./out"],
 }
@@ -66,6 +68,7 @@ REFUSED = {
         "file://data/a.jsonl": "is no local path: write file:///absolute/path, or file://./path",
         "file://../a.jsonl": "has a '..' segment",
         "file://~/a.jsonl": "is no local path",
+        "s3://data/a[0-9.jsonl": "has a '[' without a ']'",
     },
     "checkpoint.uri": {
         "hf://org/name": "begins with s3:// or file://",

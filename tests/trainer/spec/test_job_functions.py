@@ -156,7 +156,6 @@ def test_given_cluster_fields_are_listed_and_defaults_are_not(manifest: Manifest
         "spec.workers.resources",
         "spec.failurePolicy.maxAttempts",
         "spec.failurePolicy.rules",
-        "spec.startDeadlineSeconds",
         "spec.activeDeadlineSeconds",
         "spec.terminationGracePeriodSeconds",
         "spec.ttlSecondsAfterFinished",

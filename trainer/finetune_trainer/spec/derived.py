@@ -20,7 +20,6 @@ CLUSTER_ONLY = (
     "workers.resources",
     "failurePolicy.maxAttempts",
     "failurePolicy.rules",
-    "startDeadlineSeconds",
     "activeDeadlineSeconds",
     "terminationGracePeriodSeconds",
     "ttlSecondsAfterFinished",

@@ -29,8 +29,8 @@ FORMATS = {
 COLUMNS = {
     Format.MESSAGES: ("messages", "tools"),
     Format.SHARE_GPT: ("conversations", "system", "tools"),
-    Format.ALPACA: ("instruction", "input", "output", "system", "history"),
-    Format.PROMPT_COMPLETION: ("prompt", "completion"),
+    Format.ALPACA: ("instruction", "output", "input", "history"),
+    Format.PROMPT_COMPLETION: ("prompt", "completion", "tools"),
     Format.TEXT: ("text",),
 }
 OUTPUTS = {

@@ -18,6 +18,7 @@ _HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 HUB_REPOSITORY = re.compile(rf"^{_HUB_NAME}(/{_HUB_NAME})?(@[A-Za-z0-9._/-]{{1,128}})?$")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 GLOB = re.compile(r"[*?\[\]]")
+CHARACTER_CLASS = re.compile(r"\[[!^]?[^/][^\]]*\]")
 QUERY = re.compile(r"\?[A-Za-z_][A-Za-z0-9_-]*=")
 
 
@@ -95,6 +96,8 @@ def _check_model(uri: str) -> str:
 def _check_source(uri: str) -> str:
     check_uri(uri, ("s3", "file"), glob=True)
     _, _, path = uri.partition("://")
+    if any("[" in CHARACTER_CLASS.sub("", segment) for segment in path.split("/")):
+        raise _refuse("has a '[' without a ']': close it, or write [[] for the character itself")
     if not path.rpartition("/")[2] or "/" not in path:
         raise _refuse(f"names a folder: write the files, for instance {uri.rstrip('/')}/*.jsonl")
     return uri
