@@ -134,7 +134,7 @@ def installer(steps: Steps, python: Path, wanted: str | None, uv_version: str) -
         steps.run("fetch uv, a faster installer", get_uv, if_it_fails="pip is used instead")
     if wanted != "pip" and uv.exists():
         return [str(uv), "pip", "install", "--python", str(python)]
-    return [str(python), "-m", "pip", "install", "--quiet"]
+    return [str(python), "-m", "pip", "install", "--quiet", "--no-compile"]  # done once for all, below
 
 
 def make_environment(venv: Path, accelerator: str, wanted: str | None, steps: Steps) -> None:
