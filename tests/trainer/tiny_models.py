@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -69,4 +70,23 @@ def build(kind: str, *, seed: int = 0, **options: Any) -> PreTrainedModel:
 def save(kind: str, folder: Path, *, seed: int = 0, shard_size: str = "5GB", **options: Any) -> Path:
     """`build` it and save it to `folder` as safetensors; returns the folder."""
     build(kind, seed=seed, **options).save_pretrained(folder, max_shard_size=shard_size)
+    return folder
+
+
+CHAT_TEMPLATE = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+
+
+def save_tokenizer(folder: Path, *, pad_token: str | None = None, chat_template: str | None = CHAT_TEMPLATE) -> Path:
+    """A tokenizer of VOCABULARY tokens (special ones and printable characters) in that folder."""
+    characters = [chr(code) for code in range(32, 32 + VOCABULARY - 4)]
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", *characters])}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    model.decoder = tokenizers.decoders.Fuse()
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if pad_token is not None:
+        special["pad_token"] = pad_token
+    make: Any = transformers.PreTrainedTokenizerFast
+    fast = make(tokenizer_object=model, chat_template=chat_template, **special)
+    fast.save_pretrained(folder)
     return folder

@@ -8,6 +8,7 @@ memory, whose names and shapes come from the files' headers, through transformer
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +59,7 @@ def check_weights(config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: 
     """
     model_class = causal_model_class(config, uri)
     load: Any = model_class.from_pretrained  # returns a pair with output_loading_info, which its annotation omits
-    with without_zero3(), _quiet():
+    with without_zero3(), _captured_report() as report:
         try:
             _, info = load(
                 None,
@@ -70,7 +71,11 @@ def check_weights(config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: 
                 output_loading_info=True,
             )
         except RuntimeError as error:
-            raise DataError(f"spec.model.uri: {uri}: weights do not fit {model_class.__name__}: {error}") from error
+            names = sorted(set(re.findall(r"^(\S+)\s+\| CONVERSION", "\n".join(report), re.MULTILINE)))
+            raise DataError(
+                f"spec.model.uri: {uri}: weights cannot be fused into those of {model_class.__name__}, because parts "
+                f"are missing or of another shape: {_some(names)}"
+            ) from error
     problems = _problems(info)
     if problems:
         raise DataError(
@@ -104,18 +109,30 @@ def without_zero3() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the load report out of the log: what it says becomes one error of ours."""
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
+def _captured_report() -> Iterator[list[str]]:
+    """Keep transformers' load report out of the log and hand it over: what it says becomes one error of ours."""
+    logger = logging.getLogger("transformers")
+    before, level, bars = logger.handlers[:], logger.level, transformers_logging.is_progress_bar_enabled()
+    report: list[str] = []
+    logger.handlers = [_Collector(report)]
+    logger.setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        yield report
     finally:
-        transformers_logging.set_verbosity(level)
+        logger.handlers = before
+        logger.setLevel(level)
         if bars:
             transformers_logging.enable_progress_bar()
+
+
+class _Collector(logging.Handler):
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__()
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(record.getMessage())
 
 
 def _problems(info: Mapping[str, Any]) -> list[str]:

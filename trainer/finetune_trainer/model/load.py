@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from finetune_trainer.errors import DataError
+from finetune_trainer.errors import DataError, Problem, SpecError
 from finetune_trainer.model.folder import check_folder
 from finetune_trainer.model.keys import causal_model_class, check_weights, open_weights, read_headers
 
 # What decides how ZeRO-3 partitions at load; batch sizes and the optimizer do not, and may not be known yet.
 PARTITIONING_KEYS = ("zero_optimization", "bf16", "fp16", "data_types")
-ATTENTION = "sdpa"
 
 
 def load_model(
@@ -35,9 +34,9 @@ def load_model(
     Rank 0 reads the weights from memory-mapped files, the others receive their part. Collective then; at other stages
     every rank loads the whole model on the CPU.
 
-    Attention is torch's `scaled_dot_product_attention`; `config.use_cache` is False, without which packed documents
-    leak into each other. Raises DataError naming every missing, unexpected or wrongly shaped weight, before any is
-    read.
+    Attention is torch's `scaled_dot_product_attention` where the architecture allows it; `config.use_cache` is False,
+    without which packed documents leak into each other. Raises DataError naming every missing, unexpected or wrongly
+    shaped weight, before any is read.
     """
     weights = [path / name for name in check_folder(path, str(path))]
     config = load_config(path)
@@ -47,7 +46,7 @@ def load_model(
     check_spot(model, weights)
     model.config.use_cache = False
     if gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _enable_checkpointing(model)
     model.zero3_config = alive  # transformers holds it by a weak reference only
     loaded: PreTrainedModel = model.train()
     return loaded
@@ -113,13 +112,22 @@ def _zero3_config(ds_config: Mapping[str, Any] | None, dtype: torch.dtype) -> An
     return make(chosen | {"train_micro_batch_size_per_gpu": 1})
 
 
+def _enable_checkpointing(model: Any) -> None:
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})  # reentrant checkpoints lose the gradient of frozen models' adapters
+    except ValueError as error:
+        message = f"{error} Write Off, or another model"
+        raise SpecError([Problem("spec.training.gradientCheckpointing", "On", message)]) from error
+
+
 def _from_pretrained(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> Any:
-    load: Any = causal_model_class(config, str(path)).from_pretrained
-    model, info = load(
+    model_class: Any = causal_model_class(config, str(path))
+    model, info = model_class.from_pretrained(
         path,
         config=config,
         dtype=dtype,
-        attn_implementation=ATTENTION,
+        attn_implementation="sdpa" if model_class._supports_sdpa else "eager",  # eager: Gemma 2's soft-capping
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
