@@ -57,13 +57,15 @@ def _write_share(run: Run, prefix: str) -> tuple[list[ObjectRef], RankSlices]:
 
 def _publish(run: Run, prefix: str, shares: list[tuple[list[ObjectRef], RankSlices]]) -> int:
     """Rank 0: write the log entry, then let go of what retention no longer keeps."""
+    if run.dataset.bad is not None:
+        run.dataset.bad.flush()
     objects = [ref for refs, _ in shares for ref in refs]
     objects.append(run.writer.write(prefix, HISTORY, pack(run.history.records)))
     evaluated = run.progress.last_eval_step == run.progress.step and run.progress.last_eval is not None
     body = Body(
         engine=merge(run.engine, [slices for _, slices in shares]),
         progress=run.progress,
-        dataset=run.dataset_id,
+        dataset=run.dataset.id,
         metrics={"evalLoss": run.progress.last_eval} if evaluated and run.progress.last_eval is not None else {},
     )
     entry = run.writer.commit(run.progress.step, run.parent, objects, body.model_dump(mode="json"))
@@ -99,10 +101,10 @@ def _verify(run: Run, entry: Checkpoint) -> list[str]:
 def load(run: Run, entry: Checkpoint) -> None:
     """Put the state of a verified checkpoint into the engine and the loop; collective."""
     body = Body.model_validate(entry.body)
-    if body.dataset != run.dataset_id:
+    if body.dataset != run.dataset.id:
         raise DataError(
             f"spec.data.train: the files changed since checkpoint step {entry.step} (data set {body.dataset[:12]}, "
-            f"now {run.dataset_id[:12]}): put the old files back, or use another metadata.name or spec.checkpoint.uri"
+            f"now {run.dataset.id[:12]}): put the old files back, or use another metadata.name or spec.checkpoint.uri"
         )
     objects = {ref.key.rsplit("/", 1)[1]: ref for ref in entry.objects}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 from finetune_trainer.build import Run, build
@@ -13,9 +16,9 @@ from finetune_trainer.engine.step import StepResult, train_step
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
-from finetune_trainer.launch.context import RunContext
+from finetune_trainer.context import RunContext
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.state import Progress, commit_due, evaluation_due, out_of_patience
+from finetune_trainer.state import Progress, commit_due, out_of_patience
 
 
 class Diverged(FinetuneError):
@@ -40,22 +43,30 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
 
 def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
-    if evaluation_due(run.progress, run.job.spec.evaluation, has_sets=bool(run.eval_sets)):
+    if run.evaluation_due():
         measure(run)  # the base model before the first step; after a resume, what a stop left out
-    for batch in run.stream.batches(run.progress.data):
+    for batch in upcoming(run):
         stop = take_step(run, batch)
         if stop:
             commit(run)
             raise Stopped(f"stopped at step {run.progress.step} as asked ({run.context.stop.reason}); run it again to go on")
-        improved = evaluation_due(run.progress, run.job.spec.evaluation, has_sets=bool(run.eval_sets)) and measure(run)
+        improved = run.evaluation_due() and measure(run)
         if run.commit_voted or commit_due(run.progress, run.job.spec.checkpoint, improved=improved):
             commit(run)
         if out_of_patience(run.progress, run.job.spec.evaluation):
             break
-    if run.eval_sets and run.progress.last_eval_step != run.progress.step:
+    if run.dataset.held_out and run.progress.last_eval_step != run.progress.step:
         measure(run)
     run.progress = run.progress.model_copy(update={"finished": True})
     commit(run)
+
+
+def upcoming(run: Run) -> Iterator[StepBatch]:
+    """The global batches still to train on: the rest of the epochs, or up to `maxSteps`."""
+    limit = run.job.spec.training.max_steps
+    remaining = None if limit is None else max(0, limit - run.progress.step)
+    with closing(run.dataset.stream.batches(run.progress.data)) as batches:
+        yield from islice(batches, remaining)
 
 
 def take_step(run: Run, batch: StepBatch) -> bool:
@@ -100,7 +111,7 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
-    found = evaluate(run.engine, run.forward, run.eval_sets, run.micro_batch_size, run.control)
+    found = evaluate(run.engine, run.forward, run.dataset.held_out, run.micro_batch_size, run.control)
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)
     else:

@@ -1,4 +1,4 @@
-"""Checks that need the stores but no workers: made by the launcher before it starts any, so that a mistake costs seconds."""
+"""Checks that need the stores but no workers: made before any starts, so that a mistake costs seconds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from finetune_trainer.errors import DataError, FinetuneError
+from finetune_trainer.data import list_sources
+from finetune_trainer.errors import FinetuneError
 from finetune_trainer.model.folder import check_folder
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.store import find_objects, open_store, probe
+from finetune_trainer.store import open_store, probe
 
 
 def preflight(job: FineTuneJob) -> None:
@@ -22,19 +23,18 @@ def preflight(job: FineTuneJob) -> None:
         raise type(errors[0])("\n".join(str(error) for error in errors))
 
 
-def _checks(job: FineTuneJob) -> list[Callable[[], None]]:
+def _checks(job: FineTuneJob) -> list[Callable[[], object]]:
     data = job.spec.data
-    sources = [(f"spec.data.train[{number}].uri", source.uri) for number, source in enumerate(data.train)]
-    sources += [(f"spec.data.eval[{number}].uri", source.uri) for number, source in enumerate(data.eval)]
     return [
         partial(_require_commits, "spec.checkpoint.uri", job.spec.checkpoint.uri),
         partial(_require_commits, "spec.output.uri", job.spec.output.uri),
-        *(partial(_require_files, field, uri) for field, uri in sources),
+        partial(list_sources, data.train, "spec.data.train"),
+        partial(list_sources, data.eval, "spec.data.eval"),
         partial(_require_model, job.spec.model.uri),
     ]
 
 
-def _failure(check: Callable[[], None]) -> FinetuneError | None:
+def _failure(check: Callable[[], object]) -> FinetuneError | None:
     try:
         check()
     except FinetuneError as error:
@@ -47,12 +47,6 @@ def _require_commits(field: str, uri: str) -> None:
         probe(open_store(uri))
     except FinetuneError as error:
         raise type(error)(f"{field}: {error}") from error
-
-
-def _require_files(field: str, uri: str) -> None:
-    _, found = find_objects(uri)
-    if not found:
-        raise DataError(f"{field}: {uri} matches no file; check the folder, the glob and the spelling")
 
 
 def _require_model(uri: str) -> None:

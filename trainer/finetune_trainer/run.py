@@ -13,15 +13,16 @@ from typing import Any, Self
 
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.data import EvalSet, StepBatch, TrainStream
+from finetune_trainer.data import StepBatch
+from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.evaluate import Evaluation
-from finetune_trainer.launch.context import RunContext
+from finetune_trainer.context import RunContext
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.state import Progress
+from finetune_trainer.state import Progress, evaluation_due
 from finetune_trainer.store import RunLog, Writer
 
 SPEED_WINDOW = 20  # steps over which tokens per second are averaged
@@ -38,9 +39,7 @@ class Run:
     writer: Writer
     model_path: Path
     tokenizer: PreTrainedTokenizerFast
-    dataset_id: str
-    stream: TrainStream
-    eval_sets: Mapping[str, EvalSet]
+    dataset: Dataset
     engine: Any
     forward: Forward
     micro_batch_size: int
@@ -59,6 +58,10 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.resources.close()
+
+    def evaluation_due(self) -> bool:
+        """Whether the held-out sets must be evaluated at the current step."""
+        return evaluation_due(self.progress, self.job.spec.evaluation, has_sets=bool(self.dataset.held_out))
 
     def commit_clock_rings(self) -> bool:
         """Rank 0's vote for a commit by time: `checkpoint.everySeconds` have passed since the last one."""

@@ -1,0 +1,28 @@
+"""What a run is about to train, on what: composed once before the first step, printed and stored beside the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_trainer.dataset import Dataset
+from finetune_trainer.model.isolation import IsolationReport
+from finetune_trainer.model.lora import Coverage
+
+
+def compose_audit(
+    dataset: Dataset, coverage: Coverage, isolation: IsolationReport | None, versions: dict[str, Any]
+) -> dict[str, Any]:
+    """JSON: trainable share, adapter coverage, isolation proof, kept-token share, counts, a sample with its mask."""
+    data = dataset.stream.audit()
+    return {
+        "trainableShare": coverage.trainable_share,
+        "coverage": coverage.to_json(),
+        "isolation": isolation.to_json() if isolation is not None else "not packed",
+        "keptTokenShare": data.kept_share,
+        "counts": data.counters.model_dump(),
+        "sources": data.sources,
+        "datasetId": dataset.id,
+        "estimatedSteps": dataset.stream.estimated_batches(),
+        "sample": [{"text": text, "trained": trained} for text, trained in data.sample],
+        "versions": versions,
+    }

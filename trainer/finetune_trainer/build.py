@@ -1,0 +1,136 @@
+"""From a manifest to a run that is ready for its first step: claim, model, data, engine, in the order they can fail."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from finetune_trainer.audit import compose_audit
+from finetune_trainer.context import RunContext
+from finetune_trainer.dataset import open_dataset
+from finetune_trainer.engine.batch import Forward
+from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
+from finetune_trainer.engine.start import init_communication, start_engine
+from finetune_trainer.metrics import History
+from finetune_trainer.model.fetch import fetch_model
+from finetune_trainer.model.head import KeptPositions
+from finetune_trainer.model.isolation import IsolationReport, prove_isolation
+from finetune_trainer.model.load import load_config, load_model
+from finetune_trainer.model.lora import Coverage, apply_lora, full_coverage
+from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
+from finetune_trainer.run import Run
+from finetune_trainer.spec import (
+    FineTuneJob,
+    GradientCheckpointing,
+    MethodType,
+    Packing,
+    Precision,
+    identity,
+    identity_fields,
+    run_id,
+)
+from finetune_trainer.store import Identity, RunLog, Writer, open_store, probe
+
+PACKAGES = ("finetune-operator", "torch", "deepspeed", "transformers", "peft")
+
+
+def build(job: FineTuneJob, context: RunContext) -> Run:
+    """Everything that training needs, on this rank; collective. Raises the FinetuneError of whatever cannot work."""
+    device = torch.device(context.device)
+    init_communication(device)
+    control = ControlGroup.create(job.spec.no_progress_deadline_seconds)
+    torch.manual_seed(job.spec.training.seed + context.rank)  # dropout; weights come from files or their own seeds
+    log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
+    writer = claim(job, context, control, log)
+    _phase(context, "fetching the model", job.spec.model.uri)
+    path = control.agree(lambda: fetch_model(job.spec.model.uri, context.workdir.parent / "models"))[control.rank]
+    tokenizer = load_tokenizer(path, job.spec.model.chat_template)
+    check_fits(tokenizer, load_config(path), job.spec.data.max_length)
+    micro = micro_batch_size(job, control.world_size)
+    _phase(context, "indexing the data")
+    resources = ExitStack()
+    dataset = open_dataset(job, context, control, log, tokenizer, micro)
+    _phase(context, "loading the model", str(path))
+    engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
+    history = History(context.workdir / "history" if control.is_main else None)
+    resources.callback(history.close)
+    run = Run(
+        job=job,
+        context=context,
+        control=control,
+        log=log,
+        writer=writer,
+        model_path=path,
+        tokenizer=tokenizer,
+        dataset=dataset,
+        engine=engine,
+        forward=forward,
+        micro_batch_size=micro,
+        history=history,
+        audit=compose_audit(dataset, coverage, isolation, versions()),
+        resources=resources,
+    )
+    run.report({"kind": "audit", **run.audit})
+    return run
+
+
+def claim(job: FineTuneJob, context: RunContext, control: ControlGroup, log: RunLog) -> Writer:
+    """Take the run over on rank 0, so that every older writer is fenced, and clear away what crashed saves left."""
+
+    def take() -> tuple[int, str] | None:
+        if not control.is_main:
+            return None
+        probe(log.journal.store)
+        writer = log.claim(Identity(hash=identity(job), fields=identity_fields(job)), context.attempt, versions())
+        writer.sweep()
+        return writer.attempt, writer.id
+
+    claimed = control.agree(take)[0]
+    assert claimed is not None
+    return log.writer(*claimed)
+
+
+def load_engine(
+    job: FineTuneJob, control: ControlGroup, path: Path, tokenizer: PreTrainedTokenizerFast, device: torch.device
+) -> tuple[Any, Forward, Coverage, IsolationReport | None]:
+    """The model on its device, adapted, proved to keep packed documents apart, and wrapped by DeepSpeed; collective."""
+    spec = job.spec
+    on_gpu = device.type == "cuda"
+    model: Any = load_model(
+        path,
+        dtype=torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32,
+        zero_stage=spec.deepspeed.zero_stage,
+        ds_config=deepspeed_config(job, control.world_size, on_gpu=on_gpu),
+        gradient_checkpointing=use_gradient_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
+    )
+    if spec.method.type == MethodType.LORA and spec.method.lora is not None:
+        model, coverage = apply_lora(model, spec.method.lora, seed=spec.training.seed)
+    else:
+        coverage = full_coverage(model)
+    isolation = prove_isolation(model, device) if spec.data.packing == Packing.BEST_FIT else None
+    head = KeptPositions(model)
+    soft_capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
+    engine = start_engine(job, model, control.world_size, device)
+    assert isinstance(tokenizer.pad_token_id, int)
+    return engine, Forward(head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped), coverage, isolation
+
+
+def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:
+    """`Auto` is on where memory is scarce, on a GPU, and off on a CPU, where recomputing only costs time."""
+    return on_gpu if chosen == GradientCheckpointing.AUTO else chosen == GradientCheckpointing.ON
+
+
+def versions() -> dict[str, Any]:
+    """Installed versions of the packages that a result depends on."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def _phase(context: RunContext, name: str, detail: str = "") -> None:
+    if context.is_main:
+        context.reporter.report({"kind": "phase", "name": name, "detail": detail})
