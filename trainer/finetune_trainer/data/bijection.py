@@ -8,6 +8,7 @@ Any change to what this file computes is a new `STATE_VERSION`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from hashlib import blake2b
 
@@ -21,8 +22,7 @@ MIN_HALF_BITS = 4
 
 def derive_key(*parts: int | str) -> bytes:
     """64 bytes that depend on every one of `parts` and on where one ends and the next begins."""
-    text = "/".join(f"{type(part).__name__}:{part}" for part in parts)
-    return blake2b(text.encode(), digest_size=8 * ROUNDS, person=b"finetune-order").digest()
+    return blake2b(json.dumps(parts).encode(), digest_size=8 * ROUNDS, person=b"finetune-order").digest()
 
 
 def permutation(key: bytes, size: int) -> NDArray[np.int64]:

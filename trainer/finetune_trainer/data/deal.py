@@ -16,6 +16,8 @@ def deal(rows: Sequence[Row], world_size: int, micro_batch_size: int) -> list[Mi
     a micro-step's groups go to the ranks in turn. So rows of like lengths meet in a micro-batch (little padding) and in
     a micro-step (little waiting), and the longest come first. Groups are empty where rows are fewer than groups.
     """
+    if not rows:
+        return [[] for _ in range(world_size)]
     steps = -(-len(rows) // (world_size * micro_batch_size))
     groups = steps * world_size
     by_length = sorted(rows, key=lambda row: -len(row))

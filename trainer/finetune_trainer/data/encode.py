@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from finetune_trainer.data.answers import ChatRenderer, Rendering
 from finetune_trainer.data.examples import BadRecord, Chat, Completion, Example
 from finetune_trainer.data.rows import IGNORED
-from finetune_trainer.data.template import ChatTemplate, Rendering
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
 
@@ -86,7 +86,7 @@ class Encoder:
 
     def _rendering(self, example: Example) -> Rendering:
         if isinstance(example, Chat):
-            return self._template.render(example)
+            return self._chats.render(example)
         if isinstance(example, Completion):
             text = example.prompt + example.completion
             return Rendering(text, ((len(example.prompt), len(text)),))
@@ -168,11 +168,11 @@ class Encoder:
         )
 
     @cached_property
-    def _template(self) -> ChatTemplate:
-        return ChatTemplate(self._tokenizer)
+    def _chats(self) -> ChatRenderer:
+        return ChatRenderer(self._tokenizer)
 
     def _prove_template(self) -> None:
-        sample = self._documents([self._template.sample])[0]
+        sample = self._documents([self._chats.sample])[0]
         if isinstance(sample, BadRecord):
             raise DataError(
                 f"spec.model.chatTemplate: on a sample conversation, {sample}; name another template"
