@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typing_extensions import Buffer
 
 from finetune_trainer.errors import StorageError
-from finetune_trainer.store import Checkpoint, ObjectInfo, ObjectStore, RunLog, Writer
+from finetune_trainer.store import Checkpoint, Fenced, ObjectInfo, ObjectStore, RunLog, Writer
 from finetune_trainer.store.file import FileStore
 from finetune_trainer.store.folders import folder_of
 from finetune_trainer.store.retention import Candidate, to_retire
@@ -159,6 +159,33 @@ def test_a_quarantined_checkpoint_is_kept_until_a_newer_good_one(log: RunLog, st
     newer = save(successor, 2, good)
     assert successor.retire(newer, keep_last=2) == (bad.seq,)
     assert files(store) == {ref.key for entry in (good, newer) for ref in entry.objects}
+
+
+class InterruptedStore(FileStore):
+    """A real folder where another process takes the run over while this one lists it."""
+
+    interruption: Callable[[], object] | None = None
+
+    def list(self, prefix: str = "", *, after: str = "", recursive: bool = True) -> Iterator[ObjectInfo]:
+        if self.interruption is not None and prefix.endswith("/data/"):
+            action, self.interruption = self.interruption, None
+            action()
+        return super().list(prefix, after=after, recursive=recursive)
+
+
+def test_a_writer_that_is_fenced_while_it_sweeps_deletes_nothing_of_its_successor(tmp_path: Path) -> None:
+    store = InterruptedStore(tmp_path)
+    writer = RunLog(store, "team.job").claim(ME)
+    save(writer, 1)
+
+    def take_over() -> None:
+        successor = RunLog(FileStore(tmp_path), "team.job").claim(ME)
+        successor.write(successor.new_checkpoint(2), "rank0/state", b"on its way")
+
+    store.interruption = take_over
+    with pytest.raises(Fenced):
+        writer.sweep()
+    assert len(files(store)) == 3
 
 
 class Crash(Exception):

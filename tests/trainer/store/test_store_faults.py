@@ -157,8 +157,9 @@ def test_a_body_that_breaks_off_is_read_on_from_there(
     proxy.inject("GET", cut_answer(700_000, reset=reset), times=7)
     assert broken_store.get("a") == data
     later = [headers for method, _, headers in proxy.seen if method == "GET"][1:]
-    assert later
-    assert all("If-Match" in headers and headers["Range"] != "bytes=0-" for headers in later)
+    assert len(later) >= 5
+    assert all("If-Match" in headers for headers in later)
+    assert [headers for headers in later if headers.get("Range", "bytes=0-") != "bytes=0-"]
     proxy.inject("GET", cut_answer(700_000, reset=reset), times=7)
     with broken_store.open("a") as file:
         assert file.read() == data

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import HTTPClientError, IncompleteReadError
 
@@ -23,8 +23,8 @@ BROKEN = (HTTPClientError, IncompleteReadError, OSError)
 class Body(Protocol):
     """The part of botocore's StreamingBody that is used here."""
 
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer` from the start; the number of bytes, 0 at the end."""
+    def read(self, amt: int, /) -> bytes:
+        """Exactly `amt` bytes, fewer only at the end."""
         ...
 
     def close(self) -> None:
@@ -41,8 +41,10 @@ class Fetched:
     etag: str
 
 
-# A read of the body that breaks loses what it had: read little at a time, so that every attempt gets further.
-PIECE_BYTES = 256 * 2**10
+# One read of a body: large ones cost the least. One that breaks loses what it had, so after the first break they are
+# small, and every attempt gets further.
+PIECE_BYTES = 64 * 2**20
+SMALL_PIECE_BYTES = 256 * 2**10
 Fetch = Callable[[int, str], Fetched]
 
 
@@ -76,6 +78,7 @@ class S3Reader(io.RawIOBase):
         self._start = start
         self._end = max(start, first.size if length is None else min(first.size, start + length))
         self._position = start
+        self._piece = PIECE_BYTES
 
     def readable(self) -> bool:
         """Always."""
@@ -99,39 +102,43 @@ class S3Reader(io.RawIOBase):
         return self.tell()
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill `buffer` from the start; 0 only at the end of the range. A short answer is asked for again."""
-        view = memoryview(buffer).cast("B")[: min(PIECE_BYTES, max(0, self._end - self._position))]
-        if not view.nbytes:
-            return 0
-        for attempt in range(self._source.attempts):
-            try:
-                count = self._open().readinto(view)
-            except BROKEN as error:
-                cause: Exception | None = error
-            else:
-                if count:
-                    self._position += count
-                    return count
-                cause = None
-            self._drop()
-            pause(attempt)
-        raise StorageError(
-            f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after "
-            f"{self._source.attempts} attempts; check the network and the store"
-        ) from cause
+        """Fill `buffer` from the start; 0 only at the end of the range."""
+        view = memoryview(buffer).cast("B")
+        data = self._read(view.nbytes)
+        view[: len(data)] = data
+        return len(data)
 
     def readall(self) -> bytes:
         """Everything up to the end of the range."""
-        data = bytearray(self._end - self._position)
-        view, filled = memoryview(data), 0
-        while filled < len(data):
-            filled += self.readinto(view[filled:])
-        return bytes(data)
+        return b"".join(iter(lambda: self._read(self._end - self._position), b""))
 
     def close(self) -> None:
         """Give the connection up."""
         self._drop()
         super().close()
+
+    def _read(self, wanted: int) -> bytes:
+        """At most `wanted` bytes, none only at the end of the range. A body that breaks off is asked for again."""
+        wanted = min(wanted, self._end - self._position)
+        if wanted <= 0:
+            return b""
+        for attempt in range(self._source.attempts):
+            try:
+                data = self._open().read(min(wanted, self._piece))
+            except BROKEN as error:
+                cause: Exception | None = error
+            else:
+                if data:
+                    self._position += len(data)
+                    return data
+                cause = None
+            self._drop()
+            self._piece = SMALL_PIECE_BYTES
+            pause(attempt)
+        raise StorageError(
+            f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after "
+            f"{self._source.attempts} attempts; check the network and the store"
+        ) from cause
 
     def _open(self) -> Body:
         if self._body is None:
