@@ -29,8 +29,9 @@ from finetune_trainer.store import Identity, RunLog, crc64nvme, open_store
 
 def write_objects(store, life):
     rng, number = random.Random(life), 0
+    noise = memoryview(os.urandom(2**24))
     while True:
-        data = rng.randbytes(rng.choice([0, 100, 300_000, 3_000_000]))
+        data = noise[rng.randrange(1000):rng.choice([1000, 2**24])]
         key = f"life{life:02d}/{number:04d}-{crc64nvme(data):016x}"
         store.create(key, data)
         yield key

@@ -268,6 +268,15 @@ def test_a_missing_entry_is_named(log: RunLog, store: ObjectStore) -> None:
         reopened(log).checkpoints()
 
 
+def test_a_missing_entry_is_named_even_where_nothing_needs_it(log: RunLog, store: ObjectStore) -> None:
+    writer = log.claim(ME)
+    for step in range(3):
+        writer.retire(save(writer, step), keep_last=1)
+    store.delete(["team.job/log/000000000002.json"])
+    with pytest.raises(StorageError, match=r"team\.job/log/000000000002\.json is missing"):
+        reopened(log).checkpoints()
+
+
 def test_a_damaged_entry_is_named(log: RunLog, store: ObjectStore) -> None:
     save(log.claim(ME), 1)
     key = "team.job/log/000000000002.json"
