@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def settings(**values: Any) -> DataSettings:
     return DataSettings(**(defaults | values))
 
 
-def trained_texts(tokenizer: PreTrainedTokenizerFast, input_ids: Sequence[int], labels: Sequence[int]) -> list[str]:
+def trained_texts(tokenizer: PreTrainedTokenizerFast, input_ids: Iterable[Any], labels: Iterable[Any]) -> list[str]:
     """The decoded runs of trained tokens."""
     runs: list[list[int]] = []
     inside = False

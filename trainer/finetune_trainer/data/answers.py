@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -168,14 +169,17 @@ class ChatRenderer:
             raise BadRecord("the chat template does not keep a tool's answer apart from the assistant's turn")
 
     def _find_ends(self) -> set[str]:
-        """The tokens that end the turns of the sample conversations."""
+        """What ends the turns of the sample conversations: a special token, or several of them without a gap."""
         tokens = self._template.added_tokens
         text = self._template.apply(_PROBE, len(_PROBE.messages))
-        end = re.compile(rf"\s*({any_of(tokens)})")
-        found = [end.match(text, place.end) for place in self._find_answers(_PROBE, text).values()]
-        ends = {match.group(1) for match in found if match}
-        if None in found:
+        run = re.compile(rf"\s*((?:{any_of(tokens)})+)")
+        found = [run.match(text, place.end) for place in self._find_answers(_PROBE, text).values()]
+        runs = [self._template.added.findall(match.group(1)) for match in found if match]
+        if len(runs) < len(found):
             raise BadRecord("it ends answers with no special token, so that a model trained on it would never stop")
+        # What begins the next turn may follow at once, but not after the last turn.
+        shared = "".join(same[0] for same in takewhile(lambda pair: len(set(pair)) == 1, zip(*runs, strict=False)))
+        ends = {shared} if shared else {tokens_behind[0] for tokens_behind in runs}
         with suppress(BadRecord):  # not every template knows tool calls
             call = self._template.apply(Chat(_CALL_PROBE, (1,)), len(_CALL_PROBE)).rstrip()
             ends |= {token for token in tokens if call.endswith(token)}

@@ -70,6 +70,8 @@ def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Cont
             size += length
     if not count:
         raise DataError(f"{name} holds no record: remove it, or write one JSON object per line")
+    if sample[0].lstrip().startswith(b"["):
+        raise DataError(f"{name} is a JSON array: write one object per line, as `jq -c '.[]' {info.key}` does")
     records.append(count)
     sizes.append(content.size - sum(sizes))  # the last line may have no newline
     file = FileIndex(
