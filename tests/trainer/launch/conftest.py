@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch_job import TARGETS
 
 from finetune_trainer.launch.folders import STATE_DIR, WORKDIR
+from launch_job import TARGETS
 
 
 @pytest.fixture(scope="session", autouse=True)

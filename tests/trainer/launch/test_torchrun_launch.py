@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from finetune_trainer.context import StopSignal
+from finetune_trainer.launch.error_file import ERROR_FILE, write_error_file
+from finetune_trainer.launch.outcome import Failure, root_cause
 from finetune_trainer.launch.torchrun import TorchrunLauncher
 from launch_job import TARGETS, Shown, plan, starts, supervise
 
@@ -92,6 +94,23 @@ def test_a_full_gpu_has_its_exit_code_and_is_not_retried() -> None:
     ended = supervise(lambda lines: TorchrunLauncher(made, lines), made, Shown())
     assert ended.exit_code == 12
     assert len(starts(made, 0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds_later", "cause"),
+    [(0, "rank 1 was killed by SIGKILL"), (16, "lost the connection to another rank: closed")],
+)
+def test_a_rank_that_the_agent_killed_is_not_the_cause(tmp_path: Path, seconds_later: int, cause: str) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from finetune_trainer.launch.agent import failures_of
+
+    lost = Failure(1, "PeerLost", "lost the connection to another rank: closed", True, 0, collateral=True)
+    file = tmp_path / "error.json"
+    write_error_file(lost, {ERROR_FILE: str(file)})
+    ended = {0: ProcessFailure(0, 10, 1, str(file)), 1: ProcessFailure(1, 11, -signal.SIGKILL, "none")}
+    ended[1].timestamp = ended[0].timestamp + seconds_later
+    assert root_cause(failures_of(ended, out_of_memory=False)).message == cause
 
 
 class AfterStep(Shown):

@@ -30,8 +30,8 @@ Sink = Callable[[Mapping[str, object]], None]
 class Receiver:
     """Hands every event once and in order to `sink`, and answers with the time left until a stop.
 
-    It listens on `host`, port 0 being any that is free. `sink` is called from server threads, one event at a time. `stop`
-    is the launcher's own signal: once requested, each answer asks the run to stop within its remaining time.
+    It listens on `host`, port 0 being any that is free. `sink` is called from server threads, one event at a time.
+    `stop` is the launcher's own signal: once requested, each answer asks the run to stop within its remaining time.
     """
 
     def __init__(self, sink: Sink, stop: StopSignal, host: str = "127.0.0.1", port: int = 0) -> None:

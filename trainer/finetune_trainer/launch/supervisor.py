@@ -70,12 +70,13 @@ class Supervisor:
         self._signals: list[int] = []
         self._reported: list[Failure] = []
         self._result: Mapping[str, object] | None = None
-        self._heard: float | None = None
+        self._since = time.monotonic()
+        self._started = False
         self._error: BaseException | None = None
 
     def supervise(self, make: Callable[[Lines], Launcher], host: str = "127.0.0.1") -> Ended:
         """Launch, watch to the end, and say how it ended; `host` is the address that ranks reach this process by."""
-        with Receiver(self._events.put, self._stop, host) as receiver, self._handled_signals():
+        with Receiver(self._from_rank, self._stop, host) as receiver, self._handled_signals():
             launcher = make(Lines(receiver.channel(), self._events.put, self._stop))
             thread = threading.Thread(target=self._launch, args=(launcher,), name="launcher", daemon=True)
             thread.start()
@@ -83,6 +84,10 @@ class Supervisor:
             thread.join(ABORT_TIMEOUT if aborted else None)
             self._drain()
         return self._ended(aborted)
+
+    def _from_rank(self, event: Mapping[str, object]) -> None:
+        self._since, self._started = time.monotonic(), True
+        self._events.put(event)
 
     def _launch(self, launcher: Launcher) -> None:
         try:
@@ -92,14 +97,13 @@ class Supervisor:
 
     def _watch(self, launcher: Launcher, thread: threading.Thread) -> Failure | None:
         """Serve until the launcher returns; returns why it had to be aborted, if it had to."""
-        started = time.monotonic()
         noted = 0
         while thread.is_alive():
             self._drain(TICK)
             if len(self._signals) > noted:
                 noted = len(self._signals)
                 self._note_signal(noted)
-            if failure := self._overdue(noted, time.monotonic() - started):
+            if failure := self._overdue(noted):
                 launcher.abort()
                 return failure
         return None
@@ -114,13 +118,13 @@ class Supervisor:
             return
 
     def _handle(self, event: Mapping[str, object]) -> None:
-        self._heard = time.monotonic()
         kind = event["kind"]
         if kind == "failure":  # shown when the launcher has decided what follows from it
             self._reported.append(_reported(event))
             return
         if kind == "restart":
             self._reported.clear()
+            self._since, self._started = time.monotonic(), False
         if kind == "result":
             self._result = {key: value for key, value in event.items() if key != "kind"}
         self._view.show(event)
@@ -133,14 +137,14 @@ class Supervisor:
             self._stop.request(f"{name} received", self._deadlines.grace)
             self._view.note(f"{name}: stopping after a checkpoint; once more ends the run at once, without one")
 
-    def _overdue(self, signals: int, running: float) -> Failure | None:
+    def _overdue(self, signals: int) -> Failure | None:
         """Return why the run has to be aborted now, or None."""
         if signals > 1:
             return Failure(1, "Aborted", "aborted by a second signal, without a checkpoint", retryable=True)
         if self._stop.requested and self._stop.remaining() == 0:
             return Failure(1, "Aborted", "did not stop in time; ended without a checkpoint", retryable=True)
-        silent = running if self._heard is None else time.monotonic() - self._heard
-        limit = self._deadlines.start if self._heard is None else self._deadlines.silence * SILENCE_FACTOR
+        silent = time.monotonic() - self._since
+        limit = self._deadlines.silence * SILENCE_FACTOR if self._started else self._deadlines.start
         if silent > limit:
             return failure_of(Hang(f"nothing was heard of the ranks for {silent:.0f} s"))
         return None

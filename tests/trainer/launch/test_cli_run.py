@@ -1,0 +1,168 @@
+"""`finetune run` as the user starts it: Ctrl-C, kills, an existing cluster, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from launch_job import manifest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+GONE = 60.0
+"""Seconds within which every process of a run has to be gone."""
+
+
+@contextmanager
+def finetune_run(folder: Path, target: str, *options: str, **spec: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start `finetune run -o json` on a target in a process group of its own, as a terminal does."""
+    folder.mkdir(exist_ok=True)
+    job = folder / "job.yaml"
+    job.write_text(json.dumps(manifest(folder.name.replace("_", "-").lower()[:36].strip("-"), **spec)))
+    code = "from finetune_trainer.cli.app import main; main()"
+    command = [sys.executable, "-c", code, "run", str(job), "-o", "json", "--entrypoint", f"launch_targets:{target}"]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[str], kind: str) -> list[dict[str, Any]]:
+    """Read events up to the first of this kind."""
+    assert process.stdout is not None
+    events: list[dict[str, Any]] = []
+    for text in process.stdout:
+        events.append(json.loads(text))
+        if events[-1]["kind"] == kind:
+            return events
+    raise AssertionError(f"no {kind} among {events}; stderr: {process.stderr and process.stderr.read()}")
+
+
+def rest(process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], str]:
+    """Read everything to the end."""
+    out, err = process.communicate(timeout=240)
+    return [json.loads(text) for text in out.splitlines()], err
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return every process that the run has started."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def expect_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=GONE)
+    assert [left.cmdline() for left in alive if left.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize("launcher", ["ray", "torchrun"])
+def test_ctrl_c_in_the_terminal_stops_after_a_checkpoint_without_noise(tmp_path: Path, launcher: str) -> None:
+    with finetune_run(tmp_path / f"ctrl-c-{launcher}", "until_stopped", "--launcher", launcher) as process:
+        until(process, "progress")
+        started = family(process)
+        os.killpg(process.pid, signal.SIGINT)
+        events, err = rest(process)
+    assert process.returncode == 15, err
+    assert events[-1]["kind"] == "ended"
+    assert events[-1]["exitCode"] == 15
+    assert "a checkpoint was committed" in events[-1]["failure"]["message"]
+    assert any("once more ends the run at once" in event.get("message", "") for event in events)
+    assert err == ""
+    expect_gone(started)
+
+
+@pytest.mark.parametrize("launcher", ["ray", "torchrun"])
+def test_a_second_ctrl_c_ends_the_run_at_once(tmp_path: Path, launcher: str) -> None:
+    with finetune_run(tmp_path / f"abort-{launcher}", "deaf", "--launcher", launcher) as process:
+        until(process, "progress")
+        started = family(process)
+        os.killpg(process.pid, signal.SIGINT)
+        until(process, "note")
+        os.killpg(process.pid, signal.SIGINT)
+        events, err = rest(process)
+    assert process.returncode == 1, err
+    assert events[-1]["failure"]["reason"] == "Aborted"
+    assert "Traceback" not in err
+    expect_gone(started)
+
+
+@pytest.mark.parametrize("launcher", ["ray", "torchrun"])
+def test_no_rank_outlives_a_killed_driver(tmp_path: Path, launcher: str) -> None:
+    with finetune_run(tmp_path / f"orphan-{launcher}", "deaf", "--launcher", launcher) as process:
+        until(process, "progress")
+        started = family(process)
+        assert len(started) >= 3
+        process.kill()
+        expect_gone(started)
+
+
+def test_a_users_error_is_shown_once_and_as_text(tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text(json.dumps(manifest("shown-once", queueName="gpus")))
+    code = "from finetune_trainer.cli.app import main; main()"
+    options = ["--launcher", "torchrun", "--entrypoint", "launch_targets:bad_data"]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "run", str(job), *options], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 11
+    shown = ran.stdout + ran.stderr
+    assert shown.count("record 7 has no messages") == 1
+    assert "BadData (rank 1, exit code 11)" in shown
+    assert shown.count("no effect here, only on a cluster: spec.queueName") == 1
+    assert "Traceback" not in shown
+
+
+@pytest.fixture
+def ray_cluster(tmp_path: Path) -> Iterator[str]:
+    """A Ray cluster that somebody else started; yields its address."""
+    import socket
+    import tempfile
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp:
+        options = ["--head", "--block", "--num-cpus=2", f"--port={port}", "--include-dashboard=false"]
+        quiet = ["--disable-usage-stats", "--object-store-memory=80000000", f"--temp-dir={temp}"]
+        log = (tmp_path / "ray.log").open("wb")
+        head = subprocess.Popen(
+            [str(Path(sys.executable).with_name("ray")), "start", *options, *quiet],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0", "RAY_AUTH_MODE": "disabled"},
+        )
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            children = psutil.Process(head.pid).children(recursive=True)
+            head.terminate()
+            for child in [head, *children]:
+                child.kill()
+            head.wait()
+
+
+def test_a_run_joins_a_cluster_that_is_there_and_leaves_it_running(
+    tmp_path: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ready = [str(Path(sys.executable).with_name("ray")), "health-check", "--address", ray_cluster]
+    while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
+        pass  # bounded by the test's timeout
+    for name in ("first", "second"):
+        with finetune_run(tmp_path / f"joined-{name}", "succeed", "--address", ray_cluster) as process:
+            events, err = rest(process)
+        assert process.returncode == 0, (err, events)
+        (result,) = (event for event in events if event["kind"] == "result")
+        assert result["sum"] == 3
