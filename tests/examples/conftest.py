@@ -1,0 +1,8 @@
+"""The demo's modules are imported as its own script imports them: by their bare names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "demo"))

@@ -1,0 +1,43 @@
+"""Every manifest in examples/ is one that `finetune validate` accepts, in the demo's S3 form as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from demo import Place
+from finetune_trainer.spec import load_job, ranks, to_manifest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+MANIFESTS = sorted(EXAMPLES.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_every_example_is_valid(path: Path) -> None:
+    assert load_job(path).metadata.name
+
+
+def test_examples_cover_what_a_reader_looks_for() -> None:
+    jobs = [load_job(path).spec for path in MANIFESTS]
+    assert {(str(job.method.type), str(job.objective.type)) for job in jobs} >= {
+        ("Full", "CPT"),
+        ("Full", "SFT"),
+        ("LoRA", "SFT"),
+    }
+    assert {job.model.uri.partition("://")[0] for job in jobs} == {"file", "hf", "s3"}
+    assert max(ranks(load_job(path)) for path in MANIFESTS) > 8
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_the_demo_runs_its_manifests_unchanged(tmp_path: Path, name: str) -> None:
+    copied = Place(tmp_path, None).manifest(name)
+    assert copied.read_bytes() == (EXAMPLES / "demo" / f"{name}.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_over_s3_only_the_places_differ(tmp_path: Path, name: str) -> None:
+    local = to_manifest(load_job(EXAMPLES / "demo" / f"{name}.yaml"))
+    remote = to_manifest(load_job(Place(tmp_path, "some-bucket").manifest(name)))
+    assert "file://" not in str(remote)
+    assert str(remote).replace("s3://some-bucket/", "file://./") == str(local)
