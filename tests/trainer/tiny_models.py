@@ -12,7 +12,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 VOCABULARY = 96
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -24,7 +24,7 @@ _SIZES = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
-_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+_EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
 
 CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
     "llama": lambda **options: transformers.LlamaConfig(**(_SIZES | options)),
@@ -41,6 +41,9 @@ CONFIGS: dict[str, Callable[..., PreTrainedConfig]] = {
         **(_SIZES | {"num_local_experts": 4, "num_experts_per_tok": 2} | options)
     ),
     "qwen3-moe": lambda **options: transformers.Qwen3MoeConfig(**(_SIZES | _EXPERTS | options)),
+    "qwen2-moe": lambda **options: transformers.Qwen2MoeConfig(
+        **(_SIZES | _EXPERTS | {"shared_expert_intermediate_size": 24, "mlp_only_layers": [1]} | options)
+    ),
     "gpt2": lambda **options: transformers.GPT2Config(
         **(
             {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
