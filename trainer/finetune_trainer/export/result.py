@@ -1,0 +1,58 @@
+"""What a finished run says of itself: the numbers that people compare, computed from its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from finetune_trainer.metrics import Record
+from finetune_trainer.state import Progress
+
+EVAL_PREFIX = "evalLoss/"
+
+
+def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None, dict[str, float]]:
+    """Mean held-out loss at `step` and that of each set, in nats per token; None and {} if there was no evaluation."""
+    found = [record for record in records if record["step"] == step and "evalLoss" in record]
+    if not found:
+        return None, {}
+    losses = {key.removeprefix(EVAL_PREFIX): loss for key, loss in found[-1].items() if key.startswith(EVAL_PREFIX)}
+    return found[-1]["evalLoss"], losses
+
+
+def tokens_per_second(records: Sequence[Record]) -> float | None:
+    """Non-padding tokens of all ranks per second of training steps, over the whole run."""
+    steps = [record for record in records if "seconds" in record]
+    seconds = sum(record["seconds"] for record in steps)
+    return steps[-1]["tokens"] / seconds if seconds else None
+
+
+def verdict(base: float | None, tuned: float | None) -> str | None:
+    """`Improved` if the held-out loss fell below the base model's, else `NotImproved`; None if either is unknown."""
+    if base is None or tuned is None:
+        return None
+    return "Improved" if tuned < base else "NotImproved"
+
+
+def summarise(progress: Progress, records: Sequence[Record], exported_step: int) -> dict[str, Any]:
+    """The numbers of the result, by the names that events have; losses in nats per token.
+
+    `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's.
+    """
+    loss, losses = held_out_losses(records, exported_step)
+    return {
+        "step": progress.step,
+        "epoch": progress.epoch,
+        "loss": progress.loss,
+        "evalLoss": loss,
+        "baseLoss": progress.base_mean,
+        "evalLosses": losses,
+        "baseLosses": progress.base or {},
+        "verdict": verdict(progress.base_mean, loss),
+        "exportedStep": exported_step,
+        "best": progress.best.model_dump() if progress.best is not None else None,
+        "tokens": progress.tokens,
+        "tokensPerSecond": tokens_per_second(records),
+        "keptTokenShare": progress.kept_tokens / progress.tokens if progress.tokens else None,
+        "skippedSteps": progress.skipped,
+    }

@@ -1,0 +1,158 @@
+"""The end of a run: choose the checkpoint to export, write it in the format asked for, publish it, sum the run up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from finetune_trainer.commit import best_entry, load
+from finetune_trainer.export.adapter import export_adapter
+from finetune_trainer.export.disk import files_below, fresh, writing
+from finetune_trainer.export.full import export_full
+from finetune_trainer.export.publish import Exported, Manifest, claim, find_manifest, seal, upload
+from finetune_trainer.export.result import summarise
+from finetune_trainer.export.tokens import export_tokenizer
+from finetune_trainer.run import Run
+from finetune_trainer.spec import OutputFormat, identity, run_id
+from finetune_trainer.store import Checkpoint, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
+
+REPORT = {"audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
+
+
+def finish(run: Run) -> dict[str, Any]:
+    """Export a finished run and return its result, the same JSON-able dictionary on every rank; collective.
+
+    An export that is complete is left as it is and its result returned; one that was cut short is completed. Raises
+    StorageError when it cannot be written, OutputTaken when something else lies at `spec.output.uri`.
+    """
+    store = open_store(run.job.spec.output.uri)
+    entry = choose(run)
+    export = _identify(run, entry)
+    found = run.control.agree(lambda: find_manifest(store, export) if run.control.is_main else None)[0]
+    if found is not None:
+        return dict(found.result)
+    entry = take_up(run, entry)
+    run.report_phase("exporting", f"step {entry.step} to {store.uri}")
+    folder = run.context.workdir / "export" / run.writer.id  # a rank of an older start may still write into its own
+    result = write_files(run, entry, folder)
+    publish(run, store, _identify(run, entry), folder, result)
+    return result
+
+
+def choose(run: Run) -> Checkpoint:
+    """The checkpoint to export: the best by held-out loss where the manifest keeps it, else the run's last one."""
+    keeps_best = bool(run.dataset.held_out) and run.job.spec.checkpoint.keep_best > 0
+    best = run.control.agree(lambda: best_entry(run) if keeps_best and run.control.is_main else None)[0]
+    assert run.parent is not None  # a finished run has committed
+    return best if best is not None else run.log.journal.checkpoint(run.parent)
+
+
+def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
+    """Put a checkpoint's weights into the engine, which holds the last one's; what the run says of itself stays.
+
+    Every object is verified first. A damaged checkpoint is quarantined and the next best taken: the one returned.
+    """
+    while entry.seq != run.parent and (problems := _verify(run, entry)):
+        run.report_phase("quarantining a damaged checkpoint", f"step {entry.step}: {'; '.join(problems)}")
+        if run.control.is_main:
+            run.writer.quarantine(entry, "; ".join(problems))
+        run.control.barrier()
+        entry = choose(run)
+    if entry.seq != run.parent:
+        progress, parent, records = run.progress, run.parent, list(run.history.records)
+        load(run, entry)
+        run.progress, run.parent = progress, parent
+        run.history.replace(records)
+    return entry
+
+
+def write_files(run: Run, entry: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Make the whole export in a local folder of rank 0 and return the run's result; collective."""
+    run.control.agree(lambda: fresh(folder) if run.control.is_main else None)
+    spec = run.job.spec
+    if spec.output.format == OutputFormat.ADAPTER:
+        export_adapter(run.engine.module, spec.model.uri, folder, run.control)
+    else:
+        export_full(run.engine.module, run.model_path, folder, run.control)
+    results = run.control.agree(lambda: _write_beside(run, entry, folder) if run.control.is_main else None)
+    assert results[0] is not None
+    return results[0]
+
+
+def publish(run: Run, store: ObjectStore, export: Exported, folder: Path, result: dict[str, Any]) -> None:
+    """Store the files and then the manifest that names them; collective, so that a failure reaches every rank."""
+    names = run.control.broadcast(files_below(folder) if run.control.is_main else [])
+    refs: list[ObjectRef] = []
+
+    def step(number: int) -> None:
+        if number == 0:
+            claim(store, export, names)
+        if number < len(names):
+            refs.append(upload(store, folder / names[number], names[number]))
+            return
+        _hold(run)
+        seal(store, Manifest(export=export, files=tuple(refs), result=result))
+        shutil.rmtree(folder.parent)
+
+    for number in range(len(names) + 1):
+        progress = {"name": "publishing", "done": number, "total": len(names), "unit": "files"}
+        run.report({"kind": "phase", "detail": store.uri, **progress})
+        run.control.agree(lambda number=number: step(number) if run.control.is_main else None)  # type: ignore[misc]
+
+
+def _identify(run: Run, entry: Checkpoint) -> Exported:
+    return Exported(
+        run_id=run_id(run.job),
+        identity=identity(run.job),
+        step=entry.step,
+        seq=entry.seq,
+        writer=entry.writer,
+        format=run.job.spec.output.format,
+    )
+
+
+def _verify(run: Run, entry: Checkpoint) -> list[str]:
+    share = (run.control.rank, run.control.world_size)
+    return list(chain.from_iterable(run.control.agree(lambda: run.log.verify(entry, share))))
+
+
+def _hold(run: Run) -> None:
+    """A fenced attempt must not complete an export that its successor may be writing."""
+    history = run.log.history()
+    if history.writer != run.writer.id:
+        raise Fenced(
+            f"{run.log.uri} was claimed by attempt {history.attempt} after this one, which stops before its export"
+        )
+
+
+def _write_beside(run: Run, entry: Checkpoint, folder: Path) -> dict[str, Any]:
+    """Rank 0: everything but the weights."""
+    formats = {source.format for source in run.dataset.index.sources}
+    output = run.job.spec.output.uri
+    result = summarise(run.progress, run.history.records, entry.step) | {
+        "trainableShare": run.audit["trainableShare"],
+        "quarantined": _quarantined(run),
+        "output": output,
+        "checkpoints": run.log.uri,
+        "report": {name: f"{output}/{file}" for name, file in REPORT.items()},
+    }
+    audit = {**run.audit, "result": result}
+    run.history.close()  # flushes its files
+    with writing(folder):
+        export_tokenizer(run.tokenizer, formats, run.model_path, folder)
+        (folder / REPORT["audit"]).write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        assert run.history.folder is not None
+        shutil.copytree(run.history.folder, folder, dirs_exist_ok=True)
+    return result
+
+
+def _quarantined(run: Run) -> int:
+    """Records that could not be used, over all starts of the run."""
+    try:
+        lines = run.log.journal.store.get(f"{run.log.journal.run_id}/quarantine.jsonl")
+    except ObjectNotFound:
+        return 0
+    return lines.count(b"\n")
