@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 
 from transformers import PreTrainedTokenizerBase
@@ -50,7 +50,7 @@ class EvalSet:
         encoder = Encoder(tokenizer, formats, train_prompts=settings.train_prompts)
         self._builder = BlockBuilder(index, settings, encoder)
 
-    def micro_batches(self, batch_size: int) -> Iterator[list[Row]]:
+    def micro_batches(self, batch_size: int) -> Generator[list[Row]]:
         """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty.
 
         Raises DataError over the budget of bad records, StorageError where reading fails.

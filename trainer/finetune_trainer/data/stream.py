@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -86,7 +86,7 @@ class TrainStream:
         self._order = lru_cache(maxsize=2)(lambda epoch: order_epoch(index.table, settings.seed, epoch))
         self._counters: Counters | None = None
 
-    def batches(self, state: DataState | None = None) -> Iterator[StepBatch]:
+    def batches(self, state: DataState | None = None) -> Generator[StepBatch]:
         """Global batches from `state` on, or from the beginning; the last one of a run with `epochs` may be short.
 
         With `max_steps` the epochs go on for ever: the caller stops. Close the iterator to end the background work.
