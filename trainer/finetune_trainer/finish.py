@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.commit import best_entry, load
-from finetune_trainer.export.adapter import export_adapter
 from finetune_trainer.export.disk import files_below, fresh, writing
-from finetune_trainer.export.full import export_full
 from finetune_trainer.export.publish import Exported, Manifest, claim, find_manifest, seal, upload
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer
+from finetune_trainer.export.weights import export_weights
 from finetune_trainer.run import Run
-from finetune_trainer.spec import OutputFormat, identity, run_id
+from finetune_trainer.spec import identity, run_id
 from finetune_trainer.store import Checkpoint, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
 REPORT = {"audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
@@ -72,11 +71,7 @@ def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
 def write_files(run: Run, entry: Checkpoint, folder: Path) -> dict[str, Any]:
     """Make the whole export in a local folder of rank 0 and return the run's result; collective."""
     run.control.agree(lambda: fresh(folder) if run.control.is_main else None)
-    spec = run.job.spec
-    if spec.output.format == OutputFormat.ADAPTER:
-        export_adapter(run.engine.module, spec.model.uri, folder, run.control)
-    else:
-        export_full(run.engine.module, run.model_path, folder, run.control)
+    export_weights(run.job.spec, run.engine.module, run.model_path, folder, run.control)
     results = run.control.agree(lambda: _write_beside(run, entry, folder) if run.control.is_main else None)
     assert results[0] is not None
     return results[0]

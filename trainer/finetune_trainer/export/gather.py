@@ -29,7 +29,7 @@ def gathered(named: Iterable[Named], *, keep: bool) -> Iterator[dict[str, Tensor
     Collective under ZeRO-3: every rank iterates to the end, and one parameter at a time is whole on its device. Ranks
     with `keep=False` get empty dictionaries. Raises IncompleteWeights.
     """
-    for _, group in groupby(named, key=lambda item: _parent(item[0])):
+    for _, group in groupby(named, key=lambda item: parent_module(item[0])):
         found: dict[str, Tensor] = {}
         for name, tensor in group:
             with _whole(tensor):
@@ -56,7 +56,7 @@ def trained_weights(module: nn.Module) -> Iterator[Named]:
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad)
 
 
-def _parent(name: str) -> str:
+def parent_module(name: str) -> str:
     """`model.layers.0.self_attn` of `model.layers.0.self_attn.q_proj.weight`: what transformers may store fused."""
     return name.rsplit(".", 2)[0]
 

@@ -1,0 +1,70 @@
+"""The adapter merged into the base model's original weights, file by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.export.config import write_config
+from finetune_trainer.export.deltas import Deltas
+from finetune_trainer.export.gather import parent_module
+from finetune_trainer.export.shards import SHARD_BYTES, ShardWriter
+from finetune_trainer.model.folder import indexed_weights
+from finetune_trainer.model.keys import open_weights
+
+
+def export_merged(
+    adapter: Path, model_path: Path, folder: Path, control: ControlGroup, dtype: torch.dtype, shard: int = SHARD_BYTES
+) -> None:
+    """Write the model in `model_path` with the adapter in the folder `adapter` added to it into `folder`, on rank 0.
+
+    Sums are made in float32 on the weights as published, never on what training held. They are stored in the wider of
+    the file's dtype and that of training, `dtype`; weights without adapter stay as they are. No more than one shard of
+    `shard` bytes is held in memory. Collective, so that an error (CannotMerge, StorageError) reaches every rank.
+    """
+    merging = _Merging(adapter, model_path, folder, dtype, shard)
+    control.agree(lambda: merging.start() if control.is_main else None)
+    for name in indexed_weights(model_path, str(model_path)):
+        control.agree(lambda name=name: merging.add(model_path / name) if control.is_main else None)  # type: ignore[misc]
+    control.agree(lambda: merging.finish() if control.is_main else None)
+
+
+class _Merging:
+    def __init__(self, adapter: Path, model_path: Path, folder: Path, dtype: torch.dtype, shard: int) -> None:
+        self._places = (model_path, adapter, folder)
+        self._dtype = dtype
+        self._writer = ShardWriter(folder, shard)
+        self._deltas: Deltas | None = None
+
+    def start(self) -> None:
+        model_path, adapter, _ = self._places
+        self._deltas = Deltas(model_path, adapter)
+
+    def add(self, file: Path) -> None:
+        assert self._deltas is not None
+        for weights in _merged(file, self._deltas, self._dtype):
+            self._writer.add(weights)
+
+    def finish(self) -> None:
+        model_path, _, folder = self._places
+        write_config(model_path, folder, torch.promote_types(self._writer.finish(), self._dtype))
+
+
+def _merged(file: Path, deltas: Deltas, dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
+    """The file's weights with what the adapter adds, a few modules at a time."""
+    with open_weights(file) as stored:
+        for _, group in groupby(sorted(stored.keys()), key=parent_module):
+            names = list(group)
+            added = deltas.of(names)
+            yield {name: _sum(stored.get_tensor(name), added.get(name), dtype) for name in names}
+
+
+def _sum(weight: Tensor, delta: Tensor | None, dtype: torch.dtype) -> Tensor:
+    if delta is None:
+        return weight
+    return (weight.float() + delta).to(torch.promote_types(weight.dtype, dtype))
