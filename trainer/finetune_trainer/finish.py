@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.commit import best_entry, load
+from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
+from finetune_trainer.export.lineage import lineage
+from finetune_trainer.export.plot import loss_plot
 from finetune_trainer.export.publish import Exported, Manifest, claim, find_manifest, seal, upload
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer
@@ -71,8 +74,8 @@ def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
 def write_files(run: Run, entry: Checkpoint, folder: Path) -> dict[str, Any]:
     """Make the whole export in a local folder of rank 0 and return the run's result; collective."""
     run.control.agree(lambda: fresh(folder) if run.control.is_main else None)
-    export_weights(run.job.spec, run.engine.module, run.model_path, folder, run.control)
-    results = run.control.agree(lambda: _write_beside(run, entry, folder) if run.control.is_main else None)
+    checks = export_weights(run.job.spec, run.engine.module, run.model_path, folder, run.control)
+    results = run.control.agree(lambda: _write_beside(run, entry, folder, checks) if run.control.is_main else None)
     assert results[0] is not None
     return results[0]
 
@@ -123,25 +126,41 @@ def _hold(run: Run) -> None:
         )
 
 
-def _write_beside(run: Run, entry: Checkpoint, folder: Path) -> dict[str, Any]:
+def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, Any]) -> dict[str, Any]:
     """Rank 0: everything but the weights."""
+    result = _result(run, entry)
+    origin = lineage(run.job, run.model_path, run.dataset.id, entry, run.log.uri, run.audit["versions"])
+    plot = loss_plot(run.history.records)
     formats = {source.format for source in run.dataset.index.sources}
+    run.history.close()  # flushes its files
+    with writing(folder):
+        export_tokenizer(run.tokenizer, formats, run.model_path, folder)
+        _write(folder / REPORT["audit"], _json({**run.audit, **checks, "lineage": origin, "result": result}))
+        _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None))
+        if plot is not None:
+            _write(folder / LOSS_PLOT, plot)
+        assert run.history.folder is not None
+        shutil.copytree(run.history.folder, folder, dirs_exist_ok=True)
+    return result
+
+
+def _result(run: Run, entry: Checkpoint) -> dict[str, Any]:
     output = run.job.spec.output.uri
-    result = summarise(run.progress, run.history.records, entry.step) | {
+    return summarise(run.progress, run.history.records, entry.step) | {
         "trainableShare": run.audit["trainableShare"],
         "quarantined": _quarantined(run),
         "output": output,
         "checkpoints": run.log.uri,
         "report": {name: f"{output}/{file}" for name, file in REPORT.items()},
     }
-    audit = {**run.audit, "result": result}
-    run.history.close()  # flushes its files
-    with writing(folder):
-        export_tokenizer(run.tokenizer, formats, run.model_path, folder)
-        (folder / REPORT["audit"]).write_text(json.dumps(audit, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        assert run.history.folder is not None
-        shutil.copytree(run.history.folder, folder, dirs_exist_ok=True)
-    return result
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _quarantined(run: Run) -> int:

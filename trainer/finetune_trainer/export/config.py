@@ -32,6 +32,7 @@ def write_generation_config(model_path: Path, folder: Path, eos: Iterable[int], 
     config = json.loads((model_path / CONFIG).read_text(encoding="utf-8"))
     path = model_path / GENERATION
     settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    settings.pop("_from_model_config", None)  # would let transformers replace it by what the model's configuration says
     if not path.exists() and config.get("bos_token_id") is not None:
         settings["bos_token_id"] = config["bos_token_id"]
     known = settings.get("eos_token_id", config.get("eos_token_id"))

@@ -55,10 +55,6 @@ class Exported(BaseModel):
     writer: str
     format: str
 
-    def same_run(self, other: Exported) -> bool:
-        """Whether both are of one run, whatever the checkpoint."""
-        return (self.run_id, self.identity) == (other.run_id, other.identity)
-
     def __str__(self) -> str:
         return f"step {self.step} of the run {self.run_id} as {self.format} (log entry {self.seq})"
 
@@ -104,24 +100,36 @@ def find_manifest(store: ObjectStore, export: Exported) -> Manifest | None:
     return found
 
 
+def check_vacant(store: ObjectStore, run_id: str, identity: str) -> Claim | None:
+    """Whether a run may export here: into an empty folder, or where it has exported or begun to; then with its claim.
+
+    Only objects directly in the folder count. Raises OutputTaken naming what lies there; worth asking before training.
+    """
+    held, done = _read(store, CLAIM, Claim), _read(store, MANIFEST, Manifest)
+    for found in (held, done):
+        if found is not None and (found.export.run_id, found.export.identity) != (run_id, identity):
+            raise OutputTaken(f"spec.output.uri: {store.uri} holds {found.export}, another run's; {REMEDY}")
+    strangers = [info.key for info in store.list(recursive=False)]
+    if strangers and held is None and done is None:
+        raise OutputTaken(f"spec.output.uri: {store.uri} holds files of something else ({strangers[0]}); {REMEDY}")
+    return held
+
+
 def claim(store: ObjectStore, export: Exported, files: Sequence[str]) -> None:
     """Take the folder for this export, or take up where an earlier start of the same run was cut short.
 
-    Raises OutputTaken when another run writes there, or when files lie there that no export of this run has announced.
+    Raises OutputTaken when another run or another step is there, or files that no export of this run has announced.
     """
+    if find_manifest(store, export) is not None:
+        raise StorageError(f"spec.output.uri: {store.uri} was completed by another start meanwhile: run the job again")
     announced = _json(Claim(export=export, files=tuple(files)))
-    held = _read(store, CLAIM, Claim)
+    held = check_vacant(store, export.run_id, export.identity)
     if held is None:
-        strangers = [info.key for info in store.list(recursive=False)]
-        if strangers:
-            raise OutputTaken(f"spec.output.uri: {store.uri} holds files of something else ({strangers[0]}); {REMEDY}")
         try:
             store.create(CLAIM, announced)
             return
-        except ObjectExists:
-            held = _read(store, CLAIM, Claim)
-    if held is not None and not held.export.same_run(export):
-        raise OutputTaken(f"spec.output.uri: {store.uri} is being written with {held.export}; {REMEDY}")
+        except ObjectExists:  # somebody was faster
+            held = check_vacant(store, export.run_id, export.identity)
     store.delete(set(held.files if held is not None else ()) - set(files))
     store.put(CLAIM, announced)
 
@@ -156,8 +164,7 @@ def _upload(store: ObjectStore, content: Any, key: str) -> ObjectRef:
 
 
 def _finish(store: ObjectStore, export: Exported) -> None:
-    held = _read(store, CLAIM, Claim)
-    if held is not None and held.export.same_run(export):
+    if check_vacant(store, export.run_id, export.identity) is not None:
         store.delete([CLAIM])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from finetune_trainer.metrics import Record
@@ -11,13 +12,19 @@ from finetune_trainer.state import Progress
 EVAL_PREFIX = "evalLoss/"
 
 
-def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None, dict[str, float]]:
+def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None, dict[str, float | None]]:
     """Mean held-out loss at `step` and that of each set, in nats per token; None and {} if there was no evaluation."""
     found = [record for record in records if record["step"] == step and "evalLoss" in record]
     if not found:
         return None, {}
-    losses = {key.removeprefix(EVAL_PREFIX): loss for key, loss in found[-1].items() if key.startswith(EVAL_PREFIX)}
-    return found[-1]["evalLoss"], losses
+    named = {key.removeprefix(EVAL_PREFIX): loss for key, loss in found[-1].items() if key.startswith(EVAL_PREFIX)}
+    losses = {name: finite(loss) for name, loss in named.items()}
+    return finite(found[-1]["evalLoss"]), losses
+
+
+def finite(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return value if value is not None and isfinite(value) else None
 
 
 def tokens_per_second(records: Sequence[Record]) -> float | None:
@@ -43,7 +50,7 @@ def summarise(progress: Progress, records: Sequence[Record], exported_step: int)
     return {
         "step": progress.step,
         "epoch": progress.epoch,
-        "loss": progress.loss,
+        "loss": finite(progress.loss),
         "evalLoss": loss,
         "baseLoss": progress.base_mean,
         "evalLosses": losses,

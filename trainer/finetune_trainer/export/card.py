@@ -1,0 +1,146 @@
+"""README.md beside the weights: what the model is, what training did, and where everything comes from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from math import exp
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from finetune_trainer.export.adapter import base_reference
+from finetune_trainer.spec import FineTuneJob, OutputFormat
+
+LOSS_PLOT = "loss.svg"
+
+
+def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str, Any], *, plotted: bool) -> str:
+    """Markdown with YAML front matter as the Hugging Face hub reads it; deterministic for equal arguments.
+
+    `result` is what the run returns (`result.summarise`), `origin` its `lineage`; `plotted`: there is a `LOSS_PLOT`.
+    """
+    parts = [
+        f"---\n{_yaml(_front_matter(job))}---",
+        f"# {job.metadata.name}",
+        _summary(job),
+        "## Held-out loss",
+        _losses(result),
+        *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
+        "## Use",
+        _usage(job),
+        "## Training",
+        _training(result),
+        "## Lineage",
+        _origin(origin),
+        "Package versions: " + ", ".join(f"{name} {version}" for name, version in origin["versions"].items()) + ".",
+        "## Job",
+        f"```yaml\n{_yaml(origin['job'])}```",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(job: FineTuneJob) -> dict[str, Any]:
+    spec = job.spec
+    base = {"base_model": base_reference(spec.model.uri)[0]} if spec.model.uri.startswith("hf://") else {}
+    library = "peft" if spec.output.format == OutputFormat.ADAPTER else "transformers"
+    tags = ["finetune-operator", spec.method.type.lower(), spec.objective.type.lower()]
+    return {**base, "library_name": library, "pipeline_tag": "text-generation", "tags": tags}
+
+
+def _summary(job: FineTuneJob) -> str:
+    spec = job.spec
+    what = {
+        OutputFormat.ADAPTER: "A LoRA adapter for",
+        OutputFormat.MERGED: "A LoRA adapter merged into",
+        OutputFormat.FULL: "All weights, fine-tuned from",
+    }[spec.output.format]
+    return f"{what} `{spec.model.uri}`, trained with objective {spec.objective.type} by finetune-operator."
+
+
+def _losses(result: Mapping[str, Any]) -> str:
+    after, before = result["evalLosses"], result["baseLosses"]
+    if not after:
+        return "There was no held-out data."
+    rows = [[name, _loss(before.get(name)), _loss(after[name])] for name in after]
+    if len(rows) > 1:
+        rows.append(["all tokens together", _loss(result["baseLoss"]), _loss(result["evalLoss"])])
+    note = "Nats per token, and perplexity, of the tokens that are trained in such records."
+    return _table(["set", "base model", "this model"], rows) + f"\n\n{note}"
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f} (perplexity {exp(min(value, 700)):.4g})"
+
+
+def _usage(job: FineTuneJob) -> str:
+    place = job.spec.output.uri
+    folder = place.removeprefix("file://") if place.startswith("file://") else "<this folder>"
+    kind = "AutoPeftModelForCausalLM" if job.spec.output.format == OutputFormat.ADAPTER else "AutoModelForCausalLM"
+    module = "peft" if job.spec.output.format == OutputFormat.ADAPTER else "transformers"
+    lines = [
+        f"from {module} import {kind}",
+        "from transformers import AutoTokenizer",
+        "",
+        f'model = {kind}.from_pretrained("{folder}", dtype="auto")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+    ]
+    code = "```python\n" + "\n".join(lines) + "\n```"
+    if job.spec.model.uri.startswith("s3://") and job.spec.output.format == OutputFormat.ADAPTER:
+        return f"{code}\n\nCopy `{job.spec.model.uri}` first, and name the copy in `adapter_config.json`."
+    return code
+
+
+def _training(result: Mapping[str, Any]) -> str:
+    rows = [
+        ("optimizer steps", result["step"]),
+        ("exported step", f"{result['exportedStep']} (best held-out loss: {_best(result['best'])})"),
+        ("epochs", f"{result['epoch']:.3g}"),
+        ("tokens", f"{result['tokens']:,}"),
+        ("share of tokens trained on", _percent(result["keptTokenShare"])),
+        ("share of parameters trained", _percent(result["trainableShare"])),
+        ("steps skipped for a non-finite loss or gradient", result["skippedSteps"]),
+        ("records that could not be used", result["quarantined"]),
+    ]
+    names = "`audit.json` (what was trained on what), `metrics.jsonl` and `tensorboard/` (every step)"
+    return _table(["", ""], [[name, str(value)] for name, value in rows]) + f"\n\nMore: {names}."
+
+
+def _best(best: Mapping[str, Any] | None) -> str:
+    return "none measured" if best is None else f"step {best['step']}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.3g} %"
+
+
+def _origin(origin: Mapping[str, Any]) -> str:
+    base, data, checkpoint = origin["base"], origin["data"], origin["checkpoint"]
+    rows = [
+        ["base model", f"`{base['uri']}`, {base['bytes']:,} bytes, SHA-256 of its {base['hashed']} `{base['sha256']}`"],
+        ["training data", f"{_uris(data['train'])}, index `{data['id']}`"],
+        ["held-out data", _uris(data["eval"]) or "none"],
+        [
+            "checkpoint",
+            f"`{checkpoint['uri']}`, step {checkpoint['step']}, log entry {checkpoint['seq']}, committed "
+            f"{checkpoint['committedAt']}",
+        ],
+    ]
+    return _table(["", ""], rows)
+
+
+def _uris(uris: Iterable[str]) -> str:
+    return ", ".join(f"`{uri}`" for uri in uris)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _yaml(content: object) -> str:
+    stream = io.StringIO()
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.dump(content, stream)
+    return stream.getvalue()
