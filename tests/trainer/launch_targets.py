@@ -79,6 +79,7 @@ def until_stopped(job: FineTuneJob, context: RunContext) -> Result:
 
 def deaf(job: FineTuneJob, context: RunContext) -> Result:
     """Report progress for ever and ignore requests to stop."""
+    started(context)
     wake = threading.Event()
     number = 0
     while True:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finetune_trainer.launch.launcher import Launcher, Lines, Plan
     from finetune_trainer.launch.render import AnyView
     from finetune_trainer.launch.supervisor import Ended
+    from finetune_trainer.spec import FineTuneJob
 
 
 class LauncherName(StrEnum):
@@ -53,6 +54,7 @@ def run(
     entrypoint: Entrypoint = None,
 ) -> None:
     """Run a manifest here, or continue it from its last checkpoint. Ctrl-C stops it after a checkpoint."""
+    from finetune_trainer.launch.rank import LOOP
     from finetune_trainer.launch.render import choose_view
 
     if address is not None and launcher is LauncherName.TORCHRUN:
@@ -63,23 +65,27 @@ def run(
         plan.folder.write_manifest(plan.job)
         with choose_view(output is Output.JSON, console) as view:
             _introduce(view, plan, address)
+            if plan.entrypoint == LOOP:
+                _check(plan.job)
             ended = _supervise(view, plan, launcher, address)
         _conclude(ended, plan, console, output)
     raise typer.Exit(ended.exit_code)
 
 
 def _plan(path: Path, workers: int | None, gpus: int | None, address: str | None, entrypoint: str | None) -> Plan:
+    from finetune_trainer.launch.environment import prepare
     from finetune_trainer.launch.folders import run_folder, workdir
     from finetune_trainer.launch.launcher import Plan
     from finetune_trainer.launch.machine import check_machine, this_machine, with_workers
     from finetune_trainer.launch.rank import ATTEMPT, LOOP
-    from finetune_trainer.spec import load_job, with_absolute_paths
+    from finetune_trainer.spec import load_job, ranks, with_absolute_paths
 
     job = with_workers(with_absolute_paths(load_job(path), path.resolve().parent), workers, gpus)
     local = address is None
     machine = this_machine(count_gpus=local and job.spec.workers.gpus_per_replica > 0)
     if local:
         check_machine(job, machine)
+        prepare(os.environ, "cuda" if job.spec.workers.gpus_per_replica else "cpu", ranks(job), machine.cpus)
     attempt = os.environ.get(ATTEMPT)
     folder = run_folder(job, os.environ)
     number = int(attempt) if attempt else None
@@ -95,6 +101,13 @@ def _introduce(view: AnyView, plan: Plan, address: str | None) -> None:
         if ignored := ignored_locally(job):
             view.note(f"no effect here, only on a cluster: {', '.join(ignored)}")
         view.note(f"logs of the ranks: {plan.folder.logs}")
+
+
+def _check(job: FineTuneJob) -> None:
+    """Check what our loop will read and write, before any worker starts."""
+    from finetune_trainer.preflight import preflight
+
+    preflight(job)
 
 
 def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str | None) -> Ended:
@@ -146,4 +159,7 @@ def _conclude(ended: Ended, plan: Plan, console: Console, output: Output) -> Non
     console.print(
         Text.assemble((f"{failure.reason} ({who}exit code {ended.exit_code}): ", "bold red"), failure.message)
     )
+    if failure.traceback:
+        with (plan.folder.logs / "launcher.log").open("a", encoding="utf-8") as log:
+            log.write(failure.traceback)
     console.print(f"logs: {plan.folder.logs}", style="dim", highlight=False)

@@ -13,7 +13,6 @@ def prepare(environ: MutableMapping[str, str], device: str, local_world_size: in
     if device == "cpu":
         environ.setdefault("DS_ACCELERATOR", "cpu")  # without it DeepSpeed tries to import GPU back ends
     environ.setdefault("OMP_NUM_THREADS", str(threads(local_world_size, cpus)))
-    environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our own threads tokenise, and it warns of forks
 
 
 def threads(local_world_size: int, cpus: int) -> int:

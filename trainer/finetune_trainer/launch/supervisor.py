@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import signal
 import threading
@@ -17,6 +18,8 @@ from finetune_trainer.errors import Hang, Stopped
 from finetune_trainer.launch.launcher import Launcher, Lines
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, root_cause
 from finetune_trainer.launch.receiver import Receiver
+
+logger = logging.getLogger(__name__)
 
 TICK = 0.2
 """Seconds between two looks at signals, deadlines and the launcher."""
@@ -127,9 +130,15 @@ class Supervisor:
             self._since, self._started = time.monotonic(), False
         if kind == "result":
             self._result = {key: value for key, value in event.items() if key != "kind"}
-        self._view.show(event)
+        self._show(event)
         if self._upstream is not None:
             self._upstream.report(event)
+
+    def _show(self, event: Mapping[str, object]) -> None:
+        try:
+            self._view.show(event)
+        except (TypeError, ValueError, KeyError) as error:  # an odd event must not end a run that trains well
+            logger.warning("could not show %r: %s", event, error)
 
     def _note_signal(self, count: int) -> None:
         name = signal.Signals(self._signals[-1]).name
