@@ -116,8 +116,8 @@ def _difference(expected: Tensor, found: Tensor, spread: Tensor) -> float:
 def _reason(report: IsolationReport) -> str:
     if report.rounding > MOST_ROUNDING:
         return (
-            f"cannot be proved to keep documents apart, because rounding in {report.dtype} moves this model's logits by "
-            f"{report.rounding:.2g} of their spread: write None, or training.precision: FP32"
+            f"cannot be proved to keep documents apart, because rounding in {report.dtype} moves this model's logits "
+            f"by {report.rounding:.2g} of their spread: write None, or training.precision: FP32"
         )
     return (
         f"lets documents see each other in this model: behind another document, logits move by {report.alone:.2g} of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from finetune_trainer.errors import DataError, Problem, SpecError
 from finetune_trainer.model.folder import check_folder
-from finetune_trainer.model.keys import causal_model_class, check_weights, open_weights, read_headers
+from finetune_trainer.model.keys import causal_model_class, check_weights, open_weights, read_headers, without_zero3
 
 # What decides how ZeRO-3 partitions at load; batch sizes and the optimizer do not, and may not be known yet.
 PARTITIONING_KEYS = ("zero_optimization", "bf16", "fp16", "data_types")
@@ -42,7 +43,8 @@ def load_model(
     config = load_config(path)
     check_weights(config, read_headers(weights), str(path))
     alive = _zero3_config(ds_config, dtype) if zero_stage == 3 else None
-    model = _from_pretrained(path, config, dtype)
+    with nullcontext() if zero_stage == 3 else without_zero3():  # an older engine may live on in this process
+        model = _from_pretrained(path, config, dtype)
     check_spot(model, weights)
     model.config.use_cache = False
     if gradient_checkpointing:
