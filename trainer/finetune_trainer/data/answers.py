@@ -14,13 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.data.examples import BadRecord, Chat
 from finetune_trainer.data.template import ChatTemplate, any_of
 from finetune_trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Noncharacters (Unicode 16, 23.7): valid in strings, never part of exchanged text.
 OPEN, CLOSE = "\ufdd0", "\ufdd1"

@@ -1,4 +1,7 @@
-"""Reads one segment of a file front to back: a compressed file, or a row group of a Parquet file."""
+"""Reads one segment of a file front to back: a compressed file, or a row group of a Parquet file.
+
+Going on in the middle of a segment decodes it again from its start: the price of compressed files after a resume.
+"""
 
 from __future__ import annotations
 

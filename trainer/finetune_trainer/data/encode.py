@@ -6,17 +6,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.data.answers import ChatRenderer, Rendering
 from finetune_trainer.data.examples import BadRecord, Chat, Completion, Example
 from finetune_trainer.data.rows import IGNORED
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
 

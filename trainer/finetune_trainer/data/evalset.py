@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad
@@ -17,6 +16,9 @@ from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.rows import Counters, Row, row_counters
 from finetune_trainer.data.settings import DataSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BLOCKS_AHEAD = 1
 

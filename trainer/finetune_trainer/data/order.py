@@ -48,6 +48,11 @@ class ChunkTable:
         return len(self.records)
 
     @cached_property
+    def source_records(self) -> list[int]:
+        """Records of each source."""
+        return [int(self.records[self.source == source].sum()) for source in range(len(self.weights))]
+
+    @cached_property
     def start(self) -> Ints:
         """Position of the chunk's first record within its source."""
         before = np.cumsum(self.records) - self.records
@@ -126,8 +131,7 @@ class EpochOrder:
 def epoch_records(table: ChunkTable, epoch: int) -> int:
     """Number of records of an epoch: the sum over sources of records x weight, each to within one record."""
     total = 0
-    for source, weight in enumerate(table.weights):
-        held = int(table.records[table.source == source].sum())
+    for held, weight in zip(table.source_records, table.weights, strict=True):
         total += held * int(weight) + int(_counts(np.array(epoch), np.array(epoch + held), _share(weight)))
     return total
 

@@ -33,7 +33,8 @@ class RecordReader:
 
     def __init__(self, index: DatasetIndex) -> None:
         self._index = index
-        self._stores = [open_store(source.root) for source in index.sources]
+        opened = {source.root: open_store(source.root) for source in index.sources}
+        self._stores = [opened[source.root] for source in index.sources]
         self._cursors: dict[tuple[int, int, int, int], Cursor] = {}
         self._unchanged: set[tuple[int, int]] = set()
         self._pool = ThreadPoolExecutor(READS, thread_name_prefix="data-read")

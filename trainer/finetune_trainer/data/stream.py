@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-
-from transformers import PreTrainedTokenizerBase
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
 from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
@@ -22,6 +22,9 @@ from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, Row, 
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Packing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # One block being read and tokenised, one ready, while a third is trained on.
 BLOCKS_AHEAD = 2
@@ -85,6 +88,10 @@ class TrainStream:
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)
         self._order = lru_cache(maxsize=2)(lambda epoch: order_epoch(index.table, settings.seed, epoch))
         self._counters: Counters | None = None
+        if not self._records_before[1]:
+            raise DataError(
+                "spec.data.train: the weights are so small that an epoch has no record: raise them, or give more data"
+            )
 
     def batches(self, state: DataState | None = None) -> Generator[StepBatch]:
         """Global batches from `state` on, or from the beginning; the last one of a run with `epochs` may be short.
@@ -114,7 +121,7 @@ class TrainStream:
         if self._settings.max_steps is not None:
             return self._settings.max_steps
         block = self._first_block
-        rows = self._total_records * len(block.rows) / max(block.counters.records, 1)
+        rows = self._records_before[-1] * len(block.rows) / max(block.counters.records, 1)
         return max(1, -int(-rows // self._settings.global_batch_size))
 
     def _checked(self, state: DataState | None) -> DataState:
@@ -154,7 +161,8 @@ class TrainStream:
         for place, block in blocks:
             first, state = state.row, self._entered(state, place, block)
             barren = 0 if block.rows else barren + 1
-            if barren == place.order.blocks:
+            if barren == place.order.blocks or (barren and state.counters.records == block.counters.records):
+                # A whole epoch, or the first block, which is drawn from all of the data.
                 raise DataError(f"no record of the training data leaves a token to train: {state.counters!r}")
             for position in range(first, len(block.rows)):
                 waiting.append(block.rows[position])
@@ -202,13 +210,13 @@ class TrainStream:
     def _consumed(self, state: DataState, reached: _Point) -> float:
         if self._settings.max_steps is not None:
             return min(1.0, state.batches / self._settings.max_steps)
-        before = sum(epoch_records(self._index.table, epoch) for epoch in range(reached.place.order.epoch))
-        return (before + reached.records) / self._total_records
+        return (self._records_before[reached.place.order.epoch] + reached.records) / self._records_before[-1]
 
     @cached_property
-    def _total_records(self) -> int:
-        """Records of all epochs; of one where `max_steps` ends the run."""
-        return sum(epoch_records(self._index.table, epoch) for epoch in range(self._settings.epochs or 1))
+    def _records_before(self) -> list[int]:
+        """Records before each epoch, and of all of them; of one epoch where `max_steps` ends the run."""
+        epochs = range(self._settings.epochs or 1)
+        return list(accumulate((epoch_records(self._index.table, epoch) for epoch in epochs), initial=0))
 
     @cached_property
     def _first_block(self) -> BlockRows:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from finetune_trainer.data.examples import BadRecord, Chat
 from finetune_trainer.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Llama 3 and gpt-oss templates write today's date. What a record becomes must not depend on the day it is read, so
 # the date is the one that Llama 3 templates fall back to.
