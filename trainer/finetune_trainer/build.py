@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +59,7 @@ def build(job: FineTuneJob, context: RunContext) -> Run:
     dataset = open_dataset(job, context, control, log, tokenizer, micro)
     _phase(context, "loading the model", str(path))
     engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
-    history = History(context.workdir / "history" if control.is_main else None)
+    history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
         job=job,
@@ -113,12 +114,20 @@ def load_engine(
         model, coverage = apply_lora(model, spec.method.lora, seed=spec.training.seed)
     else:
         coverage = full_coverage(model)
-    isolation = prove_isolation(model, device) if spec.data.packing == Packing.BEST_FIT else None
     head = KeptPositions(model)
     soft_capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
     engine = start_engine(job, model, control.world_size, device)
+    isolation = prove_isolation(engine.module, device) if spec.data.packing == Packing.BEST_FIT else None
     assert isinstance(tokenizer.pad_token_id, int)
     return engine, Forward(head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped), coverage, isolation
+
+
+def fresh_folder(parent: Path, name: str) -> Path:
+    """A folder of this start's own: a rank of an older start may still be writing into its."""
+    shutil.rmtree(parent, ignore_errors=True)
+    folder = parent / name
+    folder.mkdir(parents=True)
+    return folder
 
 
 def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:

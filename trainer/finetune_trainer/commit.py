@@ -120,7 +120,9 @@ def load(run: Run, entry: Checkpoint) -> None:
 
 def best_entry(run: Run) -> Checkpoint | None:
     """The live good checkpoint with the lowest held-out loss, the newer at equal loss; None when none was evaluated."""
-    scored = [(loss, -entry.seq, entry) for entry in run.log.checkpoints() if (loss := entry.metric("evalLoss")) is not None]
+    scored = [
+        (loss, -entry.seq, entry) for entry in run.log.checkpoints() if (loss := entry.metric("evalLoss")) is not None
+    ]
     return min(scored, key=lambda scored_entry: scored_entry[:2])[2] if scored else None
 
 

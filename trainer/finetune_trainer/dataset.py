@@ -58,7 +58,9 @@ def open_dataset(
     place = (control.rank, control.world_size)
     stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad)
     named = zip(job.spec.data.eval, held_out, strict=True)
-    sets = {source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad) for source, index in named}
+    sets = {
+        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad) for source, index in named
+    }
     return Dataset(train, stream, sets, bad)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from finetune_trainer.build import Run, build
 from finetune_trainer.commit import commit, restore
+from finetune_trainer.context import RunContext
 from finetune_trainer.data import StepBatch
 from finetune_trainer.engine.schedule import learning_rate_factor
 from finetune_trainer.engine.step import StepResult, train_step
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
-from finetune_trainer.context import RunContext
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, commit_due, out_of_patience
 
@@ -49,7 +49,9 @@ def fit(run: Run) -> None:
         stop = take_step(run, batch)
         if stop:
             commit(run)
-            raise Stopped(f"stopped at step {run.progress.step} as asked ({run.context.stop.reason}); run it again to go on")
+            raise Stopped(f"stopped at step {run.progress.step} as asked ({run.context.stop.reason}), after a commit")
+        if batch.consumed >= 1.0:
+            break  # evaluated and committed once, below
         improved = run.evaluation_due() and measure(run)
         if run.commit_voted or commit_due(run.progress, run.job.spec.checkpoint, improved=improved):
             commit(run)

@@ -22,7 +22,7 @@ class History:
 
     def __init__(self, folder: Path | None) -> None:
         self.records: list[Record] = []
-        self._folder = folder
+        self.folder = folder
         self._files = _Files(folder) if folder is not None else None
 
     def add(self, record: Record) -> None:
@@ -35,7 +35,7 @@ class History:
         """Forget everything and hold exactly these records."""
         self.close()
         self.records = []
-        self._files = _Files(self._folder) if self._folder is not None else None
+        self._files = _Files(self.folder) if self.folder is not None else None
         for record in records:
             self.add(record)
 

@@ -13,13 +13,13 @@ from typing import Any, Self
 
 from transformers import PreTrainedTokenizerFast
 
+from finetune_trainer.context import RunContext
 from finetune_trainer.data import StepBatch
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.evaluate import Evaluation
-from finetune_trainer.context import RunContext
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, evaluation_due

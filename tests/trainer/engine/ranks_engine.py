@@ -73,7 +73,9 @@ def train(payload: dict[str, Any]) -> dict[str, Any]:
 
 def save(engine: Any, folder: Path, control: ControlGroup) -> None:
     folder.mkdir(exist_ok=True)
-    _, slices = save_rank(engine, control.rank, control.world_size, lambda name, data: (folder / name).write_bytes(data))
+    _, slices = save_rank(
+        engine, control.rank, control.world_size, lambda name, data: (folder / name).write_bytes(data)
+    )
     state = merge(engine, control.gather(slices))
     if control.is_main:
         (folder / "state.json").write_text(state.model_dump_json())

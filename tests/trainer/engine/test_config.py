@@ -33,7 +33,10 @@ def test_batch_sizes_multiply_as_deepspeed_demands() -> None:
     manifest = job(1, "Full", globalBatchSize=12, microBatchSize=2)
     config = deepspeed_config(manifest, 4, on_gpu=False)
     assert micro_batch_size(manifest, 4) == 2
-    assert config["train_batch_size"] == 4 * config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"]
+    assert (
+        config["train_batch_size"]
+        == 4 * config["train_micro_batch_size_per_gpu"] * config["gradient_accumulation_steps"]
+    )
 
 
 def test_overrides_reach_nested_options_and_change_nothing_else() -> None:

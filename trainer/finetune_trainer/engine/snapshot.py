@@ -83,7 +83,9 @@ def shards(owned: Iterable[Fragment]) -> Iterator[list[Piece]]:
         yield shard
 
 
-def save_rank(engine: Any, rank: int, world_size: int, write: Callable[[str, bytes], Any]) -> tuple[list[Any], RankSlices]:
+def save_rank(
+    engine: Any, rank: int, world_size: int, write: Callable[[str, bytes], Any]
+) -> tuple[list[Any], RankSlices]:
     """Write this rank's share as objects through `write(name, data)`; returns what `write` returned and where slices are."""
     references, slices = [], RankSlices({}, rng_name(rank))
     owned = (fragment for fragment in fragments(engine, rank, world_size) if fragment.owned)

@@ -1,0 +1,150 @@
+"""A run killed again and again, at random moments, ends exactly like the one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from finetune_trainer.store import RunLog, open_store
+from small_job import SmallJob, make_small_job
+
+FINETUNE = Path(sys.executable).with_name("finetune")
+KILLS = 21
+TRAINING = {"maxSteps": 400, "globalBatchSize": 4, "microBatchSize": 1}
+DROPOUT = {"type": "LoRA", "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}  # the random state matters too
+
+
+@contextmanager
+def running(job: Path) -> Iterator[psutil.Popen]:
+    """`finetune run` on the job; whatever is left of it and its ranks is killed at the end."""
+    environment = os.environ | {
+        "FINETUNE_STATE_DIR": str(job.parent / "state"),
+        "FINETUNE_WORKDIR": str(job.parent / "work"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [str(FINETUNE), "run", str(job), "--launcher", "torchrun", "--output", "json"]
+    log = (job.parent / f"{job.stem}.log").open("ab")
+    process = psutil.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        for one in [*family(process), process]:
+            kill(one)
+        process.wait(30)
+
+
+def family(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def ranks_of(process: psutil.Process) -> list[psutil.Process]:
+    """The processes of the ranks, as far as they have started."""
+    return [one for one in family(process) if "finetune_trainer.main" in " ".join(command_line(one))]
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
+
+
+def poll(process: psutil.Popen, condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until the condition holds; False when the process ended or the time is up before."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def folders(job: SmallJob) -> set[str]:
+    """Checkpoint folders, whether committed or not."""
+    return {path.name for path in (job.folder / "checkpoints" / "default.killed" / "data").glob("*")}
+
+
+def kill_once(job: SmallJob, process: psutil.Popen, chance: random.Random) -> str:
+    """Kill one part of a run at a moment chosen at random; says what was hit, or `finished` when nothing was left."""
+    if not poll(process, lambda: len(ranks_of(process)) == 2, 60):
+        return "finished"
+    before = folders(job)
+    moment = chance.choice(["any time", "any time", "during a save"])
+    if moment == "during a save":
+        if not poll(process, lambda: folders(job) != before, 60):
+            return "finished"
+        poll(process, lambda: False, chance.uniform(0, 0.05))
+    else:
+        poll(process, lambda: False, chance.uniform(0, 14))
+    victim = chance.choice(["rank", "rank", "driver"])
+    alive = ranks_of(process)
+    if process.poll() is not None or not alive:
+        return "finished"
+    kill(process if victim == "driver" else chance.choice(alive))
+    return f"{victim}, {moment}"
+
+
+def finish(job: Path) -> int:
+    with running(job) as process:
+        return int(process.wait(240))
+
+
+def records(job: SmallJob, name: str) -> list[dict[str, Any]]:
+    lines = (job.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in found]
+
+
+def final_state(job: SmallJob, name: str) -> dict[str, Any]:
+    log = RunLog(open_store(f"file://{job.folder}/checkpoints"), f"default.{name}")
+    last = log.checkpoints()[-1]
+    assert all(log.verify(entry) == [] for entry in log.checkpoints())
+    return dict(last.body["progress"])  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path) -> None:
+    job = make_small_job(tmp_path)
+    checkpoint = {"everySteps": 10}
+    whole = job.write("whole", training=TRAINING, method=DROPOUT, checkpoint=checkpoint)
+    killed = job.write(
+        "killed", training=TRAINING, method=DROPOUT, checkpoint=checkpoint, failurePolicy={"maxRestarts": 0}
+    )
+    assert finish(whole) == 0
+    chance = random.Random(4)
+    hits: list[str] = []
+    for _ in range(4 * KILLS):
+        if len(hits) == KILLS:
+            break
+        with running(killed) as process:
+            hit = kill_once(job, process, chance)
+        if hit != "finished":
+            hits.append(hit)
+    print("kills:", hits)
+    assert finish(killed) == 0
+    assert records(job, "killed") == records(job, "whole")
+    assert final_state(job, "killed") == final_state(job, "whole")
+    assert len(hits) >= 20, "the run ended before it was killed often enough: give it more steps"
