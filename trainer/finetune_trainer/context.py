@@ -18,10 +18,11 @@ class Answer:
     """What the receiver of a report wants from the run.
 
     `stop_by` is the number of seconds left in which to commit and stop, or None to go on. It is a duration and not a
-    time of day, so that clocks need not agree.
+    time of day, so that clocks need not agree. `reason` says why, for people.
     """
 
     stop_by: float | None = None
+    reason: str = ""
 
 
 class Reporter(Protocol):

@@ -46,5 +46,11 @@ def test_of_two_causes_the_first_counts() -> None:
     assert root_cause([later, CRASH]) == CRASH
 
 
+def test_of_ranks_that_stopped_the_lowest_speaks_and_a_crash_before_the_last_stop_is_no_stop() -> None:
+    stops = [Failure(15, "Stopped", f"rank {rank}", False, rank=rank, time=9.0 - rank) for rank in (1, 0, 2)]
+    assert root_cause(stops).message == "rank 0"
+    assert root_cause([*stops, CRASH]) == CRASH
+
+
 def test_a_broken_connection_is_the_cause_when_nothing_else_is_known() -> None:
     assert root_cause([PEER_LOST]) == PEER_LOST

@@ -136,6 +136,7 @@ def test_an_answer_that_asks_for_a_stop_reaches_the_rank_even_when_it_reports_no
         assert told.requested
         assert remaining is not None
         assert 0 < remaining <= 60
+        assert told.reason == "SIGTERM received"
         assert reporter.report(progress(1)).stop_by is not None
 
 
@@ -162,7 +163,7 @@ def test_a_malformed_report_is_refused_and_the_receiver_goes_on(receiver: Receiv
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(receiver.channel(), body)
     assert refused.value.code == 400
-    assert post(receiver.channel(), b'{"stream": "a", "events": []}') == {"stopBy": None}
+    assert post(receiver.channel(), b'{"stream": "a", "events": []}') == {"stopBy": None, "reason": ""}
     assert inbox.events == []
 
 

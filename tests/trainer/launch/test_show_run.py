@@ -148,8 +148,60 @@ def test_a_finished_phase_is_ticked_off_with_its_time() -> None:
     assert "\u2713 fetching model  1:05" in text
 
 
+AUDIT: dict[str, Any] = {
+    "kind": "audit",
+    "coverage": {
+        "parameters": 8_000_000,
+        "trainedParameters": 40_000,
+        "kinds": {
+            "k_proj": {"total": 4, "trained": 4},
+            "lm_head": {"total": 1, "trained": 0},
+            "up": {"total": 4, "trained": 2},
+        },
+    },
+    "isolation": {"alone": 2.0e-7, "other_neighbour": 3.0e-7, "tolerance": 1.0e-5},
+    "keptTokenShare": 0.625,
+    "counts": {"records": 1200, "truncated": 3, "lost_tokens": 40, "bad": 0},
+    "sources": [{"uri": "file:///d/*.jsonl", "records": 5000, "files": 1, "format": "Messages"}],
+    "estimatedSteps": 1250,
+    "sample": [{"text": "user: hi\n", "trained": False}, {"text": "hello", "trained": True}],
+    "versions": {"torch": "2.15.0"},
+}
+
+
+def test_an_audit_is_a_few_facts_and_a_sample_with_its_mask() -> None:
+    assert line(AUDIT).splitlines() == [
+        "audit:",
+        "  trained parameters: 40,000 of 8,000,000 (0.50 %)",
+        "  trained weights: k_proj, up (2 of 4)",
+        "  data: file:///d/*.jsonl: 5,000 records in 1 file, Messages",
+        "  trained tokens: 62.5 %",
+        "  first records: 3 truncated of 1,200, 40 tokens cut off",
+        "  packing: documents in one row do not see each other (difference 3.0e-07, tolerance 1.0e-05)",
+        "  steps: about 1,250",
+        "  sample, trained parts in [[ ]]: user: hi",
+        "[[hello]]",
+    ]
+    shown = render(AUDIT)
+    assert "40,000 of 8,000,000" in shown
+    assert "hello" in shown
+
+
+def test_an_audit_of_another_version_shows_what_it_has() -> None:
+    assert line({"kind": "audit", "isolation": "not packed"}) == "audit:\n  packing: not packed"
+
+
+def test_a_long_sample_is_cut() -> None:
+    text = line(
+        {"kind": "audit", "sample": [{"text": "x" * 5000, "trained": True}, {"text": "never", "trained": True}]}
+    )
+    assert len(text) < 1000
+    assert "never" not in text
+
+
 def test_a_result_is_a_table_in_words() -> None:
-    text = render({"kind": "result", "heldOutLoss": 1.25, "tokensPerSecond": 8123.0})
+    text = render({"kind": "result", "heldOutLoss": 1.25, "tokensPerSecond": 8123.0, "keptTokenShare": 0.625})
+    assert "62.5 %" in text
     assert "held out loss" in text
     assert "1.2500" in text
     assert "8,123" in text

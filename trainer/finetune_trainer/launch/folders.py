@@ -37,7 +37,7 @@ class RunFolder:
 
     @property
     def logs(self) -> Path:
-        """One `rank-<n>.log` for each rank of this machine, appended over restarts, and `launcher.log` for unexpected errors."""
+        """One `rank-<n>.log` for each rank here, appended over restarts; `launcher.log` for unexpected errors."""
         return self.path / "logs"
 
     def write_manifest(self, job: FineTuneJob) -> Path:

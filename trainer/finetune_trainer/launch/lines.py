@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finetune_trainer.context import Answer
+from finetune_trainer.launch.audit_text import facts, sample, share
 from finetune_trainer.launch.events import MERGED
 
 LINE_INTERVAL = 10.0
 """Seconds between two progress lines, so that the log of a long run stays readable."""
+
+
+BYTES = ("B", "bytes")
 
 
 def words(name: str) -> str:
@@ -53,7 +57,7 @@ def line(event: Mapping[str, Any]) -> str:
 
 
 def items(event: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an audit or a result says, nested parts flattened to `part.key`."""
+    """Return what an event says, nested parts flattened to `part.key`."""
     flat: dict[str, Any] = {}
     for key, value in event.items():
         if isinstance(value, Mapping):
@@ -79,8 +83,8 @@ def amount(event: Mapping[str, Any]) -> str:
     """Write how far a phase is: ` (1.2 GB of 3 GB)`, or nothing when it does not say."""
     if event.get("done") is None:
         return ""
-    write = size if event.get("unit") == "B" else number
-    unit = "" if event.get("unit") in (None, "B") else f" {event['unit']}"
+    write = size if event.get("unit") in BYTES else number
+    unit = "" if event.get("unit") in (None, *BYTES) else f" {event['unit']}"
     total = "" if event.get("total") is None else f" of {write(event['total'])}"
     return f" ({write(event['done'])}{total}{unit})"
 
@@ -113,11 +117,20 @@ def _checkpoint(event: Mapping[str, Any]) -> str:
     return f"step {event.get('step')}: checkpoint committed{f'{much}{took})' if much else ''}{best}  {event.get('uri')}"
 
 
-def _items(title: str) -> Callable[[Mapping[str, Any]], str]:
-    def describe(event: Mapping[str, Any]) -> str:
-        return "\n".join([f"{title}:", *(f"  {words(key)}: {number(value)}" for key, value in items(event).items())])
+def _audit(event: Mapping[str, Any]) -> str:
+    """Write the audit's facts, and the sample with what is trained between brackets."""
+    found = [f"  {title}: {text}" for title, text in facts(event).items()]
+    runs = "".join(f"[[{text}]]" if trained else text for text, trained in sample(event))
+    return "\n".join(["audit:", *found, *([f"  sample, trained parts in [[ ]]: {runs}"] if runs else [])])
 
-    return describe
+
+def _result(event: Mapping[str, Any]) -> str:
+    return "\n".join(["result:", *(f"  {words(key)}: {part(key, value)}" for key, value in items(event).items())])
+
+
+def part(key: str, value: object) -> str:
+    """Write one item of a result: shares in percent, everything else by `number`."""
+    return (share(value) if key.endswith("Share") else "") or number(value)
 
 
 def _restart(event: Mapping[str, Any]) -> str:
@@ -138,8 +151,8 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "progress": _progress,
     "eval": _eval,
     "checkpoint": _checkpoint,
-    "audit": _items("audit"),
-    "result": _items("result"),
+    "audit": _audit,
+    "result": _result,
     "restart": _restart,
     "failure": _failure,
 }

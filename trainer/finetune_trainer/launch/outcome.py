@@ -16,6 +16,7 @@ from finetune_trainer.errors import (
     FinetuneError,
     Hang,
     HostOutOfMemory,
+    Stopped,
     StorageError,
 )
 
@@ -185,6 +186,11 @@ def failure_of_exit(rank: int, exit_code: int, out_of_memory: bool = False) -> F
 def root_cause(failures: Iterable[Failure]) -> Failure:
     """Return the failure that brought about the others: the first one that is not collateral.
 
-    Raises ValueError when there is none at all.
+    Of ranks that stopped together, the lowest speaks for all. Raises ValueError when there is no failure at all.
     """
-    return min(failures, key=lambda failure: (failure.collateral, failure.time, failure.rank or 0))
+
+    def order(failure: Failure) -> tuple[bool, bool, float, int]:
+        stopped = failure.reason == Stopped.reason
+        return failure.collateral, stopped, 0.0 if stopped else failure.time, failure.rank or 0
+
+    return min(failures, key=order)

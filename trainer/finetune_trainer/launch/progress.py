@@ -2,8 +2,8 @@
 
 Request: `POST <FINETUNE_PROGRESS_URL>` with `Authorization: Bearer <token>` and
 `{"stream": <random id of this sender>, "events": [{"seq": 1, "kind": ..., ...}, ...]}`; `seq` rises within a stream, so
-that a receiver can drop what it has seen when a request is repeated. Answer: 200 `{"stopBy": <seconds left> | null}`.
-An empty list of events is a sign of life that asks for the answer.
+that a receiver can drop what it has seen when a request is repeated. Answer: 200
+`{"stopBy": <seconds left> | null, "reason": "<why>"}`. An empty list of events is a sign of life that asks for the answer.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ class _Opener:
             method="POST",
         )
         with self._director.open(request, timeout=timeout) as response:
-            stop_by = json.loads(response.read(65536))["stopBy"]
-        return Answer(None if stop_by is None else float(stop_by))
+            answer = json.loads(response.read(65536))
+        stop_by = answer["stopBy"]
+        return Answer(None if stop_by is None else float(stop_by), str(answer.get("reason", "")))
 
 
 class HttpReporter:
@@ -232,7 +233,7 @@ class HttpReporter:
         with self._condition:
             self._answer = answer
         if answer.stop_by is not None and self._stop is not None:
-            self._stop.request("asked to stop in the answer to a progress report", answer.stop_by)
+            self._stop.request(answer.reason or "asked for in the answer to a progress report", answer.stop_by)
 
 
 def ask(channel: Channel) -> Answer:

@@ -63,7 +63,7 @@ class Receiver:
         """Whether the Authorization header holds this server's token."""
         return hmac.compare_digest((header or "").encode(), f"Bearer {self._token}".encode())
 
-    def take(self, body: bytes) -> dict[str, float | None]:
+    def take(self, body: bytes) -> dict[str, object]:
         """Deliver the new events of one request body and return the answer; raises ValueError when malformed."""
         stream, events = _parse(body)
         with self._lock:
@@ -71,7 +71,7 @@ class Receiver:
                 if sequence > self._seen.get(stream, 0):
                     self._seen[stream] = sequence
                     self._sink(event)
-        return {"stopBy": self._stop_by()}
+        return {"stopBy": self._stop_by(), "reason": self._stop.reason or ""}
 
     def _stop_by(self) -> float | None:
         if not self._stop.requested:

@@ -15,7 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from finetune_trainer.launch.lines import LineReporter, amount, duration, items, line, loss_part, number, words
+from finetune_trainer.launch.audit_text import facts, sample
+from finetune_trainer.launch.lines import LineReporter, amount, duration, items, line, loss_part, number, part, words
 from finetune_trainer.launch.progress import as_json
 
 BAR_WIDTH = 30
@@ -136,7 +137,10 @@ class RichView:
 
     def _on_audit(self, event: Mapping[str, Any]) -> None:
         self._finish_phase()
-        self._console.print(_table("audit", event))
+        self._console.print(_table("audit", facts(event)))
+        if runs := sample(event):
+            styled = [(text, "green" if trained else "dim") for text, trained in runs]
+            self._console.print(Text.assemble(("sample, trained parts in green\n", "dim"), *styled))
 
     def _on_restart(self, event: Mapping[str, Any]) -> None:
         self._phase = self._progress = self._first = None
@@ -145,7 +149,7 @@ class RichView:
     def _on_result(self, event: Mapping[str, Any]) -> None:
         self._finish_phase()
         self._progress = None
-        self._console.print(_table("result", event))
+        self._console.print(_table("result", {words(key): part(key, value) for key, value in items(event).items()}))
 
     def _on_other(self, event: Mapping[str, Any]) -> None:
         self._console.print(Text(line(event)))
@@ -185,12 +189,12 @@ class RichView:
         return (self._clock() - since) * (100 - percent) / (percent - first) if percent > first else 0.0
 
 
-def _table(title: str, event: Mapping[str, Any]) -> Table:
+def _table(title: str, rows: Mapping[str, str]) -> Table:
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for key, value in items(event).items():
-        table.add_row(words(key), Text(number(value)))
+    for name, text in rows.items():
+        table.add_row(name, Text(text))
     return table
 
 
