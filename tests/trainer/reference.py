@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+
 from finetune_trainer.data import Row
 from finetune_trainer.spec import FineTuneJob, parse_job
 from tiny_models import VOCABULARY
 
 LEARNING_RATE = 5e-3
+Step = tuple[float, float]  # loss, gradient norm
 
 
 def random_steps(seed: int, steps: int, rows: int) -> list[list[Row]]:
@@ -54,7 +57,7 @@ spec:
 """)
 
 
-def reference_run(model: torch.nn.Module, steps: list[list[Row]], max_grad_norm: float = 1.0) -> list[tuple[float, float]]:
+def reference_run(model: torch.nn.Module, steps: list[list[Row]], max_grad_norm: float = 1.0) -> list[Step]:
     """Loss and gradient norm per step of plain PyTorch in one process: every document alone, one sum, one division."""
     model = copy.deepcopy(model).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -65,7 +68,7 @@ def reference_run(model: torch.nn.Module, steps: list[list[Row]], max_grad_norm:
         kept = sum(int((labels[1:] != -100).sum()) for _, labels in documents)
         loss = sum((_document_loss(model, ids, labels) for ids, labels in documents), torch.zeros(())) / kept
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf)
         optimizer.step()
         results.append((loss.item(), norm.item()))
@@ -75,7 +78,7 @@ def reference_run(model: torch.nn.Module, steps: list[list[Row]], max_grad_norm:
 def split_documents(row: Row) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The row's documents as (ids, labels), cut where positions restart."""
     starts = [*np.flatnonzero(row.position_ids == 0), len(row.input_ids)]
-    spans = [slice(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+    spans = [slice(start, end) for start, end in pairwise(starts)]
     return [(torch.from_numpy(row.input_ids[span]).long(), torch.from_numpy(row.labels[span]).long()) for span in spans]
 
 

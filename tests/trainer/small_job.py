@@ -66,14 +66,12 @@ class SmallJob:
         return path
 
 
-def make_small_job(
-    folder: Path, *, kind: str = "llama", records: int = 160, model: dict[str, Any] | None = None
-) -> SmallJob:
-    """Write tokenizer, model and data; the same bytes for the same arguments."""
+def make_small_job(folder: Path, *, kind: str = "llama", records: int = 160, **config: Any) -> SmallJob:
+    """Write tokenizer, model (`config` goes to its configuration) and data; equal bytes for equal arguments."""
     conversations = [_conversation(number) for number in range(records + 24)]
     texts = [message["content"] for conversation in conversations for message in conversation["messages"]]
     tokenizer = _tokenizer(texts)
-    tiny_models.save(kind, folder / "model", vocab_size=len(tokenizer), **(model or {}))
+    tiny_models.save(kind, folder / "model", vocab_size=len(tokenizer), **config)
     tokenizer.save_pretrained(folder / "model")
     _write_lines(folder / "train.jsonl", conversations[:records])
     _write_lines(folder / "eval.jsonl", conversations[records:])
@@ -97,9 +95,11 @@ def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|im_end|>")
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bpe, pad_token="<|pad|>", eos_token="<|im_end|>"
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+    return tokenizer  # type: ignore[no-any-return]
 
 
 def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:

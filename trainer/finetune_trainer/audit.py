@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from finetune_trainer.dataset import Dataset
+from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.isolation import IsolationReport
-from finetune_trainer.model.lora import Coverage
 
 
 def compose_audit(

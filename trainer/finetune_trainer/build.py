@@ -19,11 +19,12 @@ from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.metrics import History
+from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
-from finetune_trainer.model.lora import Coverage, apply_lora, full_coverage
+from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.run import Run
 from finetune_trainer.spec import (

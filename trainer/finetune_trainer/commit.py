@@ -20,8 +20,8 @@ HISTORY = "history.jsonl.zst"
 class Body(BaseModel):
     """The trainer's part of a checkpoint's log entry.
 
-    `dataset` is the id of the index that `progress.data` counts in; `metrics` holds `evalLoss` where the step was evaluated,
-    which is what retention ranks by.
+    `dataset` is the id of the index that `progress.data` counts in; `metrics` holds `evalLoss` where the step was
+    evaluated, which is what retention ranks by.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,7 +35,7 @@ class Body(BaseModel):
 def commit(run: Run) -> None:
     """Store every rank's share, then the log entry that makes the checkpoint exist; collective.
 
-    Raises StorageError on every rank when any rank cannot write; then nothing was committed and nothing earlier is lost.
+    Raises StorageError on every rank when any rank cannot write; then nothing was committed, nothing is lost.
     """
     started = time.monotonic()
     prefix = run.control.broadcast(run.writer.new_checkpoint(run.progress.step))

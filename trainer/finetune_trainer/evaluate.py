@@ -35,7 +35,9 @@ def evaluate(
     engine.train()
     empty = [name for name, (_, tokens) in sums.items() if tokens == 0]
     if empty:
-        raise DataError(f"spec.data.eval: the set {empty[0]!r} has no token to predict; check its format and its answers")
+        raise DataError(
+            f"spec.data.eval: the set {empty[0]!r} has no token to predict; check its format and its answers"
+        )
     total_loss, total_tokens = (sum(values) for values in zip(*sums.values(), strict=True))
     losses = {name: loss / tokens for name, (loss, tokens) in sums.items()}
     return Evaluation(total_loss / total_tokens, losses, int(total_tokens))

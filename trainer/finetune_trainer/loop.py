@@ -1,4 +1,4 @@
-"""The training loop: build the run, train step by step, commit, export. Knows nothing of Ray, torchrun or Kubernetes."""
+"""The training loop: build the run, train step by step, commit, export. Knows nothing of Ray or Kubernetes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
-from finetune_trainer.build import Run, build
+from finetune_trainer.build import build
 from finetune_trainer.commit import commit, restore
 from finetune_trainer.context import RunContext
 from finetune_trainer.data import StepBatch
@@ -17,6 +17,7 @@ from finetune_trainer.engine.step import StepResult, train_step
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
+from finetune_trainer.run import Run
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, commit_due, out_of_patience
 
@@ -31,8 +32,8 @@ class Diverged(FinetuneError):
 def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
     """Run `job` to its end on this rank, from its newest good checkpoint if there is one; collective over all ranks.
 
-    Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit code is
-    the contract with launchers; Stopped after a commit when a stop was asked for.
+    Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit code
+    is the contract with launchers; Stopped after a commit when a stop was asked for.
     """
     with build(job, context) as run:
         restore(run)

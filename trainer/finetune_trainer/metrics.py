@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 
 
 class History:
-    """Records of a run so far; a `folder` gets `metrics.jsonl` and `tensorboard/`, made anew to match after a resume."""
+    """Records of a run so far; a `folder` gets `metrics.jsonl` and `tensorboard/`, which match them."""
 
     def __init__(self, folder: Path | None) -> None:
         self.records: list[Record] = []

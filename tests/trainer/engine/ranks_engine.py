@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, micro_batches_per_step
@@ -26,7 +27,7 @@ def build(payload: dict[str, Any], world_size: int) -> tuple[FineTuneJob, Any, F
     device = torch.device("cpu")
     config = deepspeed_config(manifest, world_size, on_gpu=False)
     dtype = torch.bfloat16 if manifest.spec.training.precision == Precision.BF16 else torch.float32
-    model = load_model(
+    model: Any = load_model(
         Path(payload["model"]),
         dtype=dtype,
         zero_stage=payload["zero_stage"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from finetune_trainer.engine.config import (
     apply_overrides,
     deepspeed_config,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from finetune_trainer.model import apply_lora, load_model
 from finetune_trainer.spec import LoRA
 from ranks import run_ranks

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-from finetune_trainer.engine.schedule import learning_rate_factor
-from finetune_trainer.spec import ScheduleType
 from hypothesis import given
 from hypothesis import strategies as st
+
+from finetune_trainer.engine.schedule import learning_rate_factor
+from finetune_trainer.spec import ScheduleType
 
 SHARES = st.floats(0, 1, allow_nan=False)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ranks import run_ranks
 
 ROWS = {"seed": 2, "steps": 4, "rows": 5}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetune_trainer.metrics import History, pack, unpack
+from finetune_trainer.metrics import History, Record, pack, unpack
 
-RECORDS = [{"step": 1, "loss": 2.5}, {"step": 2, "loss": None}, {"step": 2, "evalLoss": 2.0}]
+RECORDS: list[Record] = [{"step": 1, "loss": 2.5}, {"step": 2, "loss": None}, {"step": 2, "evalLoss": 2.0}]
 
 
 def lines(folder: Path) -> list[object]:

@@ -1,1 +1,1 @@
-"""DeepSpeed, held at arm's length: its configuration, one optimizer step, and its partitioned state as plain tensors."""
+"""DeepSpeed, held at arm's length: its configuration, one step, and its partitioned state as tensors."""

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from finetune_trainer.data import Row, collate
-from finetune_trainer.model.head import KeptPositions, kept_positions
 from finetune_trainer.model.cross_entropy import kept_loss_sum
+from finetune_trainer.model.head import KeptPositions, kept_positions
 
 _EMPTY = Row(
     input_ids=np.zeros(2, dtype=np.int32),
@@ -26,8 +26,8 @@ class Forward:
     """Runs rows through an engine and returns the float32 sum of their kept tokens' cross-entropies (nats).
 
     No attention mask is passed: rows are padded on the right, and the model isolates packed documents by positions that
-    restart (proved at start-up, `model.isolation`). `reuse_logits` lets the gradient overwrite the logits; it must be False
-    for a model that post-processes them in a way that needs them again (soft-capping).
+    restart (proved at start-up, `model.isolation`). `reuse_logits` lets the gradient overwrite the logits; it must be
+    False for a model that post-processes them in a way that needs them again (soft-capping).
     """
 
     head: KeptPositions

@@ -60,8 +60,8 @@ class ControlGroup:
     def agree(self, work: Callable[[], T]) -> list[T]:
         """Run `work` on every rank; the results of all ranks, or, when any rank fails, an error on every rank.
 
-        Without it, a rank that cannot write leaves the others waiting in the next collective. The failing rank raises its
-        own error, the others `PeerFailed` with that rank's message.
+        Without it, a rank that cannot write leaves the others waiting in the next collective. The failing rank raises
+        its own error, the others `PeerFailed` with that rank's message.
         """
         try:
             mine: tuple[T | None, FinetuneError | None] = (work(), None)

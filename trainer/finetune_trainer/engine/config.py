@@ -29,7 +29,7 @@ def micro_batches_per_step(job: FineTuneJob, world_size: int) -> int:
 
 
 def deepspeed_config(job: FineTuneJob, world_size: int, *, on_gpu: bool) -> dict[str, Any]:
-    """The dictionary for `deepspeed.initialize`; `spec.deepspeed.overrides` are applied last (owned keys are refused earlier).
+    """The dictionary for `deepspeed.initialize`; `spec.deepspeed.overrides` come last (owned keys are refused earlier).
 
     Clipping at stage 0 in float32 is left to our step, because DeepSpeed reports no gradient norm there.
     """
@@ -70,7 +70,7 @@ def _zero_block(job: FineTuneJob, *, on_gpu: bool) -> dict[str, Any]:
 
 
 def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with each dotted key set, for instance `zero_optimization.reduce_bucket_size`; neither argument is changed."""
+    """`config` with each dotted key (`zero_optimization.reduce_bucket_size`) set; neither argument is changed."""
     merged = dict(config)
     for dotted, value in overrides.items():
         head, _, rest = dotted.partition(".")

@@ -1,7 +1,7 @@
 """DeepSpeed's partitioned training state as named slices of whole parameters.
 
-A checkpoint written in these terms does not know world size or ZeRO stage: any other partitioning reads the slices that
-overlap its own. DeepSpeed's own checkpoint files are not used because they are pickles and do not reload at another world size.
+A checkpoint written in these terms does not know world size or ZeRO stage: any other partitioning reads the slices
+that overlap its own. DeepSpeed's own checkpoint files are pickles and do not reload at another world size.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Training state to objects and back: the tensors of a checkpoint, without the log entry that commits it.
 
-Objects are safetensors files (no pickle) with keys `<kind>|<start>|<parameter>`; `TensorSlices` in the log entry says which
-object holds which slice, so a reader with another partitioning fetches only what overlaps its own fragments.
+Objects are safetensors files (no pickle) with keys `<kind>|<start>|<parameter>`; `TensorSlices` in the log entry says
+which object holds which slice, so a reader with another partitioning fetches only what overlaps its own fragments.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def shards(owned: Iterable[Fragment]) -> Iterator[list[Piece]]:
 def save_rank(
     engine: Any, rank: int, world_size: int, write: Callable[[str, bytes], Any]
 ) -> tuple[list[Any], RankSlices]:
-    """Write this rank's share as objects through `write(name, data)`; returns what `write` returned and where slices are."""
+    """Write this rank's share through `write(name, data)`; returns what `write` returned and where the slices are."""
     references, slices = [], RankSlices({}, rng_name(rank))
     owned = (fragment for fragment in fragments(engine, rank, world_size) if fragment.owned)
     for number, shard in enumerate(shards(owned)):

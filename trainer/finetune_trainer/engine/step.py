@@ -1,8 +1,8 @@
 """One optimizer step: forward and backward over the micro-batches of a global batch, then the update.
 
-The loss of a step is the sum of its token losses over the number of its kept tokens, over all micro-batches and ranks: no mean
-of means. DeepSpeed averages gradients over ranks, so each micro-batch's sum is multiplied by the world size, divided by that
-count, and not divided by the accumulation steps (`scale_wrt_gas=False`).
+The loss of a step is the sum of its token losses over the number of its kept tokens, over all micro-batches and ranks:
+no mean of means. DeepSpeed averages gradients over ranks, so each micro-batch's sum is multiplied by the world size,
+divided by that count, and not divided by the accumulation steps (`scale_wrt_gas=False`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from finetune_trainer.engine.collectives import ControlGroup
 class StepResult:
     """What one step did, the same on every rank.
 
-    `loss` is nats per kept token of the global batch; `grad_norm` is the L2 norm before clipping (infinite when it is not
-    finite); `applied` is False when a non-finite loss or gradient made the step skip its update; `votes` says for each vote
-    passed in whether any rank cast it.
+    `loss` is nats per kept token of the global batch; `grad_norm` is the L2 norm before clipping (infinite when it is
+    not finite); `applied` is False when a non-finite loss or gradient made the step skip its update; `votes` says for
+    each vote passed in whether any rank cast it.
     """
 
     loss: float
@@ -73,7 +73,7 @@ def _update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
 
 
 def _clip_and_update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
-    """Stage 0 in float32: gradients are whole and equal on every rank, and DeepSpeed looks neither at norm nor finiteness."""
+    """Stage 0 in float32: gradients are whole and equal on every rank, and DeepSpeed looks at neither norm nor overflow."""
     parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf))
     if not math.isfinite(norm):
