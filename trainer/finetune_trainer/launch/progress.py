@@ -3,7 +3,7 @@
 Request: `POST <FINETUNE_PROGRESS_URL>` with `Authorization: Bearer <token>` and
 `{"stream": <random id of this sender>, "events": [{"seq": 1, "kind": ..., ...}, ...]}`; `seq` rises within a stream, so
 that a receiver can drop what it has seen when a request is repeated. Answer: 200
-`{"stopBy": <seconds left> | null, "reason": "<why>"}`. An empty list of events is a sign of life that asks for the answer.
+`{"stopBy": <seconds left> | null, "reason": "<why>"}`. An empty list of events asks for the answer only.
 """
 
 from __future__ import annotations
