@@ -32,8 +32,8 @@ class Diverged(FinetuneError):
 def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
     """Run `job` to its end on this rank, from its newest good checkpoint if there is one; collective over all ranks.
 
-    Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit code
-    is the contract with launchers; Stopped after a commit when a stop was asked for.
+    Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit
+    code is the contract with launchers; Stopped after a commit when a stop was asked for.
     """
     with build(job, context) as run:
         restore(run)

@@ -1,4 +1,4 @@
-"""What each rank does in the engine tests: the product's engine on a tiny model, over the rows in the payload's file."""
+"""What each rank does in the engine tests: the product's engine on a tiny model, over random rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build(payload: dict[str, Any], world_size: int) -> tuple[FineTuneJob, Any, F
 
 
 def train(payload: dict[str, Any]) -> dict[str, Any]:
-    """Losses and gradient norms per step; stops, saves to `save` and reloads from `load` when the payload names them."""
+    """Losses and gradient norms per step; state goes to `save` and comes from `load` when the payload names them."""
     torch.manual_seed(int(os.environ["RANK"]))  # dropout
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     init_communication(torch.device("cpu"))

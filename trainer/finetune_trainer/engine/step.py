@@ -73,7 +73,7 @@ def _update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
 
 
 def _clip_and_update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:
-    """Stage 0 in float32: gradients are whole and equal on every rank, and DeepSpeed looks at neither norm nor overflow."""
+    """Stage 0 in float32: every rank has whole, equal gradients, and DeepSpeed looks at neither norm nor overflow."""
     parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm or math.inf))
     if not math.isfinite(norm):
