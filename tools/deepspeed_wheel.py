@@ -65,7 +65,6 @@ def build_environment(accelerator: str, ops: tuple[str, ...], folder: Path) -> d
     compilers = parallel_compilers(os.cpu_count() or 1, memory)
     environment = os.environ | {"DS_ACCELERATOR": accelerator, "MAX_JOBS": str(compilers)}
     environment |= {f"DS_BUILD_{op}": "1" for op in ops}
-    environment["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -g0"  # Python's own flags ask for debug information
     if accelerator == "cuda":
         return environment | {"DS_ENABLE_NINJA": "1"}
     configuration = folder / "setuptools.cfg"
