@@ -17,7 +17,7 @@ WSD_DECAY_SHARE = 0.1  # share of the run spent decaying; MiniCPM, arXiv:2404.06
 def learning_rate_factor(kind: ScheduleType, warmup: float, before: float, after: float) -> float:
     """Factor in [0, 1] on the peak rate for the step that takes the run from share `before` to share `after`.
 
-    During the linear warm-up (its share of the run is `warmup`) the end of the step counts, so that the first step is not
+    During the linear warm-up (a share `warmup` of the run) the end of the step counts, so that the first step is not
     lost to a rate of zero; afterwards its beginning counts, so that the last step is not.
     """
     if before < warmup:
