@@ -108,7 +108,7 @@ def kill_once(job: SmallJob, process: psutil.Popen, chance: random.Random) -> st
 
 def finish(job: Path) -> int:
     with running(job) as process:
-        return int(process.wait(240))
+        return int(process.wait(900))
 
 
 def records(job: SmallJob, name: str) -> list[dict[str, Any]]:
@@ -125,14 +125,13 @@ def final_state(job: SmallJob, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path) -> None:
     job = make_small_job(tmp_path)
-    checkpoint = {"everySteps": 10}
-    whole = job.write("whole", training=TRAINING, method=DROPOUT, checkpoint=checkpoint)
-    killed = job.write(
-        "killed", training=TRAINING, method=DROPOUT, checkpoint=checkpoint, failurePolicy={"maxRestarts": 0}
-    )
+    checkpoint = {"everySteps": 10, "keepBest": 0}
+    common = {"training": TRAINING, "method": DROPOUT, "checkpoint": checkpoint, "evaluation": {"everySteps": 100}}
+    whole = job.write("whole", **common)
+    killed = job.write("killed", **common, failurePolicy={"maxRestarts": 0})
     assert finish(whole) == 0
     chance = random.Random(4)
     hits: list[str] = []
