@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
+# An encoding takes some 150 bytes per token until its ids are taken out; this bounds how many there are at a time.
+BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Encoder:
         """One document per example, or the reason why there is none; bad records given in are handed through."""
         rendered = [self._render(example) for example in examples]
         found = [item for item in rendered if isinstance(item, Rendering)]
-        documents = iter(self._documents(found))
+        documents = chain.from_iterable(self._documents(batch) for batch in _batched(found))
         return [next(documents) if isinstance(item, Rendering) else item for item in rendered]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -197,6 +199,19 @@ class Encoder:
                 "the model's tokenizer names no end-of-text token: set eos_token in its tokenizer_config.json"
             )
         return eos
+
+
+def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
+    batch: list[Rendering] = []
+    size = 0
+    for rendering in renderings:
+        batch.append(rendering)
+        size += len(rendering.text)
+        if size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
