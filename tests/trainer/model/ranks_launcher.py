@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import Any
 
 import torch
@@ -24,13 +23,4 @@ def fail_on_rank_one(payload: dict[str, Any]) -> dict[str, Any]:
     if dist.get_rank() == 1:
         raise ValueError(payload["message"])
     dist.barrier()
-    return {}
-
-
-def hang_on_rank_zero(_: dict[str, Any]) -> dict[str, Any]:
-    """Rank 0 waits in a barrier that the others never enter."""
-    dist.init_process_group("gloo")
-    if dist.get_rank() == 0:
-        dist.barrier()
-    threading.Event().wait()
     return {}
