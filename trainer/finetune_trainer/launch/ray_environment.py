@@ -21,6 +21,7 @@ LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a single machine is not drained, and the watcher is a process more
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # Ray's 2 s delay the end of each run and each restart
     "RAY_TRAIN_METRICS_ENABLED": "0",  # nothing scrapes them here
+    "RAY_worker_niceness": "0",  # Ray's 15 makes ranks yield to everything else; torchrun's ranks do not either
 }
 
 
