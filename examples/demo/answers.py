@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 MAX_NEW_TOKENS = 48
 
@@ -35,6 +36,7 @@ def held_out_questions(file: Path, count: int) -> list[tuple[str, str]]:
 @torch.inference_mode()
 def answer(base: Path, adapter: Path, questions: Sequence[tuple[str, str]]) -> list[Answered]:
     """Greedy answers of the model in `base`, alone and with the LoRA adapter in `adapter`."""
+    logging.disable_progress_bar()  # of a model that loads at once
     tokenizer = AutoTokenizer.from_pretrained(base)
     model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).eval()
     ask = _asker(model, tokenizer)

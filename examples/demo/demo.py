@@ -63,6 +63,7 @@ class Place:
 def main() -> int:
     """Run every part and show what came out; returns the exit code of the run that failed, if one did."""
     arguments = _parse()
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # no GPU is used here, and without it DeepSpeed warns of none
     console, started = Console(), time.monotonic()
     place = Place(arguments.output.resolve(), arguments.s3)
     place.folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,6 @@ def main() -> int:
             return exit_code
     console.rule("4. what came out")
     stages = [report.read("pretrain", place.output("pretrained")), report.read("finetune", place.output("adapter"))]
-    (place.folder / "losses.svg").write_text(report.losses(stages), encoding="utf-8")
     console.print(report.table(stages))
     _show_paths(console, place)
     questions = held_out_questions(place.folder / "data" / "chat" / "held-out.jsonl", QUESTIONS)
@@ -107,9 +107,15 @@ def _show_counts(console: Console, counts: dict[str, int]) -> None:
 
 def _show_paths(console: Console, place: Place) -> None:
     root = str(place.folder) if place.bucket is None else f"s3://{place.bucket}"
-    paths = {"model": f"{root}/pretrained", "adapter": f"{root}/adapter", "checkpoints": f"{root}/checkpoints"}
+    paths = {
+        "model": f"{root}/pretrained",
+        "adapter": f"{root}/adapter",
+        "their model cards": "README.md in both, with a plot of the losses; numbers in audit.json and metrics.jsonl",
+        "checkpoints": f"{root}/checkpoints",
+        "data set": f"{place.folder}/data",
+    }
     table = Table(show_header=False, box=None)
-    for name, path in {**paths, "losses": str(place.folder / "losses.svg")}.items():
+    for name, path in paths.items():
         table.add_row(name, Text(path, overflow="fold"))
     console.print(table)
 

@@ -1,4 +1,4 @@
-"""What the two runs say about themselves, as a table, a plot and answers side by side; nothing is known in advance."""
+"""What the two runs say about themselves, as a table and answers side by side; nothing is known in advance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-import plot
 from answers import Answered
 
 Records = Sequence[dict[str, Any]]
@@ -26,16 +25,6 @@ class Stage:
     folder: Path
     audit: dict[str, Any]
     metrics: Records
-
-    @property
-    def steps(self) -> Records:
-        """One record per optimizer step."""
-        return [record for record in self.metrics if "learningRate" in record]
-
-    @property
-    def evaluations(self) -> Records:
-        """One record per evaluation of the held-out set; the one at step 0 is the model before training."""
-        return [record for record in self.metrics if "evalLoss" in record]
 
 
 def read(title: str, folder: Path) -> Stage:
@@ -65,22 +54,8 @@ def _facts(stage: Stage) -> Iterator[tuple[str, str]]:
     yield "tokens", f"{result['tokens']:,}"
     yield "tokens that train", f"{result['keptTokenShare']:.1%}"
     yield "weights that train", f"{result['trainableShare']:.2%}"
-    yield "seconds in steps", f"{sum(record['seconds'] for record in stage.steps):.0f}"
+    yield "seconds in steps", f"{sum(record.get('seconds', 0) for record in stage.metrics):.0f}"
     yield "tokens per second", f"{result['tokensPerSecond']:,.0f}"
-
-
-def losses(stages: Sequence[Stage]) -> str:
-    """Losses of all runs over their steps, as SVG."""
-    return plot.losses(
-        [
-            plot.Panel(
-                stage.title,
-                [(record["step"], record["loss"]) for record in stage.steps if record["loss"] is not None],
-                [(record["step"], record["evalLoss"]) for record in stage.evaluations],
-            )
-            for stage in stages
-        ]
-    )
 
 
 def side_by_side(answered: Answered) -> Panel:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 PAD, TURN_START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -69,5 +70,6 @@ def small_llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, se
 
 def write(folder: Path, tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM) -> None:
     """Save both as one model folder in the Hugging Face layout: safetensors, configuration, tokenizer."""
+    logging.disable_progress_bar()  # of a single file
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -39,7 +39,6 @@ def lines_of(shown: str, start: str) -> list[str]:
 def test_the_demo_runs_and_a_second_time_only_shows_its_results(tmp_path: Path) -> None:
     first = run_demo("--output", str(tmp_path), env={})
     assert {path.name for path in (tmp_path / "adapter").iterdir()} >= EXPORTED
-    assert (tmp_path / "losses.svg").read_text().count("<circle") >= 4
     result = json.loads((tmp_path / "adapter" / "audit.json").read_text())["result"]
     before, after = result["baseLoss"], result["evalLoss"]
     assert after < before

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from plot import ticks
-from report import Stage, losses, read, table
+from report import Stage, read, table
 
 METRICS = [
     {"step": 0, "evalLoss": 5.0},
@@ -57,26 +55,3 @@ def test_the_table_shows_what_the_run_recorded(stage: Stage) -> None:
         "seconds in steps": "2",
         "tokens per second": "150",
     }
-
-
-def test_the_plot_has_every_evaluation_and_every_finite_step(stage: Stage) -> None:
-    root = ET.fromstring(losses([stage, stage]))
-    svg = "{http://www.w3.org/2000/svg}"
-    assert len(root.findall(f"{svg}circle")) == 2 * 3
-    lines = [line.attrib["points"].split() for line in root.findall(f"{svg}polyline")]
-    assert [len(points) for points in lines] == [2, 3, 2, 3]
-    heights = [float(point.split(",")[1]) for point in lines[1]]
-    assert heights[0] < heights[2] < heights[1]  # SVG counts from the top: the highest loss is the highest point
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 10, [0, 2, 4, 6, 8, 10]),
-        (4.9, 8.4, [5, 6, 7, 8]),
-        (0.11, 0.38, [0.2, 0.3]),
-        (0, 418, [0, 100, 200, 300, 400]),
-    ],
-)
-def test_ticks_are_round_numbers_within_the_range(low: float, high: float, expected: list[float]) -> None:
-    assert ticks(low, high) == expected
