@@ -13,7 +13,7 @@ from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
 from finetune_trainer.export.lineage import lineage
 from finetune_trainer.export.plot import loss_plot
-from finetune_trainer.export.publish import Exported, Manifest, claim, find_manifest, seal, upload
+from finetune_trainer.export.publish import Exported, Manifest, check_vacant, claim, find_manifest, seal, upload
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.export.weights import export_weights
@@ -33,7 +33,7 @@ def finish(run: Run) -> dict[str, Any]:
     store = open_store(run.job.spec.output.uri)
     entry = choose(run)
     export = _identify(run, entry)
-    found = run.control.agree(lambda: find_manifest(store, export) if run.control.is_main else None)[0]
+    found = run.control.agree(lambda: _look(store, export) if run.control.is_main else None)[0]
     if found is not None:
         return dict(found.result)
     entry = take_up(run, entry)
@@ -59,9 +59,7 @@ def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
     """
     while entry.seq != run.parent and (problems := _verify(run, entry)):
         run.report_phase("quarantining a damaged checkpoint", f"step {entry.step}: {'; '.join(problems)}")
-        if run.control.is_main:
-            run.writer.quarantine(entry, "; ".join(problems))
-        run.control.barrier()
+        _quarantine(run, entry, "; ".join(problems))
         entry = choose(run)
     if entry.seq != run.parent:
         progress, parent, records = run.progress, run.parent, list(run.history.records)
@@ -101,6 +99,12 @@ def publish(run: Run, store: ObjectStore, export: Exported, folder: Path, result
         run.control.agree(lambda number=number: step(number) if run.control.is_main else None)  # type: ignore[misc]
 
 
+def _look(store: ObjectStore, export: Exported) -> Manifest | None:
+    """Rank 0, before anything is made: what is at the output's place must be nothing, or this run's."""
+    check_vacant(store, export.run_id, export.identity)
+    return find_manifest(store, export)
+
+
 def _identify(run: Run, entry: Checkpoint) -> Exported:
     return Exported(
         run_id=run_id(run.job),
@@ -115,6 +119,10 @@ def _identify(run: Run, entry: Checkpoint) -> Exported:
 def _verify(run: Run, entry: Checkpoint) -> list[str]:
     share = (run.control.rank, run.control.world_size)
     return list(chain.from_iterable(run.control.agree(lambda: run.log.verify(entry, share))))
+
+
+def _quarantine(run: Run, entry: Checkpoint, reason: str) -> None:
+    run.control.agree(lambda: run.writer.quarantine(entry, reason) if run.control.is_main else None)
 
 
 def _hold(run: Run) -> None:

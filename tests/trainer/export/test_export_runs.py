@@ -13,9 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_trainer.export.publish import CLAIM, MANIFEST
+from finetune_trainer.store import Quarantine, RunLog, open_store
 from ranks import run_ranks
 from s3_bucket import Bucket
 from small_job import SmallJob, make_small_job
+from small_run import damage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -115,6 +117,18 @@ def test_best_state_of_a_zero3_run_goes_to_s3_once_whatever_happens(tmp_path: Pa
     assert {ref["key"] for ref in json.loads((again / MANIFEST).read_text())["files"]} == names(again) - {MANIFEST}
     assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert stamps(bucket)["models/tuned/model.safetensors"] == before["models/tuned/model.safetensors"]
+
+    log = damage_checkpoint(tmp_path / "checkpoints", result["exportedStep"])
+    spec["output"] = {"uri": f"{bucket.uri}/models/elsewhere"}
+    assert run(job, **spec)["exportedStep"] == result["step"]
+    assert [entry.target for entry in log.entries() if isinstance(entry, Quarantine)]
+
+
+def damage_checkpoint(folder: Path, step: int) -> RunLog:
+    log = RunLog(open_store(f"file://{folder}"), "default.small")
+    entry = next(entry for entry in log.checkpoints() if entry.step == step)
+    damage(log.journal.store, entry.objects[0], "flipped")
+    return log
 
 
 def crash_before_the_manifest(bucket: Bucket, prefix: str) -> None:

@@ -137,3 +137,9 @@ def test_a_manifest_whose_file_was_deleted_says_so(store: ObjectStore, local: Pa
     store.delete(["model.safetensors"])
     with pytest.raises(StorageError, match=r"lacks model\.safetensors .* delete manifest\.json and run the job again"):
         find_manifest(store, EXPORT)
+
+
+def test_a_store_that_takes_no_file_says_so(local: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match=r"cannot create .*/taken/model\.safetensors"):
+        upload(open_store(f"file://{tmp_path}/taken"), local / "model.safetensors", "model.safetensors")

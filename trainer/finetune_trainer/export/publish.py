@@ -139,8 +139,8 @@ def upload(store: ObjectStore, path: Path, key: str) -> ObjectRef:
     with path.open("rb") as file:
         if not path.stat().st_size:
             return _upload(store, b"", key)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _upload(store, content, key)
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _upload(store, content, key)  # not closed: an error on its way up still has views of it
 
 
 def seal(store: ObjectStore, manifest: Manifest) -> None:
