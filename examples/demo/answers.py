@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +27,19 @@ class Answered:
     after: str
 
 
-def held_out_questions(file: Path, count: int) -> list[tuple[str, str]]:
-    """The first `count` questions of the held-out file, in its order, each with its reference answer."""
-    lines = file.read_text(encoding="utf-8").splitlines()[:count]
-    chats = [json.loads(line)["messages"] for line in lines]
-    return [(chat[0]["content"], chat[1]["content"]) for chat in chats]
+def held_out_questions(file: Path) -> list[tuple[str, str]]:
+    """The held-out file's first question that a sentence answers and its first that a list does, with those answers."""
+    chats = [json.loads(line)["messages"] for line in file.read_text(encoding="utf-8").splitlines()]
+    asked = [(chat[0]["content"], chat[1]["content"]) for chat in chats]
+    lists = [answer.startswith("- ") for _, answer in asked]
+    return [asked[lists.index(kind)] for kind in (False, True) if kind in lists]
 
 
 @torch.inference_mode()
 def answer(base: Path, adapter: Path, questions: Sequence[tuple[str, str]]) -> list[Answered]:
     """Greedy answers of the model in `base`, alone and with the LoRA adapter in `adapter`."""
-    logging.disable_progress_bar()  # of a model that loads at once
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of a model that loads at once
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # peft 0.21 asks
     tokenizer = AutoTokenizer.from_pretrained(base)
     model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(adapter)).eval()
     ask = _asker(model, tokenizer)

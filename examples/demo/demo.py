@@ -27,8 +27,9 @@ from answers import answer, held_out_questions
 from prepare import FAST, FULL, prepare
 
 HERE = Path(__file__).resolve().parent
-QUESTIONS = 2
 PREPARED = ("data", "model")
+STAGES = {"pretrain": "pretrained", "finetune": "adapter"}
+"""Each stage's manifest, and the folder that it exports into."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,15 @@ def main() -> int:
     if place.bucket is not None:
         for name in PREPARED:
             bucket.upload(place.folder / name, place.bucket, name)
-    for number, (name, title) in enumerate((("pretrain", "pre-training"), ("finetune", "fine-tuning")), start=2):
-        console.rule(f"{number}. {title}")
+    for number, (name, output) in enumerate(STAGES.items(), start=2):
+        console.rule(f"{number}. {name}, into {output}")
         if exit_code := run(place, name, console):
             return exit_code
     console.rule("4. what came out")
-    stages = [report.read("pretrain", place.output("pretrained")), report.read("finetune", place.output("adapter"))]
+    stages = [report.read(name, place.output(output)) for name, output in STAGES.items()]
     console.print(report.table(stages))
     _show_paths(console, place)
-    questions = held_out_questions(place.folder / "data" / "chat" / "held-out.jsonl", QUESTIONS)
+    questions = held_out_questions(place.folder / "data" / "chat" / "held-out.jsonl")
     for answered in answer(stages[0].folder, stages[1].folder, questions):
         console.print(report.side_by_side(answered))
     console.print(f"all of it took {time.monotonic() - started:.0f} s")
@@ -91,7 +92,16 @@ def run(place: Place, name: str, console: Console) -> int:
     """`finetune run` on a stage's manifest, as a user would start it, with its own output; returns its exit code."""
     command = [str(Path(sysconfig.get_path("scripts")) / "finetune"), "run", _short(place.manifest(name))]
     console.print(Text(f"$ finetune {' '.join(command[1:])}", style="bold"))
-    return subprocess.run(command, env=place.environment(), check=False).returncode
+    return ended(subprocess.Popen(command, env=place.environment()))
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for `process` and return its exit code; Ctrl-C reaches it too, and it may take its time to commit."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def _short(path: Path) -> str:

@@ -33,7 +33,7 @@ class Scale:
 
 FULL = Scale(
     tuple(PACKAGES),
-    corpus.Size(per_package=300, held_out=200, conversations=3000),
+    corpus.Size(per_package=400, held_out=200, conversations=4000),
     vocabulary=4096,
     hidden=128,
     layers=2,

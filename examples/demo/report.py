@@ -39,7 +39,7 @@ def table(stages: Sequence[Stage]) -> Table:
     shown = Table(title="held-out loss in nats per token, lower is better", title_justify="left")
     shown.add_column()
     for stage in stages:
-        shown.add_column(stage.title, overflow="fold")
+        shown.add_column(stage.title)
     for rows in zip(*(_facts(stage) for stage in stages), strict=True):
         shown.add_row(rows[0][0], *(value for _, value in rows))
     return shown

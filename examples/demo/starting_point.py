@@ -70,6 +70,6 @@ def small_llama(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, se
 
 def write(folder: Path, tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM) -> None:
     """Save both as one model folder in the Hugging Face layout: safetensors, configuration, tokenizer."""
-    logging.disable_progress_bar()  # of a single file
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # of a single file
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

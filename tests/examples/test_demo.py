@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from answers import held_out_questions
 from s3_bucket import Bucket
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo" / "demo.py"
@@ -32,6 +34,40 @@ def run_demo(*options: str, env: dict[str, str]) -> str:
 
 def lines_of(shown: str, start: str) -> list[str]:
     return [line for line in shown.splitlines() if start in line]
+
+
+TAKES_ITS_TIME = """
+import signal, sys
+signal.signal(signal.SIGINT, lambda *_: sys.exit(15))
+print("ready", flush=True)
+signal.pause()
+"""
+WAITS = """
+import subprocess, sys
+from demo import ended
+sys.exit(ended(subprocess.Popen([sys.executable, "-c", sys.argv[1]])))
+"""
+
+
+def test_ctrl_c_leaves_the_end_to_the_run() -> None:
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", WAITS, TAKES_ITS_TIME],
+        env=os.environ | {"PYTHONPATH": str(DEMO.parent)},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stdout.readline() == "ready\n"
+    os.killpg(waiting.pid, signal.SIGINT)
+    assert waiting.wait() == 15
+
+
+def test_one_question_is_answered_by_a_sentence_and_one_by_a_list(tmp_path: Path) -> None:
+    pairs = [("Q1", "One."), ("Q2", "Two."), ("Q3", "- `x`: Three."), ("Q4", "- `y`: Four.")]
+    chats = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    assert held_out_questions(tmp_path / "chat.jsonl") == [pairs[0], pairs[2]]
 
 
 @pytest.mark.slow
