@@ -15,7 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.folders import WORKDIR
+from finetune_trainer.launch.receiver import Receiver
 from launch_job import manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -110,15 +112,23 @@ def test_no_rank_outlives_a_killed_driver(tmp_path: Path, launcher: str) -> None
         expect_gone(ranks)
 
 
-def test_a_users_error_is_shown_once_and_as_text(tmp_path: Path) -> None:
+def test_a_users_error_is_shown_once_and_as_text_and_told_to_whoever_started_the_run(tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text(json.dumps(manifest("shown-once", queueName="gpus")))
     code = "from finetune_trainer.cli.app import main; main()"
     options = ["--launcher", "torchrun", "--entrypoint", "launch_targets:bad_data"]
-    ran = subprocess.run(
-        [sys.executable, "-c", code, "run", str(job), *options], capture_output=True, text=True, check=False
-    )
+    told: list[dict[str, Any]] = []
+    with Receiver(lambda event: told.append(dict(event)), StopSignal()) as operator:
+        ran = subprocess.run(
+            [sys.executable, "-c", code, "run", str(job), *options],
+            env={**os.environ, **operator.channel().environ()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert ran.returncode == 11
+    assert [event["kind"] for event in told] == ["phase", "failure"]
+    assert (told[-1]["exitCode"], told[-1]["rank"], told[-1]["retryable"]) == (11, 1, False)
     shown = ran.stdout + ran.stderr
     assert shown.count("record 7 has no messages") == 1
     assert "BadData (rank 1, exit code 11)" in shown
