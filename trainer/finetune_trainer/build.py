@@ -18,6 +18,7 @@ from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
+from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
@@ -89,6 +90,7 @@ def claim(job: FineTuneJob, context: RunContext, control: ControlGroup, log: Run
         if not control.is_main:
             return None
         probe(log.journal.store)
+        check_vacant(open_store(job.spec.output.uri), run_id(job), identity(job))
         writer = log.claim(Identity(hash=identity(job), fields=identity_fields(job)), context.attempt, versions())
         writer.sweep()
         return writer.attempt, writer.id

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finetune_trainer.errors import DataError, SpecError, Stopped
+from finetune_trainer.errors import DataError, SpecError, Stopped, StorageError
 from finetune_trainer.loop import Diverged
 from finetune_trainer.store import Quarantine, RunLog, open_store
 from loop_runner import Recorder, Train
@@ -133,3 +133,14 @@ def test_more_bad_records_than_allowed_end_the_run_before_it_trains_on_them(trai
     data.write_text(data.read_text() + '{"messages": "none"}\n')
     with pytest.raises(DataError, match=r"train\.jsonl#161.*repair them, or raise the ratio"):
         train(small_job.write("small", **ONE_RANK))
+
+
+def test_an_output_folder_of_another_run_is_refused_before_training(
+    train: Train, small_job: SmallJob
+) -> None:
+    train(small_job.write("small", **ONE_RANK))
+    other = small_job.write("other", output={"uri": f"file://{small_job.folder}/output/small"}, **ONE_RANK)
+    recorder = Recorder()
+    with pytest.raises(StorageError, match=r"spec\.output\.uri"):
+        train(other, recorder)
+    assert recorder.of("progress") == []
