@@ -135,9 +135,7 @@ def test_more_bad_records_than_allowed_end_the_run_before_it_trains_on_them(trai
         train(small_job.write("small", **ONE_RANK))
 
 
-def test_an_output_folder_of_another_run_is_refused_before_training(
-    train: Train, small_job: SmallJob
-) -> None:
+def test_an_output_folder_of_another_run_is_refused_before_training(train: Train, small_job: SmallJob) -> None:
     train(small_job.write("small", **ONE_RANK))
     other = small_job.write("other", output={"uri": f"file://{small_job.folder}/output/small"}, **ONE_RANK)
     recorder = Recorder()
