@@ -71,7 +71,7 @@ def test_one_question_is_answered_by_a_sentence_and_one_by_a_list(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_demo_runs_and_a_second_time_only_shows_its_results(tmp_path: Path) -> None:
     first = run_demo("--output", str(tmp_path), env={})
     assert {path.name for path in (tmp_path / "adapter").iterdir()} >= EXPORTED
@@ -88,7 +88,7 @@ def test_the_demo_runs_and_a_second_time_only_shows_its_results(tmp_path: Path) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_demo_runs_over_s3(tmp_path: Path, bucket: Bucket) -> None:
     shown = run_demo("--output", str(tmp_path), "--s3", bucket.name, env=bucket.env)
     keys = {item["Key"] for item in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]}
