@@ -22,7 +22,7 @@ from small_job import SmallJob, make_small_job
 
 FINETUNE = Path(sys.executable).with_name("finetune")
 KILLS = 21
-TRAINING = {"maxSteps": 800, "globalBatchSize": 4, "microBatchSize": 1}
+TRAINING = {"maxSteps": 2000, "globalBatchSize": 4, "microBatchSize": 1}
 DROPOUT = {"type": "LoRA", "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}  # the random state matters too
 
 
@@ -97,7 +97,7 @@ def kill_once(job: SmallJob, process: psutil.Popen, chance: random.Random) -> st
             return "finished"
         poll(process, lambda: False, chance.uniform(0, 0.05))
     else:
-        poll(process, lambda: False, chance.uniform(0, 14))
+        poll(process, lambda: False, chance.uniform(0, 10))
     victim = chance.choice(["rank", "rank", "driver"])
     alive = ranks_of(process)
     if process.poll() is not None or not alive:
@@ -128,7 +128,7 @@ def final_state(job: SmallJob, name: str) -> dict[str, Any]:
 @pytest.mark.timeout(2400)
 def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path) -> None:
     job = make_small_job(tmp_path)
-    checkpoint = {"everySteps": 10, "keepBest": 0}
+    checkpoint = {"everySteps": 20, "keepBest": 0}
     common = {"training": TRAINING, "method": DROPOUT, "checkpoint": checkpoint, "evaluation": {"everySteps": 100}}
     whole = job.write("whole", **common)
     killed = job.write("killed", **common, failurePolicy={"maxRestarts": 0})
