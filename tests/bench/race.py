@@ -41,6 +41,11 @@ class Race:
         rounds = zip(self.turns[ours], self.turns[theirs], strict=True)
         return Spread.of([one.rate / other.rate for one, other in rounds])
 
+    def cpu_ratio(self, ours: str, theirs: str) -> Spread:
+        """The same in processor time of rank 0, for a machine that is not quiet."""
+        rounds = zip(self.turns[ours], self.turns[theirs], strict=True)
+        return Spread.of([one.tokens / one.cpu / (other.tokens / other.cpu) for one, other in rounds])
+
     def check_same_tokens(self) -> None:
         """AssertionError unless every contestant trained the same number of tokens in every round."""
         rounds = zip(*self.turns.values(), strict=True)

@@ -30,11 +30,15 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True)
 class Turn:
-    """What a contestant did: `steps` optimizer steps on `tokens` non-padding tokens in `seconds`, and a `note`."""
+    """What a contestant did: `steps` optimizer steps on `tokens` non-padding tokens in `seconds`, and a `note`.
+
+    `cpu` is the processor time (s) of rank 0's process, all its threads: less disturbed by a busy machine than `seconds`.
+    """
 
     steps: int
     tokens: int
     seconds: float
+    cpu: float
     note: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -50,6 +54,7 @@ class Turns:
         self._pipe = Connection(int(os.environ[TURNS]))
         self._steps = self._left = warm_up
         self._tokens = 0
+        self._cpu = 0.0  # of the whole process at the beginning of the turn
         self._note: dict[str, Any] = {}
 
     def note(self, **values: Any) -> None:
@@ -62,9 +67,9 @@ class Turns:
         self._tokens += tokens
         if self._left:
             return
-        self._pipe.send((self._steps, self._tokens, time.monotonic(), self._note))
+        self._pipe.send((self._steps, self._tokens, time.monotonic(), time.process_time() - self._cpu, self._note))
         self._steps = self._left = self._pipe.recv()
-        self._tokens, self._note = 0, {}
+        self._tokens, self._cpu, self._note = 0, time.process_time(), {}
 
 
 @dataclass
@@ -147,10 +152,10 @@ def _receive(pipe: Connection, name: str, log: Path, started: float) -> Turn:
     try:
         if not pipe.poll(PATIENCE):
             raise TimeoutError(f"{name} did not answer within {PATIENCE:g} s")
-        steps, tokens, finished, note = pipe.recv()
+        steps, tokens, finished, cpu, note = pipe.recv()
     except (EOFError, TimeoutError, ConnectionResetError) as error:
         raise AssertionError(f"{name} failed: {error}; its output ends with:\n{_tail(log)}") from error
-    return Turn(steps, tokens, finished - started, note)
+    return Turn(steps, tokens, finished - started, cpu, note)
 
 
 def _tail(log: Path) -> str:

@@ -17,7 +17,9 @@ from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, m
 from finetune_trainer.engine.snapshot import EngineState, load_rank, merge, save_rank
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.engine.step import train_step
-from finetune_trainer.model import KeptPositions, apply_lora, load_model
+from finetune_trainer.model.head import KeptPositions
+from finetune_trainer.model.load import load_model
+from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.spec import FineTuneJob, GradientCheckpointing, MethodType, Precision
 from reference import LEARNING_RATE, job, random_steps
 

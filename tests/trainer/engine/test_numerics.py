@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune_trainer.model import apply_lora, load_model
+from finetune_trainer.model.load import load_model
+from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.spec import LoRA
 from ranks import run_ranks
 from reference import random_steps, reference_run

@@ -18,7 +18,7 @@ from finetune_trainer.export.adapter import export_adapter
 from finetune_trainer.export.deltas import CannotMerge
 from finetune_trainer.export.merge import export_merged
 from finetune_trainer.export.merge_check import check_merged
-from finetune_trainer.model import apply_lora
+from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.spec.method import LoRA
 
 TOKENS = torch.arange(5, 29)[None]
