@@ -36,7 +36,9 @@ class QuarantineFile:
 
     def _stored(self) -> list[dict[str, str]]:
         try:
-            text = self._store.get(self._key).decode()
+            data = self._store.get(self._key)
         except ObjectNotFound:
             return []
-        return [json.loads(line) for line in text.splitlines()]
+        return [
+            json.loads(line) for line in data.splitlines()
+        ]  # of bytes: text would split at U+2028 in an excerpt too
