@@ -24,7 +24,10 @@ EXCERPT = 200
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A record that could not be used, why, and the beginning of it: content, for the tenant's own storage only."""
+    """A record that could not be used, why, and the beginning of it: content, for the tenant's own storage only.
+
+    `excerpt` is empty for a Parquet row that cannot be read.
+    """
 
     record: RecordId
     reason: str
@@ -124,5 +127,7 @@ def _quarantined(record: RawRecord, reason: BadRecord) -> Quarantined:
 
 
 def _excerpt(raw: Raw) -> str:
+    if isinstance(raw, BadRecord):
+        return ""
     text = raw[: 4 * EXCERPT].decode("utf-8", "replace") if isinstance(raw, bytes) else repr(raw)
     return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}..."

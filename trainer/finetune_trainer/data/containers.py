@@ -67,7 +67,9 @@ def reading(name: str) -> Iterator[None]:
     """Turn what the decoders raise on broken content into a DataError that names the file."""
     try:
         yield
-    except (zlib.error, zstandard.ZstdError, pyarrow.ArrowException, EOFError) as error:
+    except (zlib.error, zstandard.ZstdError, pyarrow.ArrowException, EOFError, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the operating system's; Arrow raises OSErrors without a number for damaged Parquet
         raise DataError(f"{name} cannot be read: {error}; write the file again, or remove it") from error
 
 

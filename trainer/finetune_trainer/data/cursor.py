@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from itertools import islice
+from typing import Any
 
 import pyarrow.parquet
 
 from finetune_trainer.data.containers import BYTE_ORDER_MARK, Container, decoded_blocks, is_record, split_lines
+from finetune_trainer.data.examples import BadRecord
 from finetune_trainer.data.formats import Raw, column_names
 from finetune_trainer.data.index import Chunk, FileIndex, SourceIndex
 from finetune_trainer.data.scan import CHUNK_RECORDS
@@ -49,8 +51,39 @@ def _lines(store: ObjectStore, source: SourceIndex, file: FileIndex) -> Generato
 
 
 def _rows(store: ObjectStore, source: SourceIndex, file: FileIndex, row_group: int) -> Generator[Raw]:
-    with store.open(file.key) as stream, pyarrow.parquet.ParquetFile(stream, buffer_size=1 << 20) as parquet:
+    with (
+        store.open(file.key) as stream,
+        # Without this, the whole row group is read before its first row.
+        pyarrow.parquet.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False) as parquet,
+    ):
         present = set(parquet.schema_arrow.names)
         columns = [name for name in column_names(source.format, source.columns) if name in present]
         for batch in parquet.iter_batches(CHUNK_RECORDS, row_groups=[row_group], columns=columns):
-            yield from batch.to_pylist()
+            yield from _batch_rows(batch)
+
+
+def _batch_rows(batch: pyarrow.RecordBatch) -> list[Raw]:
+    try:
+        return [_without_nulls(row) for row in batch.to_pylist()]
+    except (ValueError, OverflowError):  # UnicodeDecodeError among them: Parquet does not check its strings
+        return [_row(batch, i) for i in range(batch.num_rows)]
+
+
+def _row(batch: pyarrow.RecordBatch, i: int) -> Raw:
+    row: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            row[name] = column[i].as_py()
+        except UnicodeDecodeError:
+            return BadRecord(f"not valid UTF-8 in the column {name!r}")
+        except (ValueError, OverflowError) as error:  # a time that Python has no value for
+            return BadRecord(f"the column {name!r} cannot be read: {type(error).__name__}")
+    cleaned: dict[str, Any] = _without_nulls(row)
+    return cleaned
+
+
+def _without_nulls(value: Any) -> Any:
+    """The value without members that are null: a Parquet struct has the members of all rows, whatever a row gave."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(member) for name, member in value.items() if member is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

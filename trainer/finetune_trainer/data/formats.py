@@ -15,8 +15,8 @@ from finetune_trainer.data.conversations import check_tools, from_messages, from
 from finetune_trainer.data.examples import BadRecord, Completion, Example, Text
 from finetune_trainer.spec.data import Format
 
-Raw = bytes | dict[str, Any]
-"""A record as it is read: a line of JSON, or the columns of a Parquet row."""
+Raw = bytes | dict[str, Any] | BadRecord
+"""A record as it is read: a line of JSON, or the columns of a Parquet row, or why that row cannot be read."""
 
 # https://github.com/tatsu-lab/stanford_alpaca, train.py, PROMPT_DICT
 ALPACA_WITH_INPUT = (
@@ -61,6 +61,8 @@ def column_names(format_: Format, columns: Mapping[str, str]) -> list[str]:
 
 def parse(raw: Raw) -> dict[str, Any]:
     """A record as a mapping of columns. Raises BadRecord for bad UTF-8, wrong JSON, and JSON that is no object."""
+    if isinstance(raw, BadRecord):
+        raise raw
     if isinstance(raw, dict):
         return raw
     try:

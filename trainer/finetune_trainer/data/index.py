@@ -71,8 +71,7 @@ class Chunk:
     """Where a chunk lies: its file, its place in it, and the segment it belongs to.
 
     `offset` and `size` are bytes of the decompressed content; `first` is the number of its first record within the
-    file, and `segment_first` that of its segment's, both from 0; `segment` numbers the segments of the file; `last`
-    says that the segment ends with this chunk.
+    file, and `segment_first` that of its segment's, both from 0; `segment` numbers the segments of the file.
     """
 
     source: int
@@ -83,7 +82,6 @@ class Chunk:
     records: int
     offset: int
     size: int
-    last: bool
 
 
 class DatasetIndex(BaseModel):
@@ -178,15 +176,13 @@ class _Layout:
 
     def chunk(self, source: int, file: int, number: int) -> Chunk:
         segment = int(self.segment[number])
-        begin, end = int(self.segment_bounds[segment]), int(self.segment_bounds[segment + 1])
         return Chunk(
             source=source,
             file=file,
             segment=segment,
-            segment_first=int(self.first[begin]),
+            segment_first=int(self.first[self.segment_bounds[segment]]),
             first=int(self.first[number]),
             records=int(self.first[number + 1] - self.first[number]),
             offset=int(self.offset[number]),
             size=int(self.offset[number + 1] - self.offset[number]),
-            last=number == end - 1,
         )

@@ -62,11 +62,14 @@ class ChunkTable:
 
 @dataclass(frozen=True)
 class ChunkPart:
-    """A chunk within a block: its index in the table, which copy of it, and how many of its records are taken."""
+    """A chunk within a block: its index in the table, which copy of it, how many of its records are taken, and whether
+    the epoch takes no more of this copy of its segment.
+    """
 
     chunk: int
     copy: int
     records: int
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class EpochOrder:
     def parts(self, block: int) -> list[ChunkPart]:
         """The chunks of a block, in the order they are read."""
         span = slice(self.bounds[block], self.bounds[block + 1])
-        columns = (self.chunk[span].tolist(), self.copy[span].tolist(), self.taken[span].tolist())
+        columns = (column[span].tolist() for column in (self.chunk, self.copy, self.taken, self._last))
         return [ChunkPart(*values) for values in zip(*columns, strict=True)]
 
     def selection(self, part: ChunkPart) -> Ints:
@@ -123,6 +126,14 @@ class EpochOrder:
     def shuffle_rows(self, block: int, rows: int) -> Ints:
         """The order of the rows packed from a block, so that a row's place does not tell its lengths: int64[rows]."""
         return permutation(derive_key(self.seed, self.epoch, "rows", block), rows)
+
+    @cached_property
+    def _last(self) -> NDArray[np.bool_]:
+        """For every part, whether its copy of its segment has none behind it."""
+        _, from_the_end = np.unique(_runs(self.table.segment[self.chunk], self.copy)[::-1], return_index=True)
+        last = np.zeros(len(self.chunk), dtype=np.bool_)
+        last[len(last) - 1 - from_the_end] = True
+        return last
 
     def _weight(self, chunk: int) -> float:
         return self.table.weights[int(self.table.source[chunk])]
@@ -181,10 +192,15 @@ def _interleaved(segment: Ints, copy: Ints, key: bytes) -> Ints:
     """Order of chunks that are bound to segments: `LANES` segments side by side, each one front to back."""
     if not len(segment):
         return segment
-    _, run, length = np.unique(segment * (copy.max() + 1) + copy, return_inverse=True, return_counts=True)
+    _, run, length = np.unique(_runs(segment, copy), return_inverse=True, return_counts=True)
     rank = permutation(key, len(length))[run]
     progress = (2 * _running_count(run) + 1) / (2 * length[run])
     return np.lexsort((rank, progress, rank // LANES))
+
+
+def _runs(segment: Ints, copy: Ints) -> Ints:
+    """A number of its own for every copy of a segment."""
+    return segment * (copy.max() + 1) + copy
 
 
 def _running_count(run: Ints) -> Ints:

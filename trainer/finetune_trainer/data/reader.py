@@ -56,22 +56,23 @@ class RecordReader:
         Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it cannot be
         read.
         """
-        parts = [(part, self._index.chunk(part.chunk)) for part in order.parts(block)]
-        fetched = [self._fetch(part, chunk) for part, chunk in parts]
-        records: list[RawRecord] = []
-        for (part, chunk), result in zip(parts, fetched, strict=True):
-            held = result.result() if isinstance(result, Future) else result
-            name = self._name(chunk)
-            if len(held) != chunk.records:
-                raise _changed(name)
-            numbers = order.selection(part).tolist()
-            records += [RawRecord(f"{name}#{chunk.first + n + 1}", chunk.source, held[n]) for n in numbers]
-        return records
+        fetched = [self._fetch(order, part) for part in order.parts(block)]
+        taken = [result.result() if isinstance(result, Future) else result for result in fetched]
+        return [record for records in taken for record in records]
 
-    def _fetch(self, part: ChunkPart, chunk: Chunk) -> Future[list[Raw]] | list[Raw]:
+    def _fetch(self, order: EpochOrder, part: ChunkPart) -> Future[list[RawRecord]] | list[RawRecord]:
+        chunk = self._index.chunk(part.chunk)
         if self._file(chunk).container is Container.JSONL:
-            return self._pool.submit(self._read_range, chunk)
-        return self._read_on(part, chunk)
+            return self._pool.submit(lambda: self._taken(order, part, chunk, self._read_range(chunk)))
+        return self._taken(order, part, chunk, self._read_on(part, chunk))
+
+    def _taken(self, order: EpochOrder, part: ChunkPart, chunk: Chunk, held: list[Raw]) -> list[RawRecord]:
+        """The part's share of the chunk's records: what a block does not take must not wait in memory for the rest."""
+        name = self._name(chunk)
+        if len(held) != chunk.records:
+            raise _changed(name)
+        numbers = order.selection(part).tolist()
+        return [RawRecord(f"{name}#{chunk.first + n + 1}", chunk.source, held[n]) for n in numbers]
 
     def _read_range(self, chunk: Chunk) -> list[Raw]:
         file = self._file(chunk)
@@ -85,12 +86,12 @@ class RecordReader:
         key = (chunk.source, chunk.file, chunk.segment, part.copy)
         with reading(self._name(chunk)):
             cursor = self._cursors.pop(key, None)
-            if cursor is None or cursor.position > chunk.first:  # a share of a segment may leave out its last chunk
+            if cursor is None:
                 self._check_unchanged(chunk)
                 store = self._stores[chunk.source]
                 cursor = Cursor(store, self._index.sources[chunk.source], self._file(chunk), chunk)
             records = cursor.take(chunk.first, chunk.records)
-        if chunk.last:
+        if part.last:
             cursor.close()
         else:
             self._cursors[key] = cursor
