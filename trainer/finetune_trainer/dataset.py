@@ -17,7 +17,7 @@ from finetune_trainer.data import (
     cached_index,
     list_sources,
 )
-from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.quarantine import QuarantineFile
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.store import RunLog, open_store
@@ -52,7 +52,7 @@ def open_dataset(
 ) -> Dataset:
     """Index the sources on rank 0, or read the cached index, and open the stream on every rank; collective."""
     settings = DataSettings.of(job.spec, micro_batch_size)
-    indices = control.agree(lambda: list(_index_all(job, context)) if control.is_main else [])[0]
+    indices = control.agree_long(lambda tell: list(_index_all(job, tell)) if control.is_main else [], context)[0]
     train, *held_out = indices
     bad = QuarantineFile(log.journal.store, log.journal.run_id) if control.is_main else None
     place = (control.rank, control.world_size)
@@ -64,11 +64,11 @@ def open_dataset(
     return Dataset(train, stream, sets, bad)
 
 
-def _index_all(job: FineTuneJob, context: RunContext) -> Iterator[DatasetIndex]:
+def _index_all(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
     cache = open_store(f"{job.spec.checkpoint.uri}/{INDEX_FOLDER}")
 
     def progress(state: IndexProgress) -> None:
-        context.reporter.report(
+        tell(
             {
                 "kind": "phase",
                 "name": "indexing the data",

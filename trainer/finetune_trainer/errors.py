@@ -30,11 +30,13 @@ class FinetuneError(Exception):
     """Base of all errors that this package raises on purpose; the message is meant for the user.
 
     `retryable` says whether starting the workers again can help: a crash or a lost node may, a wrong manifest may not.
+    `collateral` marks what only follows from another rank's error.
     """
 
     exit_code: ClassVar[int] = 1
     reason: ClassVar[str] = "Error"
     retryable: ClassVar[bool] = True
+    collateral: ClassVar[bool] = False
 
 
 class SpecError(FinetuneError):
@@ -96,3 +98,10 @@ class Hang(FinetuneError):
 
     exit_code = 16
     reason = "Hang"
+
+
+class PeerFailed(FinetuneError):
+    """Another rank failed and this one stopped with it; that rank's error is the cause, whichever is seen first."""
+
+    reason = "PeerFailed"
+    collateral = True

@@ -44,6 +44,14 @@ def test_only_the_models_files_are_read_and_only_once(hub: Hub, tmp_path: Path) 
     assert hub.files_read() == read
 
 
+def test_progress_counts_the_bytes_of_the_weights(hub: Hub, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    fetch_model("hf://org/tiny", tmp_path / "cache", progress=lambda *done: seen.append(done))
+    total = sum(path.stat().st_size for path in hub.repositories["org/tiny"].glob("model-*.safetensors"))
+    assert seen[-1] == (total, total)
+    assert [here for here, _ in seen] == sorted(here for here, _ in seen)
+
+
 def test_a_commit_in_the_cache_needs_no_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fetch_model(f"hf://org/tiny@{hub_server.COMMIT}", tmp_path / "cache")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
 
 from pydantic import ValidationError
 
@@ -23,7 +25,7 @@ THREADS = 4
 
 @dataclass(frozen=True)
 class IndexProgress:
-    """How far the first pass is: files and bytes (as stored) done and to do, and records found so far."""
+    """How far the first pass is: files and bytes (as stored) done and to do, and records of the files done."""
 
     files: int
     total_files: int
@@ -48,20 +50,23 @@ def cached_index(
 def build_index(
     listed: Sequence[ListedSource], progress: Callable[[IndexProgress], None] | None = None
 ) -> DatasetIndex:
-    """Read every file once and return where its records are; `progress` is called after each file.
+    """Read every file once and return where its records are; `progress` is called while and after each is read.
 
     Raises DataError for a file that is empty, damaged or not what its name says, and for sources whose files disagree
     on the format.
     """
     tasks = [(s, f) for s, item in enumerate(listed) for f in range(len(item.files))]
     scanned: dict[tuple[int, int], Scan] = {}
+    meter = _Meter(listed, progress)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="data-index") as pool:
-        futures = {pool.submit(scan_file, listed[s].store, listed[s].files[f]): (s, f) for s, f in tasks}
+        futures = {
+            pool.submit(scan_file, listed[s].store, listed[s].files[f], partial(meter.at, (s, f))): (s, f)
+            for s, f in tasks
+        }
         try:
             for future in as_completed(futures):
-                scanned[futures[future]] = future.result()
-                if progress:
-                    progress(_progress(listed, scanned))
+                scanned[futures[future]] = scan = future.result()
+                meter.at(futures[future], scan.file.size, files=1, records=sum(scan.file.records))
         finally:
             pool.shutdown(cancel_futures=True)
     return DatasetIndex(
@@ -144,11 +149,26 @@ def _detected(item: ListedSource, scan: Scan) -> Format:
     return next(format_ for format_ in formats if format_ is not None)
 
 
-def _progress(listed: Sequence[ListedSource], scanned: dict[tuple[int, int], Scan]) -> IndexProgress:
-    return IndexProgress(
-        files=len(scanned),
-        total_files=sum(len(item.files) for item in listed),
-        size=sum(scan.file.size for scan in scanned.values()),
-        total_size=sum(file.size for item in listed for file in item.files),
-        records=sum(sum(scan.file.records) for scan in scanned.values()),
-    )
+class _Meter:
+    """Adds up what the threads have read, and tells of it."""
+
+    def __init__(self, listed: Sequence[ListedSource], progress: Callable[[IndexProgress], None] | None) -> None:
+        sizes = [file.size for item in listed for file in item.files]
+        self._state = IndexProgress(files=0, total_files=len(sizes), size=0, total_size=sum(sizes), records=0)
+        self._progress = progress
+        self._places: dict[tuple[int, int], int] = {}
+        self._lock = Lock()
+
+    def at(self, file: tuple[int, int], place: int, files: int = 0, records: int = 0) -> None:
+        """Note the place reached in a file, and at its end that it is one more, with so many records."""
+        with self._lock:
+            state = self._state
+            self._state = replace(
+                state,
+                files=state.files + files,
+                size=state.size + place - self._places.get(file, 0),
+                records=state.records + records,
+            )
+            self._places[file] = place
+            if self._progress is not None:
+                self._progress(self._state)

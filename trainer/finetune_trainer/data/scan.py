@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import pairwise
 
 import pyarrow.parquet
@@ -29,6 +30,9 @@ CHUNK_BYTES = 1 << 20
 # Records at the start of a file whose columns must agree on the format.
 SAMPLE = 8
 
+At = Callable[[int], None]
+"""Is told the place reached in a file, in bytes as stored."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -40,23 +44,25 @@ class Scan:
     problem: str = ""
 
 
-def scan_file(store: ObjectStore, info: ObjectInfo) -> Scan:
-    """Read one file; raises DataError that names it."""
+def scan_file(store: ObjectStore, info: ObjectInfo, at: At) -> Scan:
+    """Read one file, telling `at` after each block; raises DataError that names the file."""
     name = f"{store.uri}/{info.key}"
     container = detect_container(name, store.get(info.key, 0, 16))
     with reading(name):
-        scan = _scan_parquet if container is Container.PARQUET else _scan_lines
-        return scan(name, store, info, container)
+        if container is Container.PARQUET:
+            return _scan_parquet(name, store, info, container)
+        return _scan_lines(name, store, info, container, at)
 
 
-def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Container) -> Scan:
+def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Container, at: At) -> Scan:
     content = _Content()
     records: list[int] = []
     sizes: list[int] = []
     sample: list[bytes] = []
     count = size = 0
     with store.open(info.key) as stream:
-        for number, line in enumerate(split_lines(content.watch(decoded_blocks(stream, container)), name)):
+        blocks = _told(stream, decoded_blocks(stream, container), at)
+        for number, line in enumerate(split_lines(content.watch(blocks), name)):
             length = len(line) + 1
             record = line if number else line.removeprefix(BYTE_ORDER_MARK)
             if is_record(record):
@@ -84,6 +90,12 @@ def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Cont
         sizes=tuple(sizes),
     )
     return Scan(name, file, *_sample_names(sample))
+
+
+def _told(stream: BufferedReader, blocks: Iterable[bytes], at: At) -> Iterator[bytes]:
+    for block in blocks:
+        at(stream.tell())
+        yield block
 
 
 def _sample_names(sample: Iterable[bytes]) -> tuple[list[frozenset[str]], str]:

@@ -66,8 +66,9 @@ HOST_ALLOCATION = ("can't allocate memory", "cannot allocate memory", "defaultcp
 class Failure:
     """Why one rank ended before the run was complete; JSON-able by `to_json`.
 
-    `collateral` marks what another rank's end brings about (a broken connection, a SIGTERM of the launcher): never the
-    cause while another record exists. `time` is in seconds since the epoch, `traceback` empty for expected errors.
+    `collateral` marks what another rank's end brings about (an error that was shared, a broken connection, a SIGTERM of
+    the launcher): never the cause while another record exists. `time` is in seconds since the epoch, `traceback` empty
+    for expected errors.
     """
 
     exit_code: int
@@ -117,7 +118,7 @@ def failure_of(error: BaseException, rank: int | None = None) -> Failure:
     if isinstance(error, RunFailed):
         return error.failure
     if isinstance(error, FinetuneError):
-        return Failure(error.exit_code, error.reason, str(error), error.retryable, rank)
+        return Failure(error.exit_code, error.reason, str(error), error.retryable, rank, error.collateral)
     return _of_memory(error, rank) or _of_system(error, rank) or _of_collective(error, rank) or _unexpected(error, rank)
 
 

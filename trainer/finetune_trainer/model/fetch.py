@@ -22,7 +22,7 @@ def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: P
     `file:///folder` is used in place. `s3://bucket/prefix` is streamed into `cache_dir` under a file lock: resumed per
     file, complete files skipped by size and version. `hf://org/name@revision` goes through huggingface_hub, with
     `token`.
-    `progress(bytes here, bytes in all)` is called while s3:// is read.
+    `progress(bytes here, bytes in all)` is called while weights are read, by one thread at a time.
 
     Raises DataError when the folder is no model in the Hugging Face layout with safetensors weights and without code
     of its own (`folder.check_config`, `folder.weight_files`), StorageError when reading fails.
@@ -34,7 +34,7 @@ def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: P
     cache_dir.mkdir(parents=True, exist_ok=True)
     with _locked(cache_dir / f"{_name(uri)}.lock"):
         if uri.startswith("hf://"):
-            return download(uri, cache_dir, token)
+            return download(uri, cache_dir, token, progress)
         return _from_store(uri, open_store(uri), cache_dir / _name(uri), progress)
 
 

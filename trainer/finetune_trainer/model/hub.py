@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
+from typing import Any
 
 from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, snapshot_download
@@ -14,23 +16,27 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import tqdm
 
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.model.folder import SMALL_FILES, check_config, indexed_weights, weight_files
+from finetune_trainer.model.mirror import Progress
 
+BYTES_BAR = "huggingface_hub.snapshot_download"  # the one of its bars that counts what has been written
 SUBFOLDERS = "*/*"  # where repositories keep other formats of the same weights
 
 
-def download(uri: str, cache_dir: Path, token: str | None) -> Path:
+def download(uri: str, cache_dir: Path, token: str | None, progress: Progress | None = None) -> Path:
     """Folder of `hf://org/name@revision` (without a revision: `main`), with the files of the model and no others.
 
     The hub is `HF_ENDPOINT` or huggingface.co; with `HF_HUB_OFFLINE=1` only the cache is used, which is `HF_HUB_CACHE`
-    or `HF_HOME` where set and lies in `cache_dir` else. DataError says what to write when the repository, the revision
+    or `HF_HOME` where set and lies in `cache_dir` else. `progress` hears of the weights' bytes; a file's size
+    is known when its reading begins, so the total grows. DataError says what to write when the repository, the revision
     or safetensors weights do not exist; StorageError when the hub fails.
     """
     repository, _, revision = uri.removeprefix("hf://").partition("@")
     try:
-        return _Snapshot(repository, cache_dir, token).model(uri, revision or None)
+        return _Snapshot(repository, cache_dir, token, progress).model(uri, revision or None)
     except GatedRepoError as error:
         raise DataError(f"spec.model.uri: {uri} is gated: accept its terms on the hub, then set HF_TOKEN") from error
     except RevisionNotFoundError as error:
@@ -46,24 +52,25 @@ def download(uri: str, cache_dir: Path, token: str | None) -> Path:
 class _Snapshot:
     """One repository; each call reads what is missing of one commit."""
 
-    def __init__(self, repository: str, cache_dir: Path, token: str | None) -> None:
+    def __init__(self, repository: str, cache_dir: Path, token: str | None, progress: Progress | None) -> None:
         self._repository = repository
         self._cache = _cache_folder(cache_dir)
         self._token = token
+        self._bar = _bar(progress) if progress is not None else None
 
     def model(self, uri: str, revision: str | None) -> Path:
-        folder = self._files(revision, list(SMALL_FILES), SUBFOLDERS)
+        folder = self._files(revision, list(SMALL_FILES), SUBFOLDERS, None)
         commit = folder.name  # the snapshot's folder is named by the commit, so that both reads see the same one
         check_config(folder, uri)
         wanted = indexed_weights(folder, uri)
-        self._files(commit, wanted, None)
+        self._files(commit, wanted, None, self._bar)
         present = {entry.name for entry in folder.iterdir()}
         if not present.issuperset(wanted):
             present |= set(HfApi(_endpoint(), self._token).list_repo_files(self._repository, revision=commit))
         weight_files(folder, uri, present)
         return folder
 
-    def _files(self, revision: str | None, allowed: list[str], ignored: str | None) -> Path:
+    def _files(self, revision: str | None, allowed: list[str], ignored: str | None, bar: type[tqdm] | None) -> Path:
         return Path(
             snapshot_download(
                 self._repository,
@@ -73,8 +80,28 @@ class _Snapshot:
                 allow_patterns=allowed,
                 ignore_patterns=ignored,
                 endpoint=_endpoint(),
+                tqdm_class=bar,
             )
         )
+
+
+def _bar(progress: Progress) -> type[tqdm]:
+    """A progress bar as huggingface_hub makes them, which shows nothing and hands on the bytes that are here."""
+    lock = threading.Lock()
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._counts = options.get("name") == BYTES_BAR
+            self._here = 0
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]  # as tqdm is
+
+        def update(self, n: float | None = 1) -> None:
+            with lock:
+                self._here += int(n or 0)
+                if self._counts:
+                    progress(self._here, max(self._here, int(self.total or 0)))
+
+    return Bar
 
 
 def _endpoint() -> str:
