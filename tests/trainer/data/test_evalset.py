@@ -89,3 +89,15 @@ def test_too_many_bad_records_fail(tmp_path: Path) -> None:
         DataError, match=r"1 of the 101 records of the held-out set 'held-out' .*a\.jsonl#8: not valid JSON"
     ):
         rows_of(held)
+
+
+def test_a_bad_record_may_be_the_last_and_in_a_block_of_its_own(tmp_path: Path) -> None:
+    index = make_index(tmp_path, {100: "{", 99: "{", 98: "{"})  # blocks of 32 records end before these
+    held = make_set(index, max_bad_ratio=0.03)
+    assert documents(rows_of(held)).total() == RECORDS - 3
+
+
+def test_a_set_without_a_good_record_fails_whatever_the_budget(tmp_path: Path) -> None:
+    held = make_set(make_index(tmp_path, dict.fromkeys(range(RECORDS), "{")), max_bad_ratio=1.0)
+    with pytest.raises(DataError, match=r"the held-out set 'held-out': none of 101 records in a row can be used: "):
+        rows_of(held)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.data import DatasetIndex, Quarantined, StepBatch, TrainStream, order
+from finetune_trainer.data import DatasetIndex, Quarantined, StepBatch, TrainStream, budget, order
 from finetune_trainer.errors import DataError
-from finetune_trainer.spec import Format, Overlong
+from finetune_trainer.spec import Format, Overlong, Packing
 from small_data import conversation, index_of, make_tokenizer, settings, source, write_records
 
 
@@ -51,8 +51,37 @@ def test_dropping_leaves_records_out_and_counts_them(tmp_path: Path) -> None:
 def test_data_without_a_token_to_train_is_refused(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", [{"text": "the answer " * 100} for _ in range(200)])
     running = stream(index_of(source(tmp_path / "a.jsonl")), overlong=Overlong.DROP, max_steps=10).batches()
-    with pytest.raises(DataError, match=r"no record .* leaves a token to train.*dropped=64"):
+    with pytest.raises(
+        DataError,
+        match=r"spec\.data\.train: none of 200 records in a row leaves a token to train: 200 are longer than "
+        r"spec\.data\.maxLength \(96 tokens\) and dropped, 0 cannot be used; raise spec\.data\.maxLength",
+    ):
         next(running)
+
+
+def test_data_without_a_token_to_train_is_refused_long_before_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "HOPELESS", 100)
+    write_records(tmp_path / "a.jsonl", [{"text": "the answer " * 100} for _ in range(500)])
+    running = stream(index_of(source(tmp_path / "a.jsonl")), overlong=Overlong.DROP, epochs=1).batches()
+    with pytest.raises(DataError, match="none of 128 records in a row leaves a token to train"):
+        next(running)
+
+
+def test_a_small_block_of_dropped_records_is_no_verdict_on_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks have one record each here, as those of very large records have."""
+    monkeypatch.setattr(order, "BLOCK_RECORDS", 1)
+    monkeypatch.setattr("finetune_trainer.data.scan.CHUNK_RECORDS", 1)
+    write_records(tmp_path / "a.jsonl", [{"text": "the answer " * (100 if i % 20 else 1)} for i in range(60)])
+    made = stream(index_of(source(tmp_path / "a.jsonl")), overlong=Overlong.DROP, global_batch_size=2, epochs=2)
+    batches = list(made.batches())
+    assert Counter(record for batch in batches for record in batch.samples()).total() == 6
+    for batch in batches[:-1]:
+        resumed = list(made.batches(batch.state))
+        assert resumed[-1].state == batches[-1].state
 
 
 def test_weights_that_leave_no_record_are_refused(tmp_path: Path) -> None:
@@ -131,6 +160,17 @@ def test_the_budget_counts_every_epoch_anew(tmp_path: Path) -> None:
     batches = list(stream(bad_index, max_bad_ratio=0.05, epochs=3).batches())
     assert batches[-1].state.counters.bad == 15
     assert batches[-1].state.bad_in_epoch == 5
+
+
+def test_a_small_block_of_bad_records_is_within_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks have one record each here, as those of very large records have."""
+    monkeypatch.setattr(order, "BLOCK_RECORDS", 1)
+    monkeypatch.setattr("finetune_trainer.data.scan.CHUNK_RECORDS", 1)
+    bad_index = damaged(tmp_path, BAD)
+    for seed in range(20):
+        batches = list(stream(bad_index, max_bad_ratio=0.05, seed=seed, packing=Packing.NONE).batches())
+        counters = batches[-1].state.counters
+        assert (counters.records, counters.bad, counters.documents) == (100, 5, 95)
 
 
 def test_a_block_without_a_good_record_fails_whatever_the_budget(tmp_path: Path) -> None:

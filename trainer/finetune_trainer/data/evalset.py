@@ -64,7 +64,8 @@ class EvalSet:
             with closing(built) as blocks:
                 for _, block in blocks:
                     counters += block.counters + row_counters(block.rows)
-                    budget.spend(block, counters.bad, self._order.records, f"the held-out set {self.name!r}")
+                    what = f"the held-out set {self.name!r}"
+                    budget.spend(block, counters.bad, counters.records, self._order.records, what)
                     yield from deal(block.rows, self._world_size, batch_size)[self._rank]
         self.counters = counters
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
 from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
-from finetune_trainer.data.budget import BadRecordBudget, OnBad
+from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
 from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
@@ -157,13 +157,13 @@ class TrainStream:
     def _assembled(self, state: DataState, blocks: Iterator[tuple[_Place, BlockRows]]) -> Iterator[StepBatch]:
         waiting: list[Row] = []
         reached: _Point | None = None
-        barren = 0
+        barren = Counters()
         for place, block in blocks:
             first, state = state.row, self._entered(state, place, block)
-            barren = 0 if block.rows else barren + 1
-            if barren == place.order.blocks or (barren and state.counters.records == block.counters.records):
-                # A whole epoch, or the first block, which is drawn from all of the data.
-                raise DataError(f"no record of the training data leaves a token to train: {state.counters!r}")
+            barren = Counters() if block.rows else barren + block.counters
+            trained = state.batches or reached
+            if barren.records >= (place.order.records if trained else hopeless(place.order.records)):
+                raise self._barren(barren)
             for position in range(first, len(block.rows)):
                 waiting.append(block.rows[position])
                 reached = _Point(place, position + 1, len(block.rows))
@@ -180,8 +180,16 @@ class TrainStream:
         if state.row:
             return state
         bad = block.counters.bad + (state.bad_in_epoch if place.block else 0)
-        self._budget.spend(block, bad, place.order.records, f"epoch {place.order.epoch + 1}")
+        seen = int(place.order.records_before[place.block + 1])
+        self._budget.spend(block, bad, seen, place.order.records, f"epoch {place.order.epoch + 1}")
         return state.model_copy(update={"bad_in_epoch": bad, "counters": state.counters + block.counters})
+
+    def _barren(self, counters: Counters) -> DataError:
+        return DataError(
+            f"spec.data.train: none of {counters.records} records in a row leaves a token to train: {counters.dropped} "
+            f"are longer than spec.data.maxLength ({self._settings.max_length} tokens) and dropped, {counters.bad} "
+            "cannot be used; raise spec.data.maxLength, or write Truncate or Split as spec.data.overlong"
+        )
 
     def _batch(self, rows: list[Row], state: DataState, reached: _Point) -> StepBatch:
         counted = row_counters(rows)
