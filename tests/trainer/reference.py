@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -34,8 +36,15 @@ def _random_row(generator: np.random.Generator) -> Row:
     return Row(ids, labels, positions, records=("made up",))
 
 
-def job(zero_stage: int, method: str, dropout: float = 0.0, **training: Any) -> FineTuneJob:
-    """A manifest with the options that the engine reads."""
+def job(
+    zero_stage: int,
+    method: str,
+    dropout: float = 0.0,
+    *,
+    deepspeed: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> FineTuneJob:
+    """A manifest with the options that the engine reads; `deepspeed` and `training` are members of those blocks."""
     options = {"globalBatchSize": 5, "microBatchSize": 1, "learningRate": LEARNING_RATE, "maxSteps": 4} | training
     lora = f"lora: {{rank: 4, alpha: 8, dropout: {dropout}}}" if method == "LoRA" else ""
     lines = "\n".join(f"    {key}: {value}" for key, value in ({"precision": "FP32"} | options).items())
@@ -50,7 +59,7 @@ spec:
   data: {{train: [{{uri: "file:///nowhere/*.jsonl"}}], maxLength: 64}}
   training:
 {lines}
-  deepspeed: {{zeroStage: {zero_stage}}}
+  deepspeed: {json.dumps({"zeroStage": zero_stage} | dict(deepspeed or {}))}
   checkpoint: {{uri: "file:///nowhere/checkpoints", everySteps: 2}}
   output: {{uri: "file:///nowhere/output"}}
   workers: {{replicas: 2, gpusPerReplica: 0}}

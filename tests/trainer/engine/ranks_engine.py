@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from datetime import timedelta
@@ -10,81 +11,174 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
+from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, micro_batches_per_step
+from finetune_trainer.engine.fragments import Fragment, fragments, optimizer_step_count
 from finetune_trainer.engine.snapshot import EngineState, load_rank, merge, save_rank
 from finetune_trainer.engine.start import init_communication, start_engine
-from finetune_trainer.engine.step import train_step
+from finetune_trainer.engine.step import StepResult, train_step
+from finetune_trainer.export.gather import gathered, trained_weights
 from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
-from finetune_trainer.spec import FineTuneJob, GradientCheckpointing, MethodType, Precision
+from finetune_trainer.spec import GradientCheckpointing, MethodType, Precision
 from reference import LEARNING_RATE, job, random_steps
 
-
-def build(payload: dict[str, Any], world_size: int) -> tuple[FineTuneJob, Any, Forward]:
-    manifest = job(payload["zero_stage"], payload["method"], payload.get("dropout", 0.0), **payload.get("training", {}))
-    device = torch.device("cpu")
-    config = deepspeed_config(manifest, world_size, on_gpu=False)
-    dtype = torch.bfloat16 if manifest.spec.training.precision == Precision.BF16 else torch.float32
-    model: Any = load_model(
-        Path(payload["model"]),
-        dtype=dtype,
-        zero_stage=payload["zero_stage"],
-        ds_config=config,
-        gradient_checkpointing=manifest.spec.training.gradient_checkpointing == GradientCheckpointing.ON,
-    )
-    if manifest.spec.method.type == MethodType.LORA:
-        assert manifest.spec.method.lora is not None
-        model, _ = apply_lora(model, manifest.spec.method.lora, seed=0)
-    head = KeptPositions(model)
-    engine = start_engine(manifest, model, world_size, device)
-    return manifest, engine, Forward(head, device, pad_id=0)
+DEVICE = torch.device("cpu")
 
 
 def train(payload: dict[str, Any]) -> dict[str, Any]:
-    """Losses and gradient norms per step; state goes to `save` and comes from `load` when the payload names them."""
-    torch.manual_seed(int(os.environ["RANK"]))  # dropout
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    init_communication(torch.device("cpu"))
-    control = ControlGroup.create(60)
-    rank, world_size = control.rank, control.world_size
-    manifest, engine, forward = build(payload, world_size)
-    if "load" in payload:
-        restore(engine, Path(payload["load"]), rank, world_size)
-    losses, norms = [], []
-    for rows in random_steps(**payload["rows"])[payload.get("first", 0) : payload.get("last")]:
-        mine, size = rows[rank::world_size], micro_batch_size(manifest, world_size)
-        micro_batches = [mine[i * size : (i + 1) * size] for i in range(micro_batches_per_step(manifest, world_size))]
-        result = train_step(
-            engine,
-            forward,
-            micro_batches,
-            kept_tokens=sum(int((row.labels[1:] != -100).sum()) for row in rows),
-            learning_rate=LEARNING_RATE,
-            max_grad_norm=manifest.spec.training.max_grad_norm,
-            control=control,
-        )
-        losses.append(result.loss)
-        norms.append(result.grad_norm)
-    if "save" in payload:
-        save(engine, Path(payload["save"]), control)
+    """For each of `payload["cases"]` losses and gradient norms of its steps, from the state in `load` if it has one."""
+    control = join()
+    return {name: _train(case, control) for name, case in payload["cases"].items()}
+
+
+def _train(case: dict[str, Any], control: ControlGroup) -> dict[str, Any]:
+    trainee = Trainee(case, control)
+    if "load" in case:
+        trainee.restore(Path(case["load"]))
+    losses, norms = trainee.train(case.get("first", 0))
+    trainee.engine.destroy()
     return {"losses": losses, "norms": norms}
 
 
-def save(engine: Any, folder: Path, control: ControlGroup) -> None:
-    folder.mkdir(exist_ok=True)
-    _, slices = save_rank(
-        engine, control.rank, control.world_size, lambda name, data: (folder / name).write_bytes(data)
-    )
-    state = merge(engine, control.gather(slices))
-    if control.is_main:
-        (folder / "state.json").write_text(state.model_dump_json())
-    control.barrier()
+def start(payload: dict[str, Any]) -> dict[str, Any]:
+    """For each of `payload["cases"]` the state of a new optimizer: its updates, and masters unlike the model's weights."""
+    control = join()
+    found = {}
+    for name, case in payload["cases"].items():
+        engine = Trainee(case, control).engine
+        weights = load_file(Path(case["model"]) / "model.safetensors")
+        mine = fragments(engine, control.rank, control.world_size)
+        found[name] = {
+            "updates": optimizer_step_count(engine),
+            "masters": len(mine),
+            "changed": [one.name for one in mine if not torch.equal(one.tensors["master"], _slice(weights, one))],
+        }
+        engine.destroy()
+    return found
 
 
-def restore(engine: Any, folder: Path, rank: int, world_size: int) -> None:
-    state = EngineState.model_validate(json.loads((folder / "state.json").read_text()))
-    load_rank(engine, state, rank, world_size, lambda name: (folder / name).read_bytes())
+def _slice(weights: dict[str, torch.Tensor], fragment: Fragment) -> torch.Tensor:
+    whole = weights[fragment.name].to(torch.bfloat16).float()
+    return whole.view(-1).narrow(0, fragment.start, fragment.numel)
+
+
+def resume(payload: dict[str, Any]) -> dict[str, Any]:
+    """For each of `payload["cases"]`: train on with the state of the middle, in a used engine and in a fresh one.
+
+    The state goes to the case's folder `save`. Each result holds (losses, norms) of all steps (`whole`) and of the
+    second half (`used`, `fresh`), and digests of the trained weights at the save and after both restores (`weights`),
+    and at the end of all three (`final`).
+    """
+    control = join()
+    return {name: _resume(case, control) for name, case in payload["cases"].items()}
+
+
+def _resume(case: dict[str, Any], control: ControlGroup) -> dict[str, Any]:
+    folder, middle = Path(case["save"]), case["rows"]["steps"] // 2
+    used = Trainee(case, control)
+    first = used.train(0, middle)
+    used.save(folder)
+    found: dict[str, Any] = {"weights": [used.digest()], "final": []}
+    second = used.train(middle)
+    found["whole"] = [one + other for one, other in zip(first, second, strict=True)]
+    found["final"].append(used.digest())
+    used.evaluate()
+    for name in ("used", "fresh"):
+        trainee = used if name == "used" else Trainee(case, control)
+        trainee.restore(folder)
+        found["weights"].append(trainee.digest())
+        found[name] = trainee.train(middle)
+        trainee.evaluate()
+        found["final"].append(trainee.digest())
+        trainee.engine.destroy()
+    return found
+
+
+def join() -> ControlGroup:
+    """Start the process group and this rank's random numbers."""
+    torch.manual_seed(int(os.environ["RANK"]))  # dropout
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    init_communication(torch.device("cpu"))
+    return ControlGroup.create(60)
+
+
+class Trainee:
+    """The product's engine for one payload on this rank, and the random steps that it trains on."""
+
+    def __init__(self, payload: dict[str, Any], control: ControlGroup) -> None:
+        self.control = control
+        options = payload.get("training", {}) | {"deepspeed": payload.get("deepspeed")}
+        self.job = job(payload["zero_stage"], payload["method"], payload.get("dropout", 0.0), **options)
+        self.engine = start_engine(self.job, self._model(Path(payload["model"])), control.world_size, DEVICE)
+        self.forward = Forward(KeptPositions(self.engine.module), DEVICE, pad_id=0)
+        self.steps = random_steps(**payload["rows"])
+
+    def _model(self, path: Path) -> Any:
+        spec = self.job.spec
+        model: Any = load_model(
+            path,
+            dtype=torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32,
+            zero_stage=spec.deepspeed.zero_stage,
+            ds_config=deepspeed_config(self.job, self.control.world_size, on_gpu=False),
+            gradient_checkpointing=spec.training.gradient_checkpointing == GradientCheckpointing.ON,
+        )
+        if spec.method.type == MethodType.LORA:
+            assert spec.method.lora is not None
+            model, _ = apply_lora(model, spec.method.lora, seed=0)
+        return model
+
+    def train(self, first: int, last: int | None = None) -> tuple[list[float], list[float]]:
+        """Losses and gradient norms of these steps."""
+        results = [self._step(rows) for rows in self.steps[first:last]]
+        return [result.loss for result in results], [result.grad_norm for result in results]
+
+    def _step(self, rows: list[Row]) -> StepResult:
+        rank, world_size = self.control.rank, self.control.world_size
+        mine, size = rows[rank::world_size], micro_batch_size(self.job, world_size)
+        micro_batches = [mine[i * size : (i + 1) * size] for i in range(micro_batches_per_step(self.job, world_size))]
+        return train_step(
+            self.engine,
+            self.forward,
+            micro_batches,
+            kept_tokens=sum(int((row.labels[1:] != -100).sum()) for row in rows),
+            learning_rate=LEARNING_RATE,
+            max_grad_norm=self.job.spec.training.max_grad_norm,
+            control=self.control,
+        )
+
+    def evaluate(self) -> None:
+        """A forward pass without gradients, as a held-out evaluation leaves the engine."""
+        self.engine.eval()
+        with torch.no_grad():
+            self.forward(self.engine, self.steps[0])
+        self.engine.train()
+
+    def digest(self) -> str:
+        """Hash of the trained weights as an export would write them."""
+        found = hashlib.sha256()
+        for weights in gathered(trained_weights(self.engine.module), keep=True):
+            for name, tensor in weights.items():
+                found.update(name.encode() + tensor.float().numpy().tobytes())
+        return found.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write this rank's share of the state, and on rank 0 what says where everything lies."""
+        folder.mkdir(exist_ok=True)
+        rank, world_size = self.control.rank, self.control.world_size
+        _, slices = save_rank(self.engine, rank, world_size, lambda name, data: (folder / name).write_bytes(data))
+        state = merge(self.engine, self.control.gather(slices))
+        if self.control.is_main:
+            (folder / "state.json").write_text(state.model_dump_json())
+        self.control.barrier()
+
+    def restore(self, folder: Path) -> None:
+        """Load what `save` wrote, on any number of ranks."""
+        state = EngineState.model_validate(json.loads((folder / "state.json").read_text()))
+        rank, world_size = self.control.rank, self.control.world_size
+        load_rank(self.engine, state, rank, world_size, lambda name: (folder / name).read_bytes())

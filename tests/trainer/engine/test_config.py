@@ -19,11 +19,15 @@ def test_ranks_run_as_many_micro_batches_as_the_fullest_of_them_needs(world_size
 
 
 def test_defaults_that_moved_between_releases_are_all_set() -> None:
-    config = deepspeed_config(job(2, "Full", precision="BF16", maxGradNorm=0.5), 2, on_gpu=True)
+    offloaded = {"offloadOptimizer": "CPU", "offloadParameters": "CPU"}
+    manifest = job(3, "Full", deepspeed=offloaded, precision="BF16", maxGradNorm=0.5)
+    config = deepspeed_config(manifest, 2, on_gpu=True)
     assert config["gradient_clipping"] == 0.5
     assert config["bf16"] == {"enabled": True, "check_grad_overflow": True}
     assert config["data_types"] == {"grad_accum_dtype": "fp32"}
-    assert config["zero_optimization"]["stage"] == 2
+    zero = config["zero_optimization"]
+    assert (zero["stage"], zero["memory_efficient_linear"]) == (3, True)
+    assert zero["offload_optimizer"] == zero["offload_param"] == {"device": "cpu", "pin_memory": True}
 
 
 def test_stage_0_in_float32_leaves_clipping_to_the_step() -> None:

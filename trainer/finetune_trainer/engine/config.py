@@ -1,7 +1,8 @@
 """The DeepSpeed configuration as a pure function of the manifest.
 
 Every default that moved between DeepSpeed releases is set here, so that an upgrade of the library changes no run:
-`gradient_clipping` (0.19.3), `bf16.check_grad_overflow` (0.19.3), `pin_memory` (0.19.5).
+`gradient_clipping` (0.19.3), `bf16.check_grad_overflow` (0.19.3), `memory_efficient_linear` (0.19.4), `pin_memory`
+(0.19.5).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _zero_block(job: FineTuneJob, *, on_gpu: bool) -> dict[str, Any]:
     block |= {"overlap_comm": on_gpu, "contiguous_gradients": True, "reduce_bucket_size": 500_000_000}
     if zero.zero_stage == 3:
         block |= {"stage3_param_persistence_threshold": 100_000, "stage3_gather_16bit_weights_on_model_save": False}
+        block |= {"memory_efficient_linear": True}  # the graph then holds no gathered weights
     if zero.offload_optimizer == Offload.CPU:
         block["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
     if zero.offload_parameters == Offload.CPU:

@@ -47,17 +47,30 @@ def refresh_model(engine: Any) -> None:
     """Make the model's weights follow the float32 master weights after these were written; collective."""
     optimizer = engine.optimizer
     if engine.zero_optimization_stage() == 3:
+        optimizer.checkpoint_event_prologue()  # forgets what forward passes left gathered, else that would live on
         for group in range(len(optimizer.fp16_groups)):
             optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if optimizer.persistent_parameters:
-            optimizer.persistent_parameters[0].partition(optimizer.persistent_parameters)
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        optimizer.checkpoint_event_epilogue()
     elif hasattr(optimizer, "update_lp_params"):
         optimizer.update_lp_params()
     elif hasattr(optimizer, "fp32_groups"):
         for low, high in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
             for weight, master in zip(low, high, strict=True):
                 weight.data.copy_(master.data)
+
+
+def undo_trial_step(engine: Any) -> None:
+    """Put a new engine's optimizer back to before its first step.
+
+    DeepSpeed's wrapper for stage 0 in bfloat16 makes one step on zero gradients to have the moments allocated: it
+    decays the weights once at the peak rate, and Adam's bias correction counts from 1.
+    """
+    optimizer = engine.optimizer
+    if engine.zero_optimization_stage() == 0 and hasattr(optimizer, "fp32_groups"):
+        optimizer.optimizer.state.clear()
+        for low, high in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+            for weight, master in zip(low, high, strict=True):
+                master.data.copy_(weight.data)
 
 
 def optimizer_step_count(engine: Any) -> int:

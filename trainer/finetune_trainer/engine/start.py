@@ -8,6 +8,7 @@ import deepspeed
 import torch
 
 from finetune_trainer.engine.config import deepspeed_config
+from finetune_trainer.engine.fragments import undo_trial_step
 from finetune_trainer.engine.optimizer import build_optimizer, parameter_groups
 from finetune_trainer.spec import FineTuneJob
 
@@ -27,4 +28,5 @@ def start_engine(job: FineTuneJob, model: torch.nn.Module, world_size: int, devi
         config=deepspeed_config(job, world_size, on_gpu=device.type == "cuda"),
         dist_init_required=False,
     )
+    undo_trial_step(engine)
     return engine

@@ -24,8 +24,8 @@ class StepResult:
     """What one step did, the same on every rank.
 
     `loss` is nats per kept token of the global batch; `grad_norm` is the L2 norm before clipping (infinite when it is
-    not finite); `applied` is False when a non-finite loss or gradient made the step skip its update; `votes` says for
-    each vote passed in whether any rank cast it.
+    not finite); `applied` is False when the loss or the gradient was not finite, and a gradient that was not finite has
+    changed nothing; `votes` says for each vote passed in whether any rank cast it.
     """
 
     loss: float
@@ -61,6 +61,7 @@ def train_step(
         local_sum += loss_sum.detach()
     grad_norm, applied = _update(engine, max_grad_norm)
     total, *cast = control.sum([local_sum.item(), *map(float, votes)])
+    applied = applied and math.isfinite(total)
     return StepResult(total / kept_tokens, grad_norm, applied, tuple(count > 0 for count in cast))
 
 
