@@ -47,7 +47,7 @@ def _train(case: dict[str, Any], control: ControlGroup) -> dict[str, Any]:
 
 
 def start(payload: dict[str, Any]) -> dict[str, Any]:
-    """For each of `payload["cases"]` the state of a new optimizer: its updates, and masters unlike the model's weights."""
+    """For each of `payload["cases"]` the state of a new optimizer: its updates, and masters unlike the weights."""
     control = join()
     found = {}
     for name, case in payload["cases"].items():
