@@ -151,6 +151,20 @@ def flip_answer(offset: int) -> Action:
     return act
 
 
+def drip_answer(pieces: int, pause: float = 0.0) -> Action:
+    """Send the body in so many pieces, each after a pause in seconds, as over a slow line."""
+
+    def act(handler: Handler) -> None:
+        real = handler.forward(handler.read_body())
+        handler.answer(real, cut=0)
+        size = max(1, -(-len(real.body) // pieces))
+        for start in range(0, len(real.body), size):
+            threading.Event().wait(pause)
+            handler.wfile.write(real.body[start : start + size])
+
+    return act
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection of a client."""
 
