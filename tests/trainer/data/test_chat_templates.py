@@ -209,6 +209,14 @@ def test_a_special_token_in_a_message_is_refused(token: str, place: int) -> None
     assert f"the special token '{token}' stands in a message" in refusal(CHATML, messages)
 
 
+def test_what_a_template_says_of_a_conversation_is_told_in_its_own_words_alone() -> None:
+    raising = "{% if 'secret' in messages[0].content %}{{ raise_exception(WORDS) }}{% endif %}" + CHATML
+    messages = [{"role": "user", "content": "a secret"}, PLAIN[1]]
+    own, others = (raising.replace("WORDS", words) for words in ("'No, no!'", "'No ' + messages[0].content"))
+    assert refusal(own, messages) == "the chat template refuses the conversation: No, no!"
+    assert refusal(others, messages) == "the chat template refuses the conversation: TemplateError"
+
+
 def test_a_noncharacter_in_a_message_is_refused() -> None:
     assert "noncharacter" in refusal(CHATML, [USER, {"role": "assistant", "content": "a\ufdd0b"}])
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,3 +145,13 @@ def test_settings_of_the_callers_tokenizer_do_not_matter() -> None:
     before = encoded(tokenizer, Text(TEXT)).input_ids.tolist()
     tokenizer(TEXT, truncation=True, max_length=3, padding="max_length")
     assert encoded(tokenizer, Text(TEXT)).input_ids.tolist() == before
+
+
+def test_nesting_that_no_template_can_show_makes_a_bad_record() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(2000):
+        nested = {"a": nested}
+    calling = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": nested}}]}
+    found = Encoder(make_tokenizer(), [Format.MESSAGES]).encode([Chat([CHAT.messages[0], calling], trained=(1,))])[0]
+    assert isinstance(found, BadRecord)
+    assert str(found) == "nested too deeply"

@@ -131,6 +131,7 @@ M, S, A, P, T = Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_
         ({"messages": [USER, ANSWER | {"tool_calls": [{"name": "f", "arguments": "{"}]}]}, M, "not valid JSON"),
         ({"messages": [USER, ANSWER | {"tool_calls": [{"name": "f", "arguments": [1]}]}]}, M, "not an object"),
         ({"messages": [USER, ANSWER], "tools": "{}"}, M, "'tools' is not a list"),
+        ({"messages": [USER, ANSWER], "tools": "[" * 100_000}, M, "'tools' are nested too deeply"),
         ({"messages": [USER, ANSWER | {"reasoning_content": 1}]}, M, "'reasoning_content' of message 1"),
         ({"conversations": "Hi"}, S, "not a list of turns"),
         ({"conversations": [{"from": "bing", "value": "Hi"}]}, S, "unknown 'bing'"),

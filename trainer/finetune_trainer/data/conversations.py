@@ -112,6 +112,8 @@ def _tool_call(call: dict[str, Any], i: int) -> dict[str, Any]:
 def _json(text: str, what: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError as error:
+        raise BadRecord(f"{what} are nested too deeply") from error
     except ValueError as error:
         raise BadRecord(f"{what} are not valid JSON") from error
 

@@ -85,6 +85,8 @@ class Encoder:
             return error
         except UnicodeEncodeError:
             return BadRecord("half of a surrogate pair, which is no Unicode text")
+        except RecursionError:
+            return BadRecord("nested too deeply")
         if self._train_prompts:
             return Rendering(rendering.text, ((0, len(rendering.text)),), rendering.whole)
         return rendering

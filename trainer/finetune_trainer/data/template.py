@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, TemplateSyntaxError
 
 from finetune_trainer.data.examples import BadRecord, Chat
 from finetune_trainer.errors import DataError
@@ -62,8 +62,14 @@ class ChatTemplate:
                 add_generation_prompt=prompt,
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise BadRecord(f"the chat template refuses the conversation: {error}") from error
+            raise BadRecord(f"the chat template refuses the conversation: {_words(error, template)}") from error
         return str(text)
+
+
+def _words(error: Exception, template: str) -> str:
+    """What an error says if it says it in the template's own words, else its kind: others may be the record's."""
+    text = str(error)
+    return text if isinstance(error, TemplateSyntaxError) or (text and text in template) else type(error).__name__
 
 
 def any_of(texts: Iterable[str]) -> str:
