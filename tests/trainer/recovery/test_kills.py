@@ -21,8 +21,9 @@ from finetune_trainer.store import RunLog, open_store
 from small_job import SmallJob, make_small_job
 
 FINETUNE = Path(sys.executable).with_name("finetune")
-KILLS = 21
-TRAINING = {"maxSteps": 2000, "globalBatchSize": 4, "microBatchSize": 1}
+RANKS = 2
+MOMENTS = 5 * ["starting"] + 8 * ["training"] + 8 * ["saving"]  # one kill each
+TRAINING = {"maxSteps": 1200, "globalBatchSize": 4, "microBatchSize": 1}
 DROPOUT = {"type": "LoRA", "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}  # the random state matters too
 
 
@@ -53,8 +54,8 @@ def family(process: psutil.Process) -> list[psutil.Process]:
 
 
 def ranks_of(process: psutil.Process) -> list[psutil.Process]:
-    """The processes of the ranks, as far as they have started."""
-    return [one for one in family(process) if "finetune_trainer.main" in " ".join(command_line(one))]
+    """The processes of the ranks, as far as they have started; torchrun's agent names their module further back."""
+    return [one for one in family(process) if command_line(one)[1:4] == ["-u", "-m", "finetune_trainer.main"]]
 
 
 def command_line(process: psutil.Process) -> list[str]:
@@ -86,22 +87,24 @@ def folders(job: SmallJob) -> set[str]:
     return {path.name for path in (job.folder / "checkpoints" / "default.killed" / "data").glob("*")}
 
 
-def kill_once(job: SmallJob, process: psutil.Popen, chance: random.Random) -> str:
-    """Kill one part of a run at a moment chosen at random; says what was hit, or `finished` when nothing was left."""
-    if not poll(process, lambda: len(ranks_of(process)) == 2, 60):
-        return "finished"
-    before = folders(job)
-    moment = chance.choice(["any time", "any time", "during a save"])
-    if moment == "during a save":
-        if not poll(process, lambda: folders(job) != before, 60):
-            return "finished"
-        poll(process, lambda: False, chance.uniform(0, 0.05))
-    else:
+def kill_once(job: SmallJob, process: psutil.Popen, moment: str, chance: random.Random) -> str:
+    """Kill the driver or a rank at a moment chosen at random; says what was hit, or `missed` when the run ended first.
+
+    `starting`: while the ranks start and restore; `training`: anywhere in the first steps after a save of this start;
+    `saving`: within a few milliseconds of the beginning of a save.
+    """
+    if not poll(process, lambda: len(ranks_of(process)) == RANKS, 60):
+        return "missed"
+    if moment == "starting":
         poll(process, lambda: False, chance.uniform(0, 10))
-    victim = chance.choice(["rank", "rank", "driver"])
+    else:
+        before = folders(job)
+        poll(process, lambda: bool(folders(job) - before), 120)
+        poll(process, lambda: False, chance.uniform(0, 1 if moment == "training" else 0.05))
+    victim = chance.choice(["driver", "rank", "rank"])
     alive = ranks_of(process)
     if process.poll() is not None or not alive:
-        return "finished"
+        return "missed"
     kill(process if victim == "driver" else chance.choice(alive))
     return f"{victim}, {moment}"
 
@@ -134,12 +137,12 @@ def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path
     killed = job.write("killed", **common, failurePolicy={"maxRestarts": 0})
     assert finish(whole) == 0
     chance = random.Random(4)
-    hits: list[str] = []
-    while len(hits) < KILLS and "finished" not in hits:
+    hits = []
+    for moment in chance.sample(MOMENTS, len(MOMENTS)):
         with running(killed) as process:
-            hits.append(kill_once(job, process, chance))
+            hits.append(kill_once(job, process, moment, chance))
     print("kills:", hits)
     assert finish(killed) == 0
     assert records(job, "killed") == records(job, "whole")
     assert final_state(job, "killed") == final_state(job, "whole")
-    assert "finished" not in hits, "the run ended before it was killed often enough: give it more steps"
+    assert "missed" not in hits, "the run ended before it was killed often enough: give it more steps"
