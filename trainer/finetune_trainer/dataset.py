@@ -15,6 +15,7 @@ from finetune_trainer.data import (
     IndexProgress,
     TrainStream,
     cached_index,
+    check_formats,
     list_sources,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
@@ -80,6 +81,8 @@ def _index_all(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
         )
 
     data = job.spec.data
-    yield cached_index(list_sources(data.train, "spec.data.train"), cache, progress)
-    for held_out in list_sources(data.eval, "spec.data.eval"):
-        yield cached_index([held_out], cache, progress)
+    train, held_out = list_sources(data.train, "spec.data.train"), list_sources(data.eval, "spec.data.eval")
+    for listed in (train, *((item,) for item in held_out)):
+        index = cached_index(listed, cache, progress)
+        check_formats(listed, index, job.spec.objective.type)
+        yield index

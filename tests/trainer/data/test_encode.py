@@ -147,6 +147,13 @@ def test_settings_of_the_callers_tokenizer_do_not_matter() -> None:
     assert encoded(tokenizer, Text(TEXT)).input_ids.tolist() == before
 
 
+def test_a_conversation_that_was_not_announced_is_a_bad_record() -> None:
+    found = Encoder(make_tokenizer(), PLAIN).encode([CHAT, Text("the answer")])
+    assert isinstance(found[0], BadRecord)
+    assert "messages, but the first records hold texts" in str(found[0])
+    assert isinstance(found[1], Document)
+
+
 def test_nesting_that_no_template_can_show_makes_a_bad_record() -> None:
     nested: dict[str, Any] = {}
     for _ in range(2000):

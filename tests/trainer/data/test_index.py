@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.data import DatasetIndex, IndexProgress, build_index, cached_index, list_sources, listing_digest
+from finetune_trainer.data import (
+    DatasetIndex,
+    IndexProgress,
+    build_index,
+    cached_index,
+    check_formats,
+    list_sources,
+    listing_digest,
+)
 from finetune_trainer.data.order import sequential_order
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.errors import DataError
-from finetune_trainer.spec import Format
+from finetune_trainer.spec import Format, ObjectiveType
 from finetune_trainer.store import open_store
 from small_data import conversation, index_of, source, write_records
 
@@ -26,7 +34,7 @@ def read_all(index: DatasetIndex) -> list[tuple[str, Any]]:
     with RecordReader(index) as reader:
         records = [record for block in range(order.blocks) for record in reader.read(order, block)]
     return [
-        (r.id.rsplit("/", 1)[1], r.raw if isinstance(r.raw, dict) else json.loads(r.raw.decode("utf-8-sig")))
+        (r.id.rsplit("/", 1)[1], json.loads(r.raw.decode("utf-8-sig")) if isinstance(r.raw, bytes) else r.raw)
         for r in records
     ]
 
@@ -101,6 +109,18 @@ def test_records_that_cannot_be_parsed_do_not_hide_the_format(tmp_path: Path) ->
     assert index_of(source(tmp_path / "a.jsonl")).sources[0].format is Format.TEXT
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_prompt_and_completion_of_messages_count_as_messages(tmp_path: Path, suffix: str) -> None:
+    question, answer = conversation(1)["messages"]
+    write_records(tmp_path / f"text.{suffix}", [{"prompt": "a", "completion": "b"}])
+    write_records(tmp_path / f"chat.{suffix}", [{"ask": [question], "completion": [answer]}])
+    text, chat = source(tmp_path / f"text.{suffix}"), source(tmp_path / f"chat.{suffix}", prompt="ask")
+    assert index_of(text).rendered_formats == {Format.PROMPT_COMPLETION}
+    assert index_of(chat).rendered_formats == {Format.MESSAGES}
+    assert index_of(text, chat).rendered_formats == {Format.PROMPT_COMPLETION, Format.MESSAGES}
+    assert {found.format for found in index_of(text, chat).sources} == {Format.PROMPT_COMPLETION}
+
+
 def test_the_id_is_that_of_the_content_wherever_it_lies(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -134,6 +154,36 @@ def test_an_index_is_read_from_the_cache_until_a_file_changes(tmp_path: Path) ->
         cache.put(info.key, b'{"version": 0}')
     assert cached_index(list_sources([source(path)], "spec.data.train"), cache, seen.append).records == 2
     assert passes() == 3
+
+
+@pytest.mark.parametrize(
+    ("record", "objective", "message"),
+    [
+        (
+            {"text": "a"},
+            ObjectiveType.SFT,
+            "Auto finds Text records in .*a.jsonl, which do not suit objective SFT: write Messages, ShareGPT, Alpaca "
+            "or PromptCompletion if they can be read so, or spec.objective.type: CPT",
+        ),
+        (
+            conversation(1),
+            ObjectiveType.CPT,
+            "Auto finds Messages records in .*a.jsonl, which do not suit objective CPT: write Text if they can be read "
+            "so, or spec.objective.type: SFT",
+        ),
+    ],
+)
+def test_a_found_format_must_suit_the_objective_whether_the_index_is_cached_or_not(
+    tmp_path: Path, record: dict[str, Any], objective: ObjectiveType, message: str
+) -> None:
+    listed = list_sources([source(write_records(tmp_path / "a.jsonl", [record]))], "spec.data.train")
+    cache = open_store(f"file://{tmp_path}/cache")
+    other = ObjectiveType.CPT if objective is ObjectiveType.SFT else ObjectiveType.SFT
+    for _ in range(2):
+        index = cached_index(listed, cache)
+        check_formats(listed, index, other)
+        with pytest.raises(DataError, match=rf"spec\.data\.train\[0\]\.format: {message}"):
+            check_formats(listed, index, objective)
 
 
 def test_the_cache_key_depends_on_how_the_files_are_read(tmp_path: Path) -> None:

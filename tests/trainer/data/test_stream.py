@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune_trainer.data import DatasetIndex, DataState, Row, StepBatch, TrainStream, order
+from finetune_trainer.data import DatasetIndex, DataState, EvalSet, Row, StepBatch, TrainStream, order
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Packing
 from small_data import conversation, index_of, make_tokenizer, settings, source, trained_texts, write_records
@@ -196,6 +196,14 @@ def test_unpacked_rows_hold_one_document_and_meet_their_like(index: DatasetIndex
         assert all(len(row.records) == 1 for row in batch.rows)
         lengths = [len(row) for row in batch.rows]
         assert lengths == sorted(lengths, reverse=True)
+
+
+def test_conversations_need_a_template_before_the_first_of_them_is_read(tmp_path: Path) -> None:
+    question, answer = conversation(1)["messages"]
+    path = write_records(tmp_path / "a.jsonl", [{"prompt": [question], "completion": [answer]}])
+    for made in (TrainStream, lambda *given: EvalSet("held-out", *given)):
+        with pytest.raises(DataError, match="no chat template, which conversations need"):
+            made(index_of(source(path)), settings(), make_tokenizer(None))
 
 
 def test_a_state_of_other_data_is_refused(index: DatasetIndex, tmp_path: Path) -> None:

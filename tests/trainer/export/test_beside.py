@@ -22,7 +22,7 @@ from finetune_trainer.export.tokens import export_tokenizer, trained_ends
 from finetune_trainer.spec import Format, parse_job
 from finetune_trainer.state import Best, Progress
 from finetune_trainer.store import Checkpoint
-from small_data import CHATML, make_tokenizer
+from small_data import CHATML, conversation, index_of, make_tokenizer, source, write_records
 from small_job import SmallJob
 
 RECORDS: list[dict[str, Any]] = [
@@ -58,6 +58,14 @@ def test_generation_stops_at_the_trained_turns_end_and_where_the_base_did(tmp_pa
     assert found.temperature == 0.6
     assert found.pad_token_id == tokenizer.pad_token_id
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == CHATML
+
+
+def test_generation_stops_at_the_turns_end_of_messages_in_prompt_and_completion(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(CHATML, special=("<|im_start|>", "<|im_end|>", "<|endoftext|>"), eos="<|endoftext|>")
+    question, answer = conversation(1)["messages"]
+    path = write_records(tmp_path / "a.jsonl", [{"prompt": [question], "completion": [answer]}])
+    ends = trained_ends(tokenizer, index_of(source(path)).rendered_formats)
+    assert tokenizer.convert_ids_to_tokens(ends) == ["<|im_end|>", "<|endoftext|>"]
 
 
 def test_plain_text_ends_with_the_end_of_text_alone() -> None:

@@ -9,7 +9,7 @@ from finetune_trainer.data.block import Quarantined
 from finetune_trainer.data.collate import Batch, collate
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index
+from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats
 from finetune_trainer.data.rows import IGNORED, Counters, DataState, RecordId, Row, StepBatch
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.sources import ListedSource, list_sources, listing_digest
@@ -33,6 +33,7 @@ __all__ = [
     "TrainStream",
     "build_index",
     "cached_index",
+    "check_formats",
     "collate",
     "list_sources",
     "listing_digest",

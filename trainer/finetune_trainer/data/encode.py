@@ -14,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from finetune_trainer.data.answers import ChatRenderer, Rendering
 from finetune_trainer.data.examples import BadRecord, Chat, Completion, Example
+from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.data.rows import IGNORED
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
@@ -21,7 +22,6 @@ from finetune_trainer.spec.data import Format
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
 # An encoding takes some 150 bytes per token until its ids are taken out; this bounds how many there are at a time.
 BATCH_CHARACTERS = 1 << 20
 
@@ -43,6 +43,9 @@ class _Tokens:
 class Encoder:
     """Turns examples into documents with a tokenizer of its own, so that nobody else's settings reach it.
 
+    `formats`: as in `DatasetIndex.rendered_formats`. A conversation among formats that have none is a bad record,
+    because neither its template was proved nor will the export know how its turns end.
+
     Conversations: the chat template's text, tokenised as it stands. Prompt and completion: one text, without a
     separator, and the end-of-text token. Text: itself and the end-of-text token. The last two begin with the
     beginning-of-text token where the tokenizer normally writes one, and never with two.
@@ -59,7 +62,8 @@ class Encoder:
         self._tokenizer = tokenizer
         self._train_prompts = train_prompts
         self._backend = _plain_backend(tokenizer)
-        if CHAT_FORMATS.intersection(formats):
+        self._takes_chats = bool(CHAT_FORMATS.intersection(formats))
+        if self._takes_chats:
             self._prove_template()
         if not CHAT_FORMATS.issuperset(formats):
             self._eos  # noqa: B018 -- raises now, not at the first record
@@ -93,6 +97,8 @@ class Encoder:
 
     def _rendering(self, example: Example) -> Rendering:
         if isinstance(example, Chat):
+            if not self._takes_chats:
+                raise BadRecord("messages, but the first records hold texts: write one source for each kind")
             return self._chats.render(example)
         if isinstance(example, Completion):
             text = example.prompt + example.completion

@@ -48,8 +48,7 @@ class EvalSet:
         self._world_size = world_size
         self._on_bad = on_bad
         self._order = sequential_order(index.table)
-        formats = {source.format for source in index.sources}
-        encoder = Encoder(tokenizer, formats, train_prompts=settings.train_prompts)
+        encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
         self._builder = BlockBuilder(index, settings, encoder)
 
     def micro_batches(self, batch_size: int) -> Generator[list[Row]]:

@@ -48,6 +48,10 @@ OPTIONAL: dict[Format, tuple[str, ...]] = {
 }
 
 
+CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
+"""Formats of conversations, which the chat template renders; PromptCompletion may hold conversations too."""
+
+
 def detect_format(names: Collection[str], columns: Mapping[str, str]) -> Format | None:
     """The format of records that have these column names, after renaming by `columns`; None if it is none."""
     known = set(names) | {ours for ours, theirs in columns.items() if theirs in names}

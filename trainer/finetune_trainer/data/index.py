@@ -49,13 +49,17 @@ class FileIndex(BaseModel):
 
 
 class SourceIndex(BaseModel):
-    """One source of the manifest: how its records are written, how often each is seen per epoch, and its files."""
+    """One source of the manifest: how its records are written, how often each is seen per epoch, and its files.
+
+    `conversations`: the chat template renders its records, as far as the first ones of its files tell.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     uri: str
     root: str
     format: Format
+    conversations: bool
     columns: dict[str, str]
     weight: float
     files: tuple[FileIndex, ...]
@@ -99,6 +103,11 @@ class DatasetIndex(BaseModel):
             [s.format, sorted(s.columns.items()), s.weight, [_content(file) for file in s.files]] for s in self.sources
         ]
         return hashlib.sha256(json.dumps([self.version, facts]).encode()).hexdigest()[:32]
+
+    @property
+    def rendered_formats(self) -> frozenset[Format]:
+        """The formats of all sources as they are rendered: every kind of conversation counts as Messages."""
+        return frozenset(Format.MESSAGES if source.conversations else source.format for source in self.sources)
 
     @property
     def records(self) -> int:

@@ -11,12 +11,15 @@ from threading import Lock
 from pydantic import ValidationError
 
 from finetune_trainer.data.containers import Container
-from finetune_trainer.data.formats import REQUIRED, detect_format
+from finetune_trainer.data.formats import CHAT_FORMATS, REQUIRED, detect_format
 from finetune_trainer.data.index import INDEX_VERSION, DatasetIndex, SourceIndex
 from finetune_trainer.data.scan import Scan, scan_file
 from finetune_trainer.data.sources import ListedSource, listing_digest
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format, TrainSource
+from finetune_trainer.spec.notyet import one_of
+from finetune_trainer.spec.objective import ObjectiveType
+from finetune_trainer.spec.rules import FORMATS
 from finetune_trainer.store import ObjectNotFound, ObjectStore
 
 # Decompression and reading release the interpreter lock.
@@ -76,12 +79,30 @@ def build_index(
     )
 
 
+def check_formats(listed: Sequence[ListedSource], index: DatasetIndex, objective: ObjectiveType) -> None:
+    """Refuse formats that `Auto` found and that the objective does not take (DataError), as named ones are refused.
+
+    Not part of the index: that depends on the files alone, and is cached.
+    """
+    for item, source in zip(listed, index.sources, strict=True):
+        if objective not in FORMATS or source.format in FORMATS[objective]:
+            continue
+        named = [format_ for format_ in FORMATS[objective] if format_ is not Format.AUTO]
+        others = [other for other, formats in FORMATS.items() if source.format in formats]
+        raise DataError(
+            f"{item.path}.format: Auto finds {source.format} records in {source.uri}, which do not suit objective "
+            f"{objective}: write {one_of(named)} if they can be read so, or spec.objective.type: {one_of(others)}"
+        )
+
+
 def _source_index(item: ListedSource, scans: Sequence[Scan]) -> SourceIndex:
     _check_containers(item, scans)
+    format_ = _agreed_format(item, scans)
     return SourceIndex(
         uri=item.source.uri,
         root=item.store.uri,
-        format=_agreed_format(item, scans),
+        format=format_,
+        conversations=_holds_conversations(item, format_, scans),
         columns=dict(item.source.columns),
         weight=item.source.weight if isinstance(item.source, TrainSource) else 1.0,
         files=tuple(scan.file for scan in scans),
@@ -112,6 +133,12 @@ def _agreed_format(item: ListedSource, scans: Sequence[Scan]) -> Format:
                 "write one source for each"
             )
     return first
+
+
+def _holds_conversations(item: ListedSource, format_: Format, scans: Sequence[Scan]) -> bool:
+    completion = item.source.columns.get("completion", "completion")
+    of_messages = any(completion in scan.lists for scan in scans)
+    return format_ in CHAT_FORMATS or (format_ is Format.PROMPT_COMPLETION and of_messages)
 
 
 def _check_columns(item: ListedSource, scan: Scan) -> None:

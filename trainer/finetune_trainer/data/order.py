@@ -200,7 +200,7 @@ def _interleaved(segment: Ints, copy: Ints, key: bytes) -> Ints:
 
 def _runs(segment: Ints, copy: Ints) -> Ints:
     """A number of its own for every copy of a segment."""
-    return segment * (copy.max() + 1) + copy
+    return np.asarray(segment * (copy.max() + 1) + copy, dtype=np.int64)
 
 
 def _running_count(run: Ints) -> Ints:

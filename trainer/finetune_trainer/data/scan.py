@@ -36,11 +36,15 @@ At = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Scan:
-    """One file's index, and the column names of its first records, as far as they could be parsed, else why not."""
+    """One file's index, and the column names of its first records, as far as they could be parsed, else why not.
+
+    `lists`: those columns that hold a list in any of these records.
+    """
 
     name: str
     file: FileIndex
     names: list[frozenset[str]]
+    lists: frozenset[str]
     problem: str = ""
 
 
@@ -89,7 +93,7 @@ def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Cont
         records=tuple(records),
         sizes=tuple(sizes),
     )
-    return Scan(name, file, *_sample_names(sample))
+    return _described(name, file, sample)
 
 
 def _told(stream: BufferedReader, blocks: Iterable[bytes], at: At) -> Iterator[bytes]:
@@ -98,15 +102,19 @@ def _told(stream: BufferedReader, blocks: Iterable[bytes], at: At) -> Iterator[b
         yield block
 
 
-def _sample_names(sample: Iterable[bytes]) -> tuple[list[frozenset[str]], str]:
+def _described(name: str, file: FileIndex, sample: Iterable[bytes]) -> Scan:
     names: list[frozenset[str]] = []
+    lists: set[str] = set()
     problem = ""
     for line in sample:
         try:
-            names.append(frozenset(parse(line)))
+            record = parse(line)
         except BadRecord as error:
             problem = problem or str(error)
-    return names, problem
+            continue
+        names.append(frozenset(record))
+        lists |= {column for column, value in record.items() if isinstance(value, list)}
+    return Scan(name, file, names, frozenset(lists), problem)
 
 
 class _Content:
@@ -127,7 +135,7 @@ def _scan_parquet(name: str, store: ObjectStore, info: ObjectInfo, container: Co
     with store.open(info.key) as stream, pyarrow.parquet.ParquetFile(stream) as parquet:
         groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
         chunks = [_row_chunks(group.num_rows, group.total_byte_size) for group in groups]
-        columns = frozenset(parquet.schema_arrow.names)
+        schema = parquet.schema_arrow
     if not any(chunks):
         raise DataError(f"{name} has no rows: remove it, or write records into it")
     file = FileIndex(
@@ -140,7 +148,12 @@ def _scan_parquet(name: str, store: ObjectStore, info: ObjectInfo, container: Co
         sizes=tuple(size for group in chunks for _, size in group),
         row_groups=tuple(len(group) for group in chunks),
     )
-    return Scan(name, file, [columns])
+    lists = frozenset(column.name for column in schema if _is_list(column.type))
+    return Scan(name, file, [frozenset(schema.names)], lists)
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    return isinstance(kind, pyarrow.ListType | pyarrow.LargeListType)
 
 
 def _row_chunks(rows: int, size: int) -> list[tuple[int, int]]:

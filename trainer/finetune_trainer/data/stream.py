@@ -82,8 +82,7 @@ class TrainStream:
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
-        formats = {source.format for source in index.sources}
-        self._encoder = Encoder(tokenizer, formats, train_prompts=settings.train_prompts)
+        self._encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
         self._builder = BlockBuilder(index, settings, self._encoder)
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)
         self._order = lru_cache(maxsize=2)(lambda epoch: order_epoch(index.table, settings.seed, epoch))

@@ -32,7 +32,7 @@ class ChatTemplate:
         if not tokenizer.chat_template:
             raise DataError(
                 "the model's tokenizer has no chat template, which conversations need: set spec.model.chatTemplate, or "
-                "use the format PromptCompletion or Text"
+                "use the format Text, or PromptCompletion with texts"
             )
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.values()

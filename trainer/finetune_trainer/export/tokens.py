@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.data.answers import ChatRenderer
-from finetune_trainer.data.encode import CHAT_FORMATS
+from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.export.config import write_generation_config
 from finetune_trainer.spec.data import Format
 
@@ -23,7 +23,10 @@ def export_tokenizer(
 
 
 def trained_ends(tokenizer: PreTrainedTokenizerFast, formats: Collection[Format]) -> list[int]:
-    """Ids of the tokens that end what was trained: an assistant's turn of conversations, a text of other formats."""
+    """Ids of the tokens that end what was trained: an assistant's turn of conversations, a text of other formats.
+
+    `formats`: as in `DatasetIndex.rendered_formats`.
+    """
     ends = []
     if CHAT_FORMATS.intersection(formats):
         sample = ChatRenderer(tokenizer).sample
