@@ -1,0 +1,172 @@
+"""FineTuneRuntime: the platform team's template for the clusters that jobs run on."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from finetune_trainer.spec.base import Count, Part
+from finetune_trainer.spec.names import AnnotationValue, LabelKey, LabelValue, ObjectName, QueueName, SecretKey
+from finetune_trainer.spec.quantity import Cpu, Memory
+
+Image = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+RayVersion = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")]
+ResourceName = Annotated[str, Field(max_length=253, pattern=r"^[-a-z0-9.]+/[-a-zA-Z0-9._]+$")]
+Endpoint = Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s/]+/?$")]
+Region = Annotated[str, Field(max_length=64, pattern=r"^[-a-z0-9]+$")]
+PodFields = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Any],
+    Field(max_length=32),
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
+
+
+class Gpu(Part):
+    """The GPUs that the runtime's nodes have."""
+
+    resource_name: ResourceName = "nvidia.com/gpu"
+    """Name of the extended resource that a pod asks for."""
+
+    product: LabelValue | None = None
+    """Product as the label `nvidia.com/gpu.product` of the nodes has it; workers are placed on such nodes only."""
+
+    memory: Memory | None = None
+    """Memory of one GPU, for estimates."""
+
+
+class PodOptions(Part):
+    """What the pods of one role have besides what the operator writes."""
+
+    cpu: Cpu | None = None
+    """Cores, as request and limit, where the job does not say."""
+
+    memory: Memory | None = None
+    """Memory, as request and limit, where the job does not say."""
+
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = Field(default_factory=dict)
+    """Labels of the pods."""
+
+    annotations: Annotated[dict[LabelKey, AnnotationValue], Field(max_length=64)] = Field(default_factory=dict)
+    """Annotations of the pods."""
+
+    spec: PodFields = Field(default_factory=dict)
+    """Members of the PodSpec to add: `nodeSelector`, `tolerations`, `affinity`, `volumes`, `imagePullSecrets` ..."""
+
+    container: PodFields = Field(default_factory=dict)
+    """Members of the Ray container to add: `env`, `volumeMounts` ..."""
+
+
+class ConfigMapKeyRef(Part):
+    """One key of a ConfigMap in the job's namespace."""
+
+    name: ObjectName
+    """Name of the ConfigMap."""
+
+    key: SecretKey = "ca.crt"
+    """Key within the ConfigMap."""
+
+
+class CredentialSource(StrEnum):
+    """How jobs get credentials for S3."""
+
+    ANY = "Any"
+    SECRET = "Secret"
+    WEB_IDENTITY = "WebIdentity"
+
+
+class RuntimeStorage(Part):
+    """The S3 store that the runtime's jobs read from and write to."""
+
+    endpoint: Endpoint | None = None
+    """Address of the store; AWS' own when left out."""
+
+    region: Region | None = None
+    """Region of the store."""
+
+    ca_config_map: ConfigMapKeyRef | None = None
+    """Certificate authority of the store, as a ConfigMap that each tenant's namespace has."""
+
+    credentials: CredentialSource = CredentialSource.ANY
+    """`Secret`: jobs must give `spec.storage.secretRef`; `WebIdentity`: they must not; `Any`: they may."""
+
+
+class Queue(Part):
+    """Where the runtime's jobs queue with Kueue."""
+
+    name: QueueName | None = None
+    """LocalQueue of jobs that name none."""
+
+    required: bool = False
+    """Refuse jobs without a queue."""
+
+
+class Limits(Part):
+    """What the runtime's jobs may use together or each."""
+
+    max_running_jobs: Count | None = None
+    """Jobs that may have a cluster at a time; the others wait, first come first served, namespaces in turn."""
+
+    max_workers: Count | None = None
+    """`spec.workers.replicas` of one job."""
+
+    max_gpus: Count | None = None
+    """`replicas x gpusPerReplica` of one job."""
+
+
+class RuntimeSpec(Part):
+    """What the clusters of the runtime's jobs are made of."""
+
+    image: Image
+    """Image of head and workers: it holds the trainer and Ray."""
+
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When nodes pull the image."""
+
+    ray_version: RayVersion = "2.60.0"
+    """Ray's version in the image."""
+
+    gpu: Gpu = Gpu()
+    """The GPUs that the runtime's nodes have."""
+
+    shared_memory: Memory = "8Gi"
+    """Size of /dev/shm in each pod; it counts as the pod's memory."""
+
+    head: PodOptions = PodOptions(cpu="2", memory="8Gi")
+    """The head's pod; it runs no rank and gets no GPU."""
+
+    worker: PodOptions = PodOptions(cpu="4", memory="16Gi")
+    """The workers' pods."""
+
+    storage: RuntimeStorage = RuntimeStorage()
+    """The S3 store that the runtime's jobs read from and write to."""
+
+    queue: Queue = Queue()
+    """Where the runtime's jobs queue with Kueue."""
+
+    limits: Limits = Limits()
+    """What the runtime's jobs may use together or each."""
+
+
+class RuntimeMetadata(Part):
+    """Name of the runtime; it belongs to no namespace."""
+
+    name: ObjectName
+    """Name by which jobs refer to it."""
+
+
+class FineTuneRuntime(Part):
+    """The platform team's template for the clusters that jobs run on."""
+
+    api_version: Literal["finetune.dev/v1alpha1"]
+    """Version of this format."""
+
+    kind: Literal["FineTuneRuntime"]
+    """Kind of this object."""
+
+    metadata: RuntimeMetadata
+    """Name of the runtime."""
+
+    spec: RuntimeSpec
+    """What the clusters of the runtime's jobs are made of."""

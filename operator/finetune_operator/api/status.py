@@ -1,0 +1,291 @@
+"""The status of a FineTuneJob: written by the operator only, one write per reconcile and only when it differs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainSerializer, WithJsonSchema
+
+from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_trainer.spec.base import CountOrZero, Part
+
+Text = Annotated[str, Field(max_length=1024)]
+Long = Annotated[str, Field(max_length=32768)]
+Uri = Annotated[str, Field(max_length=2048)]
+Decimal = Annotated[str, Field(max_length=32)]
+"""A loss as text, because controllers in other languages compare floats badly."""
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Time = Annotated[
+    datetime,
+    Field(strict=False),
+    PlainSerializer(_rfc3339, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+"""Whole seconds in UTC, as Kubernetes' `metav1.Time`."""
+
+
+class Condition(Part):
+    """A `metav1.Condition`."""
+
+    type: ConditionType
+    """What this is about."""
+
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+
+    reason: Reason
+    """Why, as one word."""
+
+    message: Long = ""
+    """Why, for people: what happened, and what to do about it."""
+
+    last_transition_time: Time
+    """When `status` last changed."""
+
+    observed_generation: CountOrZero = 0
+    """The generation of the spec that this was decided on."""
+
+
+class Progress(Part):
+    """Where the training stands, as rank 0 last reported it."""
+
+    step: CountOrZero = 0
+    """Optimizer steps done."""
+
+    total_steps: CountOrZero | None = None
+    """Optimizer steps of the whole run; an estimate when the run is limited by epochs."""
+
+    percent: CountOrZero | None = None
+    """Share of the run that is done, 0 to 100."""
+
+    epoch: Decimal | None = None
+    """Epochs done, as a decimal number."""
+
+    tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens trained on, over all attempts."""
+
+    loss: Decimal | None = None
+    """Training loss of the last reported step, in nats per token."""
+
+    eval_loss: Decimal | None = None
+    """Held-out loss of the last evaluation, in nats per token."""
+
+    tokens_per_second: CountOrZero | None = None
+    """Tokens per second over all ranks."""
+
+    estimated_completion_time: Time | None = None
+    """When the run ends at the present speed."""
+
+    activity: Text | None = None
+    """What the run does besides steps, for instance `indexing the data`."""
+
+    updated_at: Time | None = None
+    """When this was reported."""
+
+
+class WorkerCounts(Part):
+    """Worker pods of the current attempt."""
+
+    ready: CountOrZero = 0
+    """Worker pods that are ready."""
+
+    desired: CountOrZero = 0
+    """Worker pods that the attempt asks for."""
+
+
+class CheckpointStatus(Part):
+    """Commits in the checkpoint log, as rank 0 last reported them."""
+
+    latest: Uri | None = None
+    """Address of the run's commit log."""
+
+    best: CountOrZero | None = None
+    """Step of the commit with the lowest held-out loss."""
+
+    step: CountOrZero | None = None
+    """Step of the newest commit."""
+
+    committed_at: Time | None = None
+    """When the newest commit was reported."""
+
+
+class OutputStatus(Part):
+    """What came out of the run."""
+
+    uri: Uri | None = None
+    """Where the trained model lies."""
+
+    report: Uri | None = None
+    """Where the run's report lies."""
+
+    logs: Uri | None = None
+    """Where the logs of every rank and attempt lie."""
+
+    verdict: Text | None = None
+    """Held-out loss before and after, in a sentence."""
+
+
+class AttemptStatus(Part):
+    """One Ray cluster that was started for the job."""
+
+    number: Annotated[int, Field(ge=1)]
+    """Counts from 1."""
+
+    ray_job: Annotated[str, Field(max_length=63)]
+    """Name of its RayJob."""
+
+    started_at: Time
+    """When its RayJob was created."""
+
+    admitted_at: Time | None = None
+    """When its pods were first allowed to exist; Kueue may hold an attempt back."""
+
+    running_at: Time | None = None
+    """When its ranks first reported."""
+
+    finished_at: Time | None = None
+    """When it ended; absent while it lives."""
+
+    outcome: Literal["Succeeded", "Failed", "Stopped"] | None = None
+    """How it ended; absent while it lives."""
+
+    reason: Reason | None = None
+    """Why it ended, as one word."""
+
+    message: Long | None = None
+    """Why it ended: the last useful line of the cause."""
+
+    first_step: CountOrZero | None = None
+    """The step that it began at."""
+
+    last_step: CountOrZero | None = None
+    """The last step that it reported."""
+
+    steps_lost: CountOrZero | None = None
+    """Steps after its last commit, which the next attempt repeats."""
+
+
+class StopRequest(Part):
+    """A stop that the operator has asked the run for; it is answered with a commit, or ended by the deadline."""
+
+    reason: Reason
+    """Why: `Suspended`, `Deleted`, `ActiveDeadline`."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    """The attempt that shall stop."""
+
+    deadline: Time
+    """When the attempt is ended whether or not it has committed."""
+
+
+class FailureCount(Part):
+    """How many attempts ended for a reason."""
+
+    reason: Reason
+    """The class of the failure."""
+
+    count: CountOrZero
+    """Attempts that ended for it since the job was created or last resumed by hand."""
+
+
+class Goodput(Part):
+    """What the worker pods' time was spent on; GPU-seconds are these times `gpusPerReplica`."""
+
+    allocated_worker_seconds: CountOrZero = 0
+    """Time that worker pods existed, summed over pods and attempts."""
+
+    productive_worker_seconds: CountOrZero = 0
+    """The part that was spent on steps that count."""
+
+    lost_to_restarts_worker_seconds: CountOrZero = 0
+    """The part that was spent on steps after a last commit, which had to be repeated."""
+
+
+class QueueStatus(Part):
+    """Why the job waits, while it waits."""
+
+    name: Annotated[str, Field(max_length=253)] | None = None
+    """Kueue's LocalQueue, or the runtime whose `maxRunningJobs` is reached."""
+
+    reason: Text | None = None
+    """What it waits for."""
+
+    position: CountOrZero | None = None
+    """Jobs ahead of it, where that is known; 0 is next."""
+
+
+class JobStatus(Part):
+    """Everything that the operator knows of a job and must not forget when it starts anew."""
+
+    observed_generation: CountOrZero = 0
+    """The generation of the spec that this status speaks of."""
+
+    phase: Phase = Phase.PENDING
+    """One word for people, derived from the conditions."""
+
+    start_time: Time | None = None
+    """When the first attempt was created."""
+
+    completion_time: Time | None = None
+    """When the job succeeded or failed for good."""
+
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()
+    """Conditions by type."""
+
+    progress: Progress | None = None
+    """Where the training stands."""
+
+    workers: WorkerCounts | None = None
+    """Worker pods of the current attempt."""
+
+    restarts: CountOrZero = 0
+    """Restarts of the workers within the current attempt."""
+
+    checkpoint: CheckpointStatus | None = None
+    """Commits in the checkpoint log."""
+
+    output: OutputStatus | None = None
+    """What came out of the run."""
+
+    attempts: Annotated[tuple[AttemptStatus, ...], Field(max_length=10)] = ()
+    """The last 10 attempts, oldest first."""
+
+    failures: Annotated[tuple[FailureCount, ...], Field(max_length=32)] = ()
+    """Failed attempts by reason, over all attempts: what the budgets are counted by."""
+
+    stop: StopRequest | None = None
+    """A stop that was asked for and is not over yet."""
+
+    active_seconds: CountOrZero = 0
+    """Time with pods of the attempts that are over: what `activeDeadlineSeconds` is counted by."""
+
+    goodput: Goodput | None = None
+    """What the worker pods' time was spent on."""
+
+    queue: QueueStatus | None = None
+    """Why the job waits, while it waits."""
+
+    def condition(self, kind: ConditionType) -> Condition | None:
+        """The condition of this type, if there is one."""
+        return next((one for one in self.conditions if one.type == kind), None)
+
+    def holds(self, kind: ConditionType) -> bool:
+        """Whether the condition of this type is True."""
+        found = self.condition(kind)
+        return found is not None and found.status == "True"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has succeeded or failed for good."""
+        return self.holds(ConditionType.COMPLETE) or self.holds(ConditionType.FAILED)
+
+    @property
+    def attempt(self) -> AttemptStatus | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
