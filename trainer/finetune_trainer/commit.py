@@ -21,7 +21,7 @@ class Body(BaseModel):
     """The trainer's part of a checkpoint's log entry.
 
     `dataset` is the id of the index that `progress.data` counts in; `metrics` holds `evalLoss` where the step was
-    evaluated, which is what retention ranks by.
+    evaluated and its loss finite, which is what retention ranks by.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +42,8 @@ def commit(run: Run) -> None:
     shares = run.control.agree(lambda: _write_share(run, prefix))
     entries = run.control.agree(lambda: _publish(run, prefix, shares) if run.control.is_main else None)
     run.parent = entries[0]
-    run.last_commit = time.monotonic()
+    run.committed = run.progress
+    run.last_commit = run.clock()
     stored = sum(ref.size for refs, _ in shares for ref in refs)
     best = run.progress.best is not None and run.progress.best.step == run.progress.step
     run.report_commit(best=best, seconds=time.monotonic() - started, stored=stored)
@@ -61,12 +62,12 @@ def _publish(run: Run, prefix: str, shares: list[tuple[list[ObjectRef], RankSlic
         run.dataset.bad.flush()
     objects = [ref for refs, _ in shares for ref in refs]
     objects.append(run.writer.write(prefix, HISTORY, pack(run.history.records)))
-    evaluated = run.progress.last_eval_step == run.progress.step and run.progress.last_eval is not None
+    loss = run.progress.last_eval if run.progress.last_eval_step == run.progress.step else None
     body = Body(
         engine=merge(run.engine, [slices for _, slices in shares]),
         progress=run.progress,
         dataset=run.dataset.id,
-        metrics={"evalLoss": run.progress.last_eval} if evaluated and run.progress.last_eval is not None else {},
+        metrics={} if loss is None else {"evalLoss": loss},
     )
     entry = run.writer.commit(run.progress.step, run.parent, objects, body.model_dump(mode="json"))
     keep = run.job.spec.checkpoint
@@ -112,7 +113,7 @@ def load(run: Run, entry: Checkpoint) -> None:
         return read_verified(run.log.journal.store, objects[name])
 
     load_rank(run.engine, body.engine, run.control.rank, run.control.world_size, read)
-    run.progress = body.progress
+    run.progress = run.committed = body.progress
     run.parent = entry.seq
     if run.control.is_main:
         run.history.replace(unpack(read(HISTORY)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from finetune_trainer.data import EvalSet
+from finetune_trainer.data import Counters, EvalSet
 from finetune_trainer.engine.batch import Forward, kept_tokens
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.errors import DataError
@@ -16,41 +17,67 @@ from finetune_trainer.errors import DataError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`losses`: nats per kept token of each named set; `mean`: of all their tokens together; `tokens`: kept tokens."""
+    """`losses`: nats per kept token of each named set; `mean`: of all their tokens together; `tokens`: kept tokens.
+
+    `counts`: what became of each set's records, on all ranks together.
+    """
 
     mean: float
     losses: dict[str, float]
     tokens: int
+    counts: dict[str, Counters]
 
 
 def evaluate(
-    engine: Any, forward: Forward, sets: Mapping[str, EvalSet], batch_size: int, control: ControlGroup
+    engine: Any,
+    forward: Forward,
+    sets: Mapping[str, EvalSet],
+    batch_size: int,
+    control: ControlGroup,
+    between_batches: Callable[[], None],
 ) -> Evaluation:
     """Evaluate the engine's model as it stands on every set; collective, and leaves the engine in training mode.
 
-    Raises DataError when a set has no kept token.
+    `sets` are in the order of `spec.data.eval`. `between_batches` is called before each micro-batch, equally often on
+    every rank, and ends the evaluation by raising. Raises DataError when a set has no kept token.
     """
     engine.eval()
-    sums = {name: _evaluate_one(engine, forward, held_out, batch_size, control) for name, held_out in sets.items()}
+    sums: dict[str, tuple[float, float]] = {}
+    for number, (name, held_out) in enumerate(sets.items()):
+        sums[name] = _evaluate_one(engine, forward, held_out, batch_size, control, between_batches)
+        if not sums[name][1]:
+            raise DataError(_without_tokens(f"spec.data.eval[{number}]", held_out))
     engine.train()
-    empty = [name for name, (_, tokens) in sums.items() if tokens == 0]
-    if empty:
-        raise DataError(
-            f"spec.data.eval: the set {empty[0]!r} has no token to predict; check its format and its answers"
-        )
     total_loss, total_tokens = (sum(values) for values in zip(*sums.values(), strict=True))
     losses = {name: loss / tokens for name, (loss, tokens) in sums.items()}
-    return Evaluation(total_loss / total_tokens, losses, int(total_tokens))
+    counts = {name: held_out.counters or Counters() for name, held_out in sets.items()}
+    return Evaluation(total_loss / total_tokens, losses, int(total_tokens), counts)
 
 
 @torch.no_grad()
 def _evaluate_one(
-    engine: Any, forward: Forward, held_out: EvalSet, batch_size: int, control: ControlGroup
+    engine: Any,
+    forward: Forward,
+    held_out: EvalSet,
+    batch_size: int,
+    control: ControlGroup,
+    between_batches: Callable[[], None],
 ) -> tuple[float, float]:
     loss = torch.zeros((), dtype=torch.float64, device=forward.device)
     tokens = 0
-    for rows in held_out.micro_batches(batch_size):
-        loss += forward(engine, rows)
-        tokens += kept_tokens(rows)
+    with closing(held_out.micro_batches(batch_size)) as batches:
+        for rows in batches:
+            between_batches()
+            loss += forward(engine, rows)
+            tokens += kept_tokens(rows)
     total_loss, total_tokens = control.sum([loss.item(), float(tokens)])
     return total_loss, total_tokens
+
+
+def _without_tokens(field: str, held_out: EvalSet) -> str:
+    counts = held_out.counters or Counters()
+    return (
+        f"{field}: the held-out set {held_out.name!r} has no token to predict: of its {counts.records} records "
+        f"{counts.dropped} are longer than spec.data.maxLength and were dropped, {counts.bad} cannot be used. Give it "
+        "records with answers that fit, write spec.data.overlong: Truncate or Split, or leave the set out"
+    )

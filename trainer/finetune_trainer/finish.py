@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.commit import best_entry, load
+from finetune_trainer.errors import Stopped
 from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
 from finetune_trainer.export.lineage import lineage
@@ -28,7 +29,8 @@ def finish(run: Run) -> dict[str, Any]:
     """Export a finished run and return its result, the same JSON-able dictionary on every rank; collective.
 
     An export that is complete is left as it is and its result returned; one that was cut short is completed. Raises
-    StorageError when it cannot be written, OutputTaken when something else lies at `spec.output.uri`.
+    StorageError when it cannot be written, OutputTaken when something else lies at `spec.output.uri`, Stopped between
+    two files when a stop was asked for.
     """
     store = open_store(run.job.spec.output.uri)
     entry = choose(run)
@@ -36,6 +38,7 @@ def finish(run: Run) -> dict[str, Any]:
     found = run.control.agree(lambda: _look(store, export) if run.control.is_main else None)[0]
     if found is not None:
         return dict(found.result)
+    leave_if_asked(run)
     entry = take_up(run, entry)
     run.report_phase("exporting", f"step {entry.step} to {store.uri}")
     folder = run.context.workdir / "export" / run.writer.id  # a rank of an older start may still write into its own
@@ -94,9 +97,20 @@ def publish(run: Run, store: ObjectStore, export: Exported, folder: Path, result
         shutil.rmtree(folder.parent)
 
     for number in range(len(names) + 1):
+        leave_if_asked(run)
         progress = {"name": "publishing", "done": number, "total": len(names), "unit": "files"}
         run.report({"kind": "phase", "detail": store.uri, **progress})
         run.control.agree(lambda number=number: step(number) if run.control.is_main else None)  # type: ignore[misc]
+
+
+def leave_if_asked(run: Run) -> None:
+    """Raise Stopped once any rank was asked to stop; the finished run was committed before. Collective."""
+    reason = run.asked_to_stop()
+    if reason is not None:
+        raise Stopped(
+            f"stopped during the export as asked ({reason}): training is done and committed, run the job again to "
+            "complete the export"
+        )
 
 
 def _look(store: ObjectStore, export: Exported) -> Manifest | None:
@@ -139,7 +153,7 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     result = _result(run, entry)
     origin = lineage(run.job, run.model_path, run.dataset.id, entry, run.log.uri, run.audit["versions"])
     plot = loss_plot(run.history.records)
-    formats = {source.format for source in run.dataset.index.sources}
+    formats = run.dataset.index.rendered_formats
     run.history.close()  # flushes its files
     with writing(folder):
         export_tokenizer(run.tokenizer, formats, run.model_path, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
 from finetune_trainer.run import Run
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.state import Progress, commit_due, out_of_patience
+from finetune_trainer.state import Progress, commit_due, finite, out_of_patience
 
 
 class Diverged(FinetuneError):
@@ -33,7 +33,7 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
     """Run `job` to its end on this rank, from its newest good checkpoint if there is one; collective over all ranks.
 
     Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit
-    code is the contract with launchers; Stopped after a commit when a stop was asked for.
+    code is the contract with launchers; Stopped when a stop was asked for, after a commit of what was trained.
     """
     with build(job, context) as run:
         restore(run)
@@ -44,27 +44,47 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
 
 def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
-    if run.evaluation_due():
-        measure(run)  # the base model before the first step; after a resume, what a stop left out
-    for batch in upcoming(run):
-        stop = take_step(run, batch)
-        if stop:
-            commit(run)
-            raise Stopped(f"stopped at step {run.progress.step} as asked ({run.context.stop.reason}), after a commit")
-        if batch.consumed >= 1.0:
-            break  # evaluated and committed once, below
-        improved = run.evaluation_due() and measure(run)
-        if run.commit_voted or commit_due(run.progress, run.job.spec.checkpoint, improved=improved):
-            commit(run)
-        if out_of_patience(run.progress, run.job.spec.evaluation):
-            break
+    leave_if_asked(run)
+    with closing(upcoming(run)) as batches:
+        while settle(run) and (batch := next(batches, None)) is not None:
+            if take_step(run, batch):
+                leave_if_asked(run)
     if run.dataset.held_out and run.progress.last_eval_step != run.progress.step:
         measure(run)
     run.progress = run.progress.model_copy(update={"finished": True})
     commit(run)
 
 
-def upcoming(run: Run) -> Iterator[StepBatch]:
+def settle(run: Run) -> bool:
+    """Evaluate and commit what is due at the current step; returns whether to train on.
+
+    The base model before the first step, and after a resume what a stop or a crash left undone, are due like the rest.
+    """
+    if run.progress.consumed >= 1.0:
+        return False  # evaluated and committed once, by `fit`
+    evaluating = run.evaluation_due()
+    improved = evaluating and measure(run)
+    due = run.commit_voted or commit_due(run.progress, run.job.spec.checkpoint, improved=improved)
+    if due and run.uncommitted():
+        commit(run)
+    if evaluating:
+        leave_if_asked(run)
+    return not out_of_patience(run.progress, run.job.spec.evaluation)
+
+
+def leave_if_asked(run: Run) -> None:
+    """Commit what is not committed and raise Stopped, once any rank was asked to stop; collective."""
+    reason = run.asked_to_stop()
+    if reason is None:
+        return
+    if run.progress.step == 0:
+        raise Stopped(f"stopped before the first step as asked ({reason}): there was nothing to commit")
+    if run.uncommitted():
+        commit(run)
+    raise Stopped(f"stopped at step {run.progress.step} as asked ({reason}), after a commit")
+
+
+def upcoming(run: Run) -> Generator[StepBatch]:
     """The global batches still to train on: the rest of the epochs, or up to `maxSteps`."""
     limit = run.job.spec.training.max_steps
     remaining = None if limit is None else max(0, limit - run.progress.step)
@@ -106,7 +126,7 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
             "consumed": batch.consumed,
             "epoch": batch.epoch,
             "skipped": progress.skipped + (not result.applied),
-            "loss": result.loss,
+            "loss": finite(result.loss),
             "data": batch.state,
         }
     )
@@ -114,7 +134,10 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
-    found = evaluate(run.engine, run.forward, run.dataset.held_out, run.micro_batch_size, run.control)
+    found = evaluate(
+        run.engine, run.forward, run.dataset.held_out, run.micro_batch_size, run.control, lambda: leave_if_asked(run)
+    )
+    run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)
     else:

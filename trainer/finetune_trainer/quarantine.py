@@ -39,6 +39,4 @@ class QuarantineFile:
             data = self._store.get(self._key)
         except ObjectNotFound:
             return []
-        return [
-            json.loads(line) for line in data.splitlines()
-        ]  # of bytes: text would split at U+2028 in an excerpt too
+        return [json.loads(line) for line in data.splitlines()]  # bytes: text would also split at an excerpt's U+2028

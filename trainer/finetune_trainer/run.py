@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any, Self
 
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.context import RunContext
+from finetune_trainer.context import RunContext, StopSignal
 from finetune_trainer.data import StepBatch
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
@@ -22,15 +21,26 @@ from finetune_trainer.engine.step import StepResult
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.state import Progress, evaluation_due
+from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
 
 SPEED_WINDOW = 20  # steps over which tokens per second are averaged
 
 
+def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
+    """Why the run shall stop, once any rank was asked to; the same on every rank. Collective."""
+    if not control.sum([stop.requested])[0]:
+        return None
+    reasons: list[str | None] = control.gather(stop.reason)
+    return next(reason for reason in reasons if reason is not None)
+
+
 @dataclass
 class Run:
-    """Built once per start of the workers (`build.build`); `progress` is the only part that training replaces."""
+    """Built once per start of the workers (`build.build`); `progress` is the only part that training replaces.
+
+    `committed` is the progress in the newest commit, which was written or loaded; `clock` is monotonic, in seconds.
+    """
 
     job: FineTuneJob
     context: RunContext
@@ -48,10 +58,14 @@ class Run:
     resources: ExitStack = field(default_factory=ExitStack)
     progress: Progress = field(default_factory=Progress)
     parent: int | None = None
+    committed: Progress | None = None
     commit_voted: bool = False
-    last_commit: float = field(default_factory=time.monotonic)
     clock: Callable[[], float] = time.monotonic
+    last_commit: float = field(init=False)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
+
+    def __post_init__(self) -> None:
+        self.last_commit = self.clock()
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +76,14 @@ class Run:
     def evaluation_due(self) -> bool:
         """Whether the held-out sets must be evaluated at the current step."""
         return evaluation_due(self.progress, self.job.spec.evaluation, has_sets=bool(self.dataset.held_out))
+
+    def uncommitted(self) -> bool:
+        """Whether a commit would hold anything that the newest one does not."""
+        return self.progress.step > 0 and self.progress != self.committed
+
+    def asked_to_stop(self) -> str | None:
+        """Why the run shall stop, once any rank was asked to; collective."""
+        return asked_to_stop(self.control, self.context.stop)
 
     def commit_clock_rings(self) -> bool:
         """Rank 0's vote for a commit by time: `checkpoint.everySeconds` have passed since the last one."""
@@ -77,8 +99,8 @@ class Run:
         record: Record = {
             "step": progress.step,
             "epoch": round(progress.epoch, 6),
-            "loss": result.loss if isfinite(result.loss) else None,
-            "gradNorm": result.grad_norm if isfinite(result.grad_norm) else None,
+            "loss": finite(result.loss),
+            "gradNorm": finite(result.grad_norm),
             "learningRate": learning_rate,
             "rows": batch.global_rows,
             "tokens": progress.tokens,
@@ -105,8 +127,9 @@ class Run:
         """Note one evaluation of all held-out sets in the history and report it (rank 0)."""
         if not self.control.is_main:
             return
-        losses = {f"evalLoss/{name}": loss for name, loss in found.losses.items()}
-        self.history.add({"step": self.progress.step, "evalLoss": found.mean, **losses, "evalTokens": found.tokens})
+        losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
+        mean = finite(found.mean)
+        self.history.add({"step": self.progress.step, "evalLoss": mean, **losses, "evalTokens": found.tokens})
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from finetune_trainer.data import DataState
+from finetune_trainer.data import Counters, DataState
 from finetune_trainer.spec import Checkpoint, Evaluation
+
+
+def finite(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return value if value is not None and isfinite(value) else None
 
 
 class Best(BaseModel):
@@ -23,7 +30,8 @@ class Progress(BaseModel):
     """The loop's state after `step` optimizer steps; JSON inside the checkpoint's log entry.
 
     `tokens` counts non-padding tokens seen; `skipped` steps without an update for a non-finite loss or gradient;
-    `stale` evaluations since the best one; `data` is the stream's own state; `finished`: nothing is left to train.
+    `stale` evaluations since the best one; `eval_counts` what became of the records of each held-out set; `data` is the
+    stream's own state; `finished`: nothing is left to train. A loss that was not finite is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,23 +43,25 @@ class Progress(BaseModel):
     epoch: float = 0.0
     skipped: int = 0
     loss: float | None = None
-    base: dict[str, float] | None = None
+    base: dict[str, float | None] | None = None
     base_mean: float | None = None
     last_eval: float | None = None
     last_eval_step: int | None = None
     best: Best | None = None
     stale: int = 0
+    eval_counts: dict[str, Counters] = {}
     data: DataState | None = None
     finished: bool = False
 
-    def with_base(self, losses: dict[str, float], mean: float) -> Progress:
+    def with_base(self, losses: Mapping[str, float], mean: float) -> Progress:
         """After the evaluation of the untrained model at step 0."""
-        return self.model_copy(update={"base": losses, "base_mean": mean})
+        base = {name: finite(loss) for name, loss in losses.items()}
+        return self.model_copy(update={"base": base, "base_mean": finite(mean)})
 
     def evaluated(self, loss: float) -> Progress:
-        """After an evaluation at the current step with mean held-out `loss`."""
-        update: dict[str, Any] = {"last_eval": loss, "last_eval_step": self.step}
-        if self.best is None or loss < self.best.loss:
+        """After an evaluation at the current step with mean held-out `loss`; if not finite, it is no best."""
+        update: dict[str, Any] = {"last_eval": finite(loss), "last_eval_step": self.step}
+        if isfinite(loss) and (self.best is None or loss < self.best.loss):
             return self.model_copy(update=update | {"best": Best(step=self.step, loss=loss), "stale": 0})
         return self.model_copy(update=update | {"stale": self.stale + 1})
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
+
 from finetune_trainer.spec import Checkpoint, EarlyStopping, Evaluation
 from finetune_trainer.state import Best, Progress, commit_due, evaluation_due, out_of_patience
 
@@ -30,6 +34,17 @@ def test_the_best_loss_is_kept_and_evaluations_since_are_counted() -> None:
     assert (worse.best, worse.stale) == (Best(step=10, loss=2.0), 1)
     better = worse.model_copy(update={"step": 30}).evaluated(1.5)
     assert (better.best, better.stale) == (Best(step=30, loss=1.5), 0)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_held_out_loss_that_is_not_finite_is_no_best_and_can_be_beaten(loss: float) -> None:
+    state = Progress(step=10).evaluated(loss)
+    assert (state.best, state.last_eval, state.last_eval_step, state.stale) == (None, None, 10, 1)
+    better = state.model_copy(update={"step": 20}).evaluated(2.0)
+    assert (better.best, better.stale) == (Best(step=20, loss=2.0), 0)
+    assert better.model_copy(update={"step": 30}).evaluated(loss).best == better.best
+    based = Progress().with_base({"a": loss, "b": 1.0}, loss)
+    assert (based.base, based.base_mean) == ({"a": None, "b": 1.0}, None)
 
 
 def test_patience_ends_after_that_many_evaluations_without_a_new_best() -> None:

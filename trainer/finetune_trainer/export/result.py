@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import Any
 
 from finetune_trainer.metrics import Record
-from finetune_trainer.state import Progress
+from finetune_trainer.state import Progress, finite
 
 EVAL_PREFIX = "evalLoss/"
 
@@ -20,11 +19,6 @@ def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None,
     named = {key.removeprefix(EVAL_PREFIX): loss for key, loss in found[-1].items() if key.startswith(EVAL_PREFIX)}
     losses = {name: finite(loss) for name, loss in named.items()}
     return finite(found[-1]["evalLoss"]), losses
-
-
-def finite(value: float | None) -> float | None:
-    """None for what JSON has no number for."""
-    return value if value is not None and isfinite(value) else None
 
 
 def tokens_per_second(records: Sequence[Record]) -> float | None:
