@@ -1,4 +1,4 @@
-"""A FineTuneJob as the API server holds it: the manifest that the trainer reads too, and what only the cluster knows."""
+"""A FineTuneJob as the API server holds it: the manifest that the trainer reads too, and what the cluster adds."""
 
 from __future__ import annotations
 
