@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from finetune_trainer.launch.events import Kind
 from finetune_trainer.launch.folders import run_folder, workdir
 from finetune_trainer.launch.launcher import Launcher, Lines, Plan
 from finetune_trainer.launch.machine import Machine
+from finetune_trainer.launch.rank import LOOP
 from finetune_trainer.launch.supervisor import Deadlines, Ended, Supervisor, View
 from finetune_trainer.spec import parse_job
 
@@ -41,10 +45,15 @@ def manifest(name: str = "tiny", replicas: int = 2, **spec: Any) -> dict[str, An
 
 def plan(target: str, name: str, replicas: int = 2, **spec: Any) -> Plan:
     """Return a plan that runs `launch_targets:<target>`; the folders come from the environment."""
-    job = parse_job(json.dumps(manifest(name, replicas, **spec)))
+    return plan_of(manifest(name, replicas, **spec), f"launch_targets:{target}")
+
+
+def plan_of(document: dict[str, Any], entrypoint: str = LOOP) -> Plan:
+    """Return a plan that runs a manifest, by default with the real training loop."""
+    job = parse_job(json.dumps(document))
     folder = run_folder(job, os.environ)
     folder.write_manifest(job)
-    return Plan(job, Machine(2, 0), folder, workdir(job, os.environ), entrypoint=f"launch_targets:{target}")
+    return Plan(job, Machine(2, 0), folder, workdir(job, os.environ), entrypoint=entrypoint)
 
 
 class Shown:
@@ -74,3 +83,38 @@ def starts(made: Plan, rank: int) -> list[int]:
     """Return the process ids with which a target's rank was started, in order."""
     pids: list[int] = json.loads((made.workdir / f"starts-{rank}.json").read_text())
     return pids
+
+
+@contextmanager
+def run_command(job: Path, *options: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `finetune run -o json` on a manifest in a process group of its own, as a terminal does."""
+    code = "from finetune_trainer.cli.app import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "run", str(job), "-o", "json", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environ},
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(process: subprocess.Popen[str], kind: str) -> list[dict[str, Any]]:
+    """Read events up to the first of this kind."""
+    assert process.stdout is not None
+    events: list[dict[str, Any]] = []
+    for text in process.stdout:
+        events.append(json.loads(text))
+        if events[-1]["kind"] == kind:
+            return events
+    raise AssertionError(f"no {kind} among {events}; stderr: {process.stderr and process.stderr.read()}")
+
+
+def rest(process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], str]:
+    """Read everything to the end."""
+    out, err = process.communicate(timeout=240)
+    return [json.loads(text) for text in out.splitlines()], err

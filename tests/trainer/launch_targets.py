@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from finetune_trainer.errors import DataError, Stopped
+from finetune_trainer.errors import DataError, Stopped, StorageError
 from finetune_trainer.launch.context import RunContext
-from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec import FineTuneJob, run_id
 
 Result = dict[str, object]
 
@@ -100,6 +100,35 @@ def out_of_device_memory(job: FineTuneJob, context: RunContext) -> Result:
     """Raise what torch raises on a full GPU."""
     started(context)
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def out_of_host_memory(job: FineTuneJob, context: RunContext) -> Result:
+    """Ask torch for more memory than any host has."""
+    started(context)
+    return {"bytes": torch.empty(1 << 55, dtype=torch.uint8).numel()}
+
+
+def storage_gone(job: FineTuneJob, context: RunContext) -> Result:
+    """Raise what the store raises when the retries are used up."""
+    started(context)
+    raise StorageError("s3://bucket/runs cannot be reached: check the network and AWS_ENDPOINT_URL")
+
+
+def killed_after_a_commit(job: FineTuneJob, context: RunContext) -> Result:
+    """The real training loop, whose rank 1 is killed, the first time only, once a first checkpoint is committed."""
+    from finetune_trainer.loop import train  # which the other targets do not need
+    from finetune_trainer.store import RunLog, open_store
+
+    log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
+
+    def kill() -> None:
+        while not log.checkpoints():
+            threading.Event().wait(0.01)  # between two looks
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if started(context) == 1 and context.rank == 1:
+        threading.Thread(target=kill, daemon=True).start()
+    return train(job, context)
 
 
 def add_ranks(context: RunContext) -> int:

@@ -65,6 +65,11 @@ class SmallJob:
         path.write_text(yaml.safe_dump(self.manifest(name, **spec)))
         return path
 
+    def metrics(self, name: str = "small") -> list[dict[str, Any]]:
+        """What the exported run recorded of each step and evaluation, without its times."""
+        lines = (self.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
+        return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
 
 def make_small_job(folder: Path, *, kind: str = "llama", records: int = 160, **config: Any) -> SmallJob:
     """Write tokenizer, model (`config` goes to its configuration) and data; equal bytes for equal arguments."""

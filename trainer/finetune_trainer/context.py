@@ -87,7 +87,8 @@ class RunContext:
 
     `device` is a torch device name: `cpu` or `cuda:<index>`. `attempt` is the number of the attempt that a cluster
     started, or None on a laptop (the commit log then counts). `workdir` is scratch space on the node of this rank, for
-    this run only, shared by the ranks of the node and kept over restarts of the workers.
+    this run only, shared by the ranks of the node and kept over restarts of the workers. `checked` says that the
+    launcher has made the checks of `preflight` on this machine.
     The process group (gloo or nccl) is initialised before the loop gets the context, and destroyed by the launcher.
     """
 
@@ -100,6 +101,7 @@ class RunContext:
     reporter: Reporter
     stop: StopSignal
     workdir: Path
+    checked: bool = False
 
     @property
     def is_main(self) -> bool:

@@ -54,6 +54,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("job", type=Path, help="the manifest")
     parser.add_argument("--workers", type=int, help="instead of spec.workers.replicas; the global batch stays the same")
     parser.add_argument("--gpus", type=int, help="instead of spec.workers.gpusPerReplica; 0 trains on the CPU")
+    parser.add_argument("--checked", action="store_true", help="what the job reads and writes was checked already")
     parser.add_argument("--entrypoint", default=LOOP, help="training loop to call, as module:function")
     return parser.parse_args(argv)
 
@@ -69,7 +70,11 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> None:
     prepare(os.environ, place.device, place.local_world_size, machine.cpus)
     attempt = os.environ.get(ATTEMPT)
     settings = Settings(
-        arguments.entrypoint, channel_of(os.environ), int(attempt) if attempt else None, workdir(job, os.environ)
+        arguments.entrypoint,
+        channel_of(os.environ),
+        int(attempt) if attempt else None,
+        workdir(job, os.environ),
+        arguments.checked,
     )
     _join_process_group(place, job.spec.no_progress_deadline_seconds)
     try:

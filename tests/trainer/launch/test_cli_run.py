@@ -18,7 +18,7 @@ import pytest
 from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.folders import WORKDIR
 from finetune_trainer.launch.receiver import Receiver
-from launch_job import manifest
+from launch_job import manifest, rest, run_command, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -28,36 +28,12 @@ GONE = 60.0
 
 @contextmanager
 def finetune_run(folder: Path, target: str, *options: str, **spec: Any) -> Iterator[subprocess.Popen[str]]:
-    """Start `finetune run -o json` on a target in a process group of its own, as a terminal does."""
+    """Start `finetune run` on a target."""
     folder.mkdir(exist_ok=True)
     job = folder / "job.yaml"
     job.write_text(json.dumps(manifest(folder.name.replace("_", "-").lower()[:36].strip("-"), **spec)))
-    code = "from finetune_trainer.cli.app import main; main()"
-    command = [sys.executable, "-c", code, "run", str(job), "-o", "json", "--entrypoint", f"launch_targets:{target}"]
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def until(process: subprocess.Popen[str], kind: str) -> list[dict[str, Any]]:
-    """Read events up to the first of this kind."""
-    assert process.stdout is not None
-    events: list[dict[str, Any]] = []
-    for text in process.stdout:
-        events.append(json.loads(text))
-        if events[-1]["kind"] == kind:
-            return events
-    raise AssertionError(f"no {kind} among {events}; stderr: {process.stderr and process.stderr.read()}")
-
-
-def rest(process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], str]:
-    """Read everything to the end."""
-    out, err = process.communicate(timeout=240)
-    return [json.loads(text) for text in out.splitlines()], err
+    with run_command(job, "--entrypoint", f"launch_targets:{target}", *options) as process:
+        yield process
 
 
 def family(process: subprocess.Popen[str]) -> list[psutil.Process]:

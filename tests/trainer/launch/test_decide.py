@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from finetune_trainer.errors import PeerFailed
 from finetune_trainer.launch.decide import Fail, Retry, decide
-from finetune_trainer.launch.outcome import Failure, root_cause
+from finetune_trainer.launch.outcome import Failure, failure_of, root_cause
 
 CRASH = Failure(1, "Killed", "rank 1 was killed by SIGKILL", retryable=True, rank=1, time=2.0)
 USER_ERROR = Failure(11, "BadData", "no record", retryable=False, rank=1, time=2.0)
@@ -39,6 +42,12 @@ def test_an_exhausted_budget_is_named_with_its_field() -> None:
 
 def test_the_cause_is_what_no_other_rank_brought_about_even_if_it_was_recorded_later() -> None:
     assert root_cause([PEER_LOST, USER_ERROR]) == USER_ERROR
+
+
+def test_an_error_that_was_shared_is_never_the_cause_though_it_may_be_recorded_first() -> None:
+    shared = replace(failure_of(PeerFailed("rank 1 failed: no record"), rank=0), time=1.0)
+    assert root_cause([shared, USER_ERROR]) == USER_ERROR
+    assert isinstance(decide(root_cause([shared, USER_ERROR]), restarts=0, max_restarts=5), Fail)
 
 
 def test_of_two_causes_the_first_counts() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune_trainer.errors import DataError, Hang, Problem, SpecError, Stopped, StorageError
+from finetune_trainer.errors import DataError, Hang, PeerFailed, Problem, SpecError, Stopped, StorageError
 from finetune_trainer.launch.error_file import ERROR_FILE, read_error_data, write_error_file
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, failure_of_exit
 from finetune_trainer.launch.processes import memory_kills
@@ -32,6 +32,7 @@ GLOO_TIMEOUT = "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Ti
         (OSError(errno.ENOSPC, "No space left on device", "/ckpt/a"), 14, "Storage", True, False),
         (Stopped("at step 7"), 15, "Stopped", False, False),
         (Hang("no step for 60 s"), 16, "Hang", True, False),
+        (PeerFailed("rank 0 failed: bad record"), 1, "PeerFailed", True, True),
         (RuntimeError(GLOO_TIMEOUT), 16, "Hang", True, True),
         (RuntimeError(GLOO_CLOSED), 1, "PeerLost", True, True),
         (RuntimeError("CUDA error: an illegal memory access"), 1, "Error", True, False),

@@ -89,11 +89,17 @@ def test_ranks_that_wait_for_ever_are_a_hang() -> None:
     assert "spec.noProgressDeadlineSeconds" in ended.failure.message
 
 
-def test_a_full_gpu_has_its_exit_code_and_is_not_retried() -> None:
-    made = plan("out_of_device_memory", "torchrun-oom", replicas=1)
+@pytest.mark.parametrize(
+    ("target", "exit_code", "started"),
+    [("out_of_device_memory", 12, 1), ("out_of_host_memory", 13, 1), ("storage_gone", 14, 2)],
+)
+def test_what_ran_out_has_its_exit_code_and_only_storage_is_tried_again(
+    target: str, exit_code: int, started: int
+) -> None:
+    made = plan(target, f"torchrun-{target.replace('_', '-')}", replicas=1, failurePolicy={"maxRestarts": 1})
     ended = supervise(lambda lines: TorchrunLauncher(made, lines), made, Shown())
-    assert ended.exit_code == 12
-    assert len(starts(made, 0)) == 1
+    assert ended.exit_code == exit_code
+    assert len(starts(made, 0)) == started
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ from pathlib import Path
 
 
 def prepare(environ: MutableMapping[str, str], device: str, local_world_size: int, cpus: int) -> None:
-    """Fill in what the user left open: DeepSpeed's accelerator, and threads so that ranks do not fight for cores."""
+    """Fill in what the user left open: DeepSpeed's accelerator, threads so that ranks do not fight for cores, no bars.
+
+    The progress bars of transformers and huggingface_hub would be written by every rank, over our lines or into a log.
+    """
     if device == "cpu":
         environ.setdefault("DS_ACCELERATOR", "cpu")  # without it DeepSpeed tries to import GPU back ends
+    environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers follows it too
     environ.setdefault("OMP_NUM_THREADS", str(threads(local_world_size, cpus)))
 
 

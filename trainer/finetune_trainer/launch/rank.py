@@ -42,12 +42,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a rank is told besides its manifest and its place; `channel` is None when nobody listens."""
+    """What a rank is told besides its manifest and its place; `channel` is None when nobody listens.
+
+    `checked` says that `preflight` was run on this machine already.
+    """
 
     entrypoint: str
     channel: Channel | None
     attempt: int | None
     workdir: Path
+    checked: bool = False
 
 
 def run_rank(job: FineTuneJob, place: Place, settings: Settings, stop: StopSignal) -> dict[str, object]:
@@ -104,4 +108,5 @@ def _context(place: Place, settings: Settings, reporter: Reporter, stop: StopSig
         reporter=reporter,
         stop=stop,
         workdir=settings.workdir,
+        checked=settings.checked,
     )

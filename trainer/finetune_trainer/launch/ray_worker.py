@@ -46,7 +46,8 @@ def train_worker(manifest: str, entrypoint: str, channel: Channel, attempt: int 
     _log_to_stderr()
     prepare(os.environ, place.device, place.local_world_size, this_machine(count_gpus=False).cpus)
     job = parse_job(manifest)
-    settings = Settings(entrypoint, channel, attempt, workdir(job, os.environ))
+    here = log_dir is not None  # `finetune run` has checked this machine, not the nodes of a cluster
+    settings = Settings(entrypoint, channel, attempt, workdir(job, os.environ), checked=here)
     try:
         return run_rank(job, place, settings, StopSignal())
     except RunFailed as error:

@@ -155,7 +155,8 @@ class Supervisor:
         silent = time.monotonic() - self._since
         limit = self._deadlines.silence * SILENCE_FACTOR if self._started else self._deadlines.start
         if silent > limit:
-            return failure_of(Hang(f"nothing was heard of the ranks for {silent:.0f} s"))
+            silence = failure_of(Hang(f"nothing was heard of the ranks for {silent:.0f} s"))
+            return root_cause([silence, *self._reported])  # a rank may have said what keeps the others waiting
         return None
 
     def _ended(self, aborted: Failure | None) -> Ended:

@@ -20,9 +20,6 @@ from finetune_trainer.launch.outcome import Failure, RunFailed, root_cause
 from finetune_trainer.launch.rank import ATTEMPT, LOG_DIR
 from finetune_trainer.spec import ranks
 
-SHUTDOWN_TIMEOUT = 15
-"""Seconds from SIGTERM to SIGKILL for the ranks that are left when one has failed."""
-
 TAIL = 2000
 """Characters of the agent's log shown when it ends without having recorded a failed rank."""
 
@@ -96,15 +93,14 @@ class TorchrunLauncher:
         agent = [sys.executable, "-m", "finetune_trainer.launch.agent", str(failures)]
         one_node = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks(self._plan.job))]
         once = ["--max-restarts", "0", "--log-dir", str(scratch)]
-        rank = ["-m", "finetune_trainer.main", str(self._plan.folder.manifest), "--entrypoint", self._plan.entrypoint]
-        return [*agent, *one_node, *once, *rank]
+        rank = ["-m", "finetune_trainer.main", str(self._plan.folder.manifest), "--checked"]
+        return [*agent, *one_node, *once, *rank, "--entrypoint", self._plan.entrypoint]
 
     def _environ(self) -> dict[str, str]:
         environ = {
             **os.environ,
             **self._lines.channel.environ(),
             LOG_DIR: str(self._plan.folder.logs),
-            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_TIMEOUT),
         }
         if self._plan.attempt is not None:
             environ[ATTEMPT] = str(self._plan.attempt)
