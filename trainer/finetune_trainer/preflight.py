@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from finetune_trainer.data import list_sources
-from finetune_trainer.errors import FinetuneError
-from finetune_trainer.model.folder import check_folder
+from finetune_trainer.errors import FinetuneError, StorageError
+from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.store import open_store, probe
 
 
 def preflight(job: FineTuneJob) -> None:
-    """Read and write where the job will: stores that can commit, data that exists, a local model that is complete.
+    """Read and write where the job will: stores that can commit, data that exists, a model with all its parts.
 
     Every check is made before anything is raised: the first error found, its message followed by those of the others.
     """
@@ -43,12 +44,26 @@ def _failure(check: Callable[[], object]) -> FinetuneError | None:
 
 
 def _require_commits(field: str, uri: str) -> None:
-    try:
+    with _naming(field):
         probe(open_store(uri))
-    except FinetuneError as error:
-        raise type(error)(f"{field}: {error}") from error
 
 
 def _require_model(uri: str) -> None:
+    """A local folder is looked at as a rank will, one in S3 by the names of its files, and the hub is left to ranks."""
+    if uri.startswith("hf://"):
+        return
     if uri.startswith("file://"):
         check_folder(Path(uri.removeprefix("file://")), uri)
+    with _naming("spec.model.uri"):
+        names = [info.key for info in open_store(uri).list(recursive=False)]
+    check_names(uri, names)
+    check_vocabulary(uri, names)
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Put the manifest's field in front of what a store says."""
+    try:
+        yield
+    except StorageError as error:
+        raise type(error)(f"{field}: {error}") from error

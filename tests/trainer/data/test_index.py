@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,7 @@ from finetune_trainer.data.order import sequential_order
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Format, ObjectiveType
-from finetune_trainer.store import open_store
+from finetune_trainer.store import StorageRefused, open_store
 from small_data import conversation, index_of, source, write_records
 
 SUFFIXES = ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
@@ -271,6 +275,33 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         index_of(source(tmp_path / name))
+
+
+@contextmanager
+def a_user_whom_rights_stop() -> Iterator[None]:
+    """Root may read everything, so be nobody for a while."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_file_that_may_not_be_read_is_named_with_what_to_do() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own may be entered by its user alone
+        Path(folder).chmod(0o755)
+        path = write_records(Path(folder) / "a.jsonl", [{"text": "a"}])
+        path.chmod(0o000)
+        message = rf"cannot read {path}: Permission denied; give user \d+ the right to"
+        with a_user_whom_rights_stop(), pytest.raises(StorageRefused, match=message):
+            index_of(source(path))
+
+
+def test_a_folder_that_is_named_like_a_data_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(DataError, match=r"spec\.data\.train\[0\]\.uri: no file matches .*a\.jsonl'"):
+        index_of(source(tmp_path / "a.jsonl"))
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:

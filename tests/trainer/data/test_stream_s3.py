@@ -55,5 +55,5 @@ def test_a_glob_without_a_match_and_a_missing_bucket_are_told_apart(bucket: Buck
     bucket.client.put_object(Bucket=bucket.name, Key="data/a.json", Body=b"{}")
     with pytest.raises(DataError, match=r"spec\.data\.train\[0\]\.uri: no file matches .* there are a\.json"):
         list_sources([source(f"{bucket.uri}/data/*.jsonl")], "spec.data.train")
-    with pytest.raises(StorageError, match="no-such-bucket"):
+    with pytest.raises(StorageError, match=r"^spec\.data\.train\[0\]\.uri: .*no-such-bucket-here' does not exist"):
         list_sources([source("s3://no-such-bucket-here/data/*.jsonl")], "spec.data.train")

@@ -191,6 +191,11 @@ def test_a_folder_that_is_no_safe_model_is_refused(
         fetch_model(uri, tmp_path / "cache")
 
 
+def test_a_bucket_that_does_not_exist_is_named_with_its_field(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"^spec\.model\.uri: .*'no-such-bucket-here' does not exist"):
+        fetch_model("s3://no-such-bucket-here/models/tiny", tmp_path)
+
+
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"file:///nowhere is no folder: write the folder that holds config\.json"):
         fetch_model("file:///nowhere", tmp_path)

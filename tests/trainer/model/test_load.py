@@ -61,9 +61,9 @@ def _reshape(weights: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_drop, r"missing: model\.layers\.1\.mlp\.up_proj\.weight$"),
-        (_add, r"unexpected: model\.layers\.0\.self_attn\.q_proj\.bias$"),
-        (_reshape, r"of another shape: model\.norm\.weight is \[16\] instead of \[32\]$"),
+        (_drop, r"missing: model\.layers\.1\.mlp\.up_proj\.weight"),
+        (_add, r"unexpected: model\.layers\.0\.self_attn\.q_proj\.bias"),
+        (_reshape, r"of another shape: model\.norm\.weight is \[16\] instead of \[32\]"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(
@@ -73,8 +73,11 @@ def test_weights_that_do_not_fit_are_named(
     weights = load_file(file)
     spoil(weights)
     save_file(weights, file, metadata={"format": "pt"})
-    with pytest.raises(DataError, match=rf"{tmp_path} holds other weights than LlamaForCausalLM has: {message}"):
-        load_model(tmp_path, dtype=torch.float32)
+    remedy = r"write a folder whose config\.json and weights were saved together, or copy all of its files again"
+    for given, shown in (("", str(tmp_path)), ("s3://models/tiny", "s3://models/tiny")):
+        described = rf"^spec\.model\.uri: {shown} holds other weights than LlamaForCausalLM has: {message}; {remedy}$"
+        with pytest.raises(DataError, match=described):
+            load_model(tmp_path, dtype=torch.float32, uri=given)
 
 
 @pytest.mark.parametrize("expert", ["w1", "w2"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from finetune_trainer.errors import DataError
+from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.spec.data import Source
 from finetune_trainer.store import ObjectInfo, ObjectStore, match_objects, open_store, split_uri
 
@@ -29,7 +29,8 @@ class ListedSource:
 def list_sources(sources: Sequence[Source], path: str) -> tuple[ListedSource, ...]:
     """Find every source's files; `path` names the list in the manifest, for instance `spec.data.train`.
 
-    Raises DataError for an address that matches nothing, and StorageError where the store cannot be reached.
+    Raises DataError for an address that matches nothing, and StorageError where the store cannot be reached; both name
+    the field.
     """
     return tuple(_list_source(source, f"{path}[{i}]") for i, source in enumerate(sources))
 
@@ -48,11 +49,14 @@ def listing_digest(listed: Sequence[ListedSource]) -> str:
 
 
 def _list_source(source: Source, path: str) -> ListedSource:
-    root, pattern = split_uri(source.uri)
-    store = open_store(root)
-    files = tuple(match_objects(store, pattern))
-    if not files:
-        raise DataError(f"{path}.uri: no file matches {source.uri!r}; {_neighbours(store)}")
+    try:
+        root, pattern = split_uri(source.uri)
+        store = open_store(root)
+        files = tuple(match_objects(store, pattern))
+        if not files:
+            raise DataError(f"{path}.uri: no file matches {source.uri!r}; {_neighbours(store)}")
+    except StorageError as error:
+        raise type(error)(f"{path}.uri: {error}") from error
     return ListedSource(path, source, store, files)
 
 

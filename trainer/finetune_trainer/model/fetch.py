@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
-from finetune_trainer.errors import DataError
-from finetune_trainer.model.folder import CONFIG, SMALL_FILES, check_config, check_folder, weight_files
+from finetune_trainer.errors import StorageError
+from finetune_trainer.model.folder import SMALL_FILES, check_config, check_folder, check_names, weight_files
 from finetune_trainer.model.hub import download
 from finetune_trainer.model.mirror import Progress, mirror, prune
 from finetune_trainer.store import ObjectInfo, ObjectStore, open_store
@@ -35,15 +35,15 @@ def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: P
     with _locked(cache_dir / f"{_name(uri)}.lock"):
         if uri.startswith("hf://"):
             return download(uri, cache_dir, token, progress)
-        return _from_store(uri, open_store(uri), cache_dir / _name(uri), progress)
+        try:
+            return _from_store(uri, open_store(uri), cache_dir / _name(uri), progress)
+        except StorageError as error:
+            raise type(error)(f"spec.model.uri: {error}") from error
 
 
 def _from_store(uri: str, store: ObjectStore, folder: Path, progress: Progress | None) -> Path:
     objects = {info.key: info for info in store.list(recursive=False)}
-    if CONFIG not in objects:
-        raise DataError(
-            f"spec.model.uri: {uri} has no {CONFIG}: write the prefix of a folder in the Hugging Face layout"
-        )
+    check_names(uri, objects)
     mirror(store, _small(objects), folder)
     check_config(folder, uri)
     weights = weight_files(folder, uri, objects)

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finetune_trainer.errors import DataError
 
+ADAPTER = "adapter_config.json"
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf")
 # Everything but weights that transformers reads from a model folder (tokenizer, templates, generation settings).
 SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
+# One of these holds the vocabulary of every tokenizer that transformers makes a fast one of.
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
+
+
+def check_names(uri: str, names: Collection[str]) -> None:
+    """Look at a model by the names of its files alone, before any is read.
+
+    DataError when there is no config, or no weights that can be read safely.
+    """
+    if ADAPTER in names:
+        raise _adapter(uri)
+    if CONFIG not in names:
+        raise DataError(
+            f"spec.model.uri: {uri} has no {CONFIG}: write the address of a folder in the Hugging Face layout"
+        )
+    if SINGLE not in names and INDEX not in names:
+        raise DataError(f"spec.model.uri: {uri} {_why_no_weights(set(names))}")
+
+
+def check_vocabulary(uri: str, names: Collection[str]) -> None:
+    """DataError when none of a model's files, by their names, can be its tokenizer."""
+    if not any(fnmatch(name, pattern) for name in names for pattern in VOCABULARIES):
+        raise DataError(f"spec.model.uri: {uri} has no tokenizer: save it beside the weights (tokenizer.json)")
 
 
 def check_config(folder: Path, uri: str) -> dict[str, Any]:
@@ -23,8 +48,8 @@ def check_config(folder: Path, uri: str) -> dict[str, Any]:
     Refused are `auto_map` (Python code that comes with the weights), quantised weights, and a weights file of its own
     naming, which could lie outside of the folder.
     """
-    if (folder / "adapter_config.json").exists():
-        raise DataError(f"spec.model.uri: {uri} holds a LoRA adapter: write the folder of the base or a merged model")
+    if (folder / ADAPTER).exists():
+        raise _adapter(uri)
     config = read_json(folder / CONFIG, uri)
     for name in (CONFIG, "tokenizer_config.json"):
         if (folder / name).exists() and _has_key(read_json(folder / name, uri), "auto_map"):
@@ -94,6 +119,10 @@ def _shards_of_index(folder: Path, uri: str) -> set[str]:
                 f"spec.model.uri: {uri}/{INDEX} names {shard!r}: shards must be plain *.safetensors names in its folder"
             )
     return shards
+
+
+def _adapter(uri: str) -> DataError:
+    return DataError(f"spec.model.uri: {uri} holds a LoRA adapter: write the folder of the base or a merged model")
 
 
 def _why_no_weights(names: set[str]) -> str:

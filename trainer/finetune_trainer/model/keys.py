@@ -25,6 +25,7 @@ from finetune_trainer.errors import DataError
 
 transformers_logging: Any = _transformers_logging  # untyped functions
 SHOWN = 8  # names in a message
+REMEDY = "write a folder whose config.json and weights were saved together, or copy all of its files again"
 
 
 def read_headers(files: list[Path]) -> dict[str, Tensor]:
@@ -74,12 +75,13 @@ def check_weights(config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: 
             names = sorted(set(re.findall(r"^(\S+)\s+\| CONVERSION", "\n".join(report), re.MULTILINE)))
             raise DataError(
                 f"spec.model.uri: {uri}: weights cannot be fused into those of {model_class.__name__}, because parts "
-                f"are missing or of another shape: {_some(names)}"
+                f"are missing or of another shape: {_some(names)}; {REMEDY}"
             ) from error
     problems = _problems(info)
     if problems:
         raise DataError(
-            f"spec.model.uri: {uri} holds other weights than {model_class.__name__} has: {'; '.join(problems)}"
+            f"spec.model.uri: {uri} holds other weights than {model_class.__name__} has: {'; '.join(problems)}; "
+            f"{REMEDY}"
         )
 
 

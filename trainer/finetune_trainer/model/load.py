@@ -27,6 +27,7 @@ def load_model(
     zero_stage: int = 0,
     ds_config: Mapping[str, Any] | None = None,
     gradient_checkpointing: bool = False,
+    uri: str = "",
 ) -> PreTrainedModel:
     """The causal language model in the folder `path`, in `dtype` (rotary frequencies stay float32), to be trained.
 
@@ -37,11 +38,12 @@ def load_model(
 
     Attention is torch's `scaled_dot_product_attention` where the architecture allows it; `config.use_cache` is False,
     without which packed documents leak into each other. Raises DataError naming every missing, unexpected or wrongly
-    shaped weight, before any is read.
+    shaped weight, before any is read; `uri` is what the manifest calls the folder, for messages.
     """
-    weights = [path / name for name in check_folder(path, str(path))]
+    uri = uri or str(path)
+    weights = [path / name for name in check_folder(path, uri)]
     config = load_config(path)
-    check_weights(config, read_headers(weights), str(path))
+    check_weights(config, read_headers(weights), uri)
     alive = _zero3_config(ds_config, dtype) if zero_stage == 3 else None
     with nullcontext() if zero_stage == 3 else without_zero3():  # an older engine may live on in this process
         model = _from_pretrained(path, config, dtype)
