@@ -50,8 +50,10 @@ def with_absolute_paths(job: FineTuneJob, base: Path) -> FineTuneJob:
     globs = Path(glob.escape(str(base.resolve())))  # a bracket in the folder's own name is no glob
     train = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, globs)}) for s in spec.data.train)
     held_out = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, globs)}) for s in spec.data.eval)
+    text = spec.model.chat_template
+    template = {"chat_template": text and absolute_uri(text, base.resolve())}
     parts = {
-        "model": spec.model.model_copy(update={"uri": absolute_uri(spec.model.uri, base.resolve())}),
+        "model": spec.model.model_copy(update={"uri": absolute_uri(spec.model.uri, base.resolve()), **template}),
         "data": spec.data.model_copy(update={"train": train, "eval": held_out}),
         "checkpoint": spec.checkpoint.model_copy(update={"uri": absolute_uri(spec.checkpoint.uri, base.resolve())}),
         "output": spec.output.model_copy(update={"uri": absolute_uri(spec.output.uri, base.resolve())}),

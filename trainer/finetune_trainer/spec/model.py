@@ -22,4 +22,4 @@ class Model(Part):
     """
 
     chat_template: ChatTemplate | None = None
-    """Jinja text that turns messages into a prompt; without it, the tokenizer's own template is used."""
+    """Jinja text that turns messages into a prompt, or `file:///template.jinja`; without it, the tokenizer's own."""
