@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -15,19 +17,22 @@ from finetune_trainer.audit import compose_audit
 from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import open_dataset
 from finetune_trainer.engine.batch import Forward
-from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
+from finetune_trainer.errors import DataError, Stopped
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
+from finetune_trainer.model.fingerprint import ModelIdentity, identify
 from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
-from finetune_trainer.run import Run
+from finetune_trainer.preflight import preflight
+from finetune_trainer.run import Run, asked_to_stop
 from finetune_trainer.spec import (
     FineTuneJob,
     GradientCheckpointing,
@@ -38,28 +43,33 @@ from finetune_trainer.spec import (
     identity_fields,
     run_id,
 )
-from finetune_trainer.store import Identity, RunLog, Writer, open_store, probe
+from finetune_trainer.store import Identity, RunLog, Writer, open_store
 
+FETCHING = "fetching the model"
 PACKAGES = ("finetune-operator", "torch", "deepspeed", "transformers", "peft")
 
 
-def build(job: FineTuneJob, context: RunContext) -> Run:
-    """Everything that training needs, on this rank; collective. Raises the FinetuneError of whatever cannot work."""
+def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = time.monotonic) -> Run:
+    """Everything that training needs, on this rank; collective. Raises the FinetuneError of whatever cannot work.
+
+    Stopped, between two phases, when a stop was asked for. `clock` decides on commits by time.
+    """
     device = torch.device(context.device)
     init_communication(device)
     control = ControlGroup.create(job.spec.no_progress_deadline_seconds)
     torch.manual_seed(job.spec.training.seed + context.rank)  # dropout; weights come from files or their own seeds
     log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
     writer = claim(job, context, control, log)
-    _phase(context, "fetching the model", job.spec.model.uri)
-    path = control.agree(lambda: fetch_model(job.spec.model.uri, context.workdir.parent / "models"))[control.rank]
+    _enter(control, context, FETCHING, job.spec.model.uri)
+    path = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
     tokenizer = load_tokenizer(path, job.spec.model.chat_template)
     check_fits(tokenizer, load_config(path), job.spec.data.max_length)
+    model = agree_on_model(job.spec.model.uri, path, tokenizer, control)
     micro = micro_batch_size(job, control.world_size)
-    _phase(context, "indexing the data")
+    _enter(control, context, "indexing the data")
     resources = ExitStack()
     dataset = open_dataset(job, context, control, log, tokenizer, micro)
-    _phase(context, "loading the model", str(path))
+    _enter(control, context, "loading the model", str(path))
     engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
@@ -70,6 +80,7 @@ def build(job: FineTuneJob, context: RunContext) -> Run:
         log=log,
         writer=writer,
         model_path=path,
+        model=model,
         tokenizer=tokenizer,
         dataset=dataset,
         engine=engine,
@@ -78,6 +89,7 @@ def build(job: FineTuneJob, context: RunContext) -> Run:
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),
         resources=resources,
+        clock=clock,
     )
     run.report({"kind": "audit", **run.audit})
     return run
@@ -89,7 +101,8 @@ def claim(job: FineTuneJob, context: RunContext, control: ControlGroup, log: Run
     def take() -> tuple[int, str] | None:
         if not control.is_main:
             return None
-        probe(log.journal.store)
+        if not context.checked:
+            preflight(job)
         check_vacant(open_store(job.spec.output.uri), run_id(job), identity(job))
         writer = log.claim(Identity(hash=identity(job), fields=identity_fields(job)), context.attempt, versions())
         writer.sweep()
@@ -98,6 +111,29 @@ def claim(job: FineTuneJob, context: RunContext, control: ControlGroup, log: Run
     claimed = control.agree(take)[0]
     assert claimed is not None
     return log.writer(*claimed)
+
+
+def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:
+    """The local folder of the model, read once per node."""
+    uri = job.spec.model.uri
+
+    def progress(here: int, total: int) -> None:
+        amount = {"done": here, "total": total, "unit": "bytes"}
+        tell({"kind": "phase", "name": FETCHING, "detail": uri, **amount})
+
+    return fetch_model(uri, context.workdir.parent / "models", progress=progress)
+
+
+def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, control: ControlGroup) -> ModelIdentity:
+    """What every rank has in its folder `path`; collective. Raises DataError when it is not the same."""
+    found = control.agree(lambda: identify(path, tokenizer))
+    for rank, one in enumerate(found):
+        if (one.weights, one.tokenizer) != (found[0].weights, found[0].tokenizer):
+            raise DataError(
+                f"spec.model.uri: rank {rank} has other files of {uri} than rank 0: make the folder the same on every "
+                "node; an hf:// address with a commit, hf://org/name@commit, is the same everywhere"
+            )
+    return found[0]
 
 
 def load_engine(
@@ -112,6 +148,7 @@ def load_engine(
         zero_stage=spec.deepspeed.zero_stage,
         ds_config=deepspeed_config(job, control.world_size, on_gpu=on_gpu),
         gradient_checkpointing=use_gradient_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
+        uri=spec.model.uri,
     )
     if spec.method.type == MethodType.LORA and spec.method.lora is not None:
         model, coverage = apply_lora(model, spec.method.lora, seed=spec.training.seed)
@@ -143,6 +180,10 @@ def versions() -> dict[str, Any]:
     return {package: version(package) for package in PACKAGES}
 
 
-def _phase(context: RunContext, name: str, detail: str = "") -> None:
+def _enter(control: ControlGroup, context: RunContext, name: str, detail: str = "") -> None:
+    """Begin a phase, or end the run between two if any rank was asked to; collective."""
+    reason = asked_to_stop(control, context.stop)
+    if reason is not None:
+        raise Stopped(f"stopped before {name} as asked ({reason}): what was committed earlier is kept")
     if context.is_main:
         context.reporter.report({"kind": "phase", "name": name, "detail": detail})

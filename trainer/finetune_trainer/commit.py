@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from finetune_trainer.engine.snapshot import EngineState, RankSlices, load_rank, merge, save_rank
 from finetune_trainer.errors import DataError
 from finetune_trainer.metrics import pack, unpack
+from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.run import Run
 from finetune_trainer.state import Progress
 from finetune_trainer.store import Checkpoint, ObjectRef, read_verified
@@ -20,7 +21,8 @@ HISTORY = "history.jsonl.zst"
 class Body(BaseModel):
     """The trainer's part of a checkpoint's log entry.
 
-    `dataset` is the id of the index that `progress.data` counts in; `metrics` holds `evalLoss` where the step was
+    `model` is what was trained: its frozen weights and its tokenizer are not in the checkpoint. `dataset` is the id of
+    the index that `progress.data` counts in; `metrics` holds `evalLoss` where the step was
     evaluated and its loss finite, which is what retention ranks by.
     """
 
@@ -28,6 +30,7 @@ class Body(BaseModel):
 
     engine: EngineState
     progress: Progress
+    model: ModelIdentity
     dataset: str
     metrics: dict[str, float]
 
@@ -66,6 +69,7 @@ def _publish(run: Run, prefix: str, shares: list[tuple[list[ObjectRef], RankSlic
     body = Body(
         engine=merge(run.engine, [slices for _, slices in shares]),
         progress=run.progress,
+        model=run.model,
         dataset=run.dataset.id,
         metrics={} if loss is None else {"evalLoss": loss},
     )
@@ -79,7 +83,7 @@ def restore(run: Run) -> None:
     """Continue from the newest good commit, if there is one; collective.
 
     Every object is read and verified, the ranks sharing the work. A damaged commit is quarantined, named in the report,
-    and the one before it is tried. Raises DataError when the data changed since the commit.
+    and the one before it is tried. Raises DataError when the data or the model changed since the commit.
     """
     while (seq := run.control.broadcast(_newest_good(run))) is not None:
         entry = run.log.journal.checkpoint(seq)
@@ -100,8 +104,9 @@ def _verify(run: Run, entry: Checkpoint) -> list[str]:
 
 
 def load(run: Run, entry: Checkpoint) -> None:
-    """Put the state of a verified checkpoint into the engine and the loop; collective."""
+    """Put the state of a verified checkpoint into the engine and the loop; collective. DataError for another model."""
     body = Body.model_validate(entry.body)
+    _check_model(run, entry.step, body.model)
     if body.dataset != run.dataset.id:
         raise DataError(
             f"spec.data.train: the files changed since checkpoint step {entry.step} (data set {body.dataset[:12]}, "
@@ -117,6 +122,20 @@ def load(run: Run, entry: Checkpoint) -> None:
     run.parent = entry.seq
     if run.control.is_main:
         run.history.replace(unpack(read(HISTORY)))
+
+
+def _check_model(run: Run, step: int, then: ModelIdentity) -> None:
+    """Adapters fit only the weights they were trained on, and rows are packed from the tokens of one tokenizer."""
+    now = run.model
+    pairs = (("configuration or weights", then.weights, now.weights), ("tokenizer", then.tokenizer, now.tokenizer))
+    changed = " and the ".join(what for what, old, new in pairs if old != new)
+    if changed:
+        moved = f" (commit {then.revision} then, {now.revision} now)" if then.revision != now.revision else ""
+        raise DataError(
+            f"spec.model.uri: the {changed} of {run.job.spec.model.uri} changed since checkpoint step {step}{moved}: "
+            "put the old files and spec.model.chatTemplate back, or start a new run by another metadata.name or "
+            "spec.checkpoint.uri; an hf:// address with a commit, hf://org/name@commit, never changes"
+        )
 
 
 def best_entry(run: Run) -> Checkpoint | None:

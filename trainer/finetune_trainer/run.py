@@ -20,6 +20,7 @@ from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
+from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
@@ -48,6 +49,7 @@ class Run:
     log: RunLog
     writer: Writer
     model_path: Path
+    model: ModelIdentity
     tokenizer: PreTrainedTokenizerFast
     dataset: Dataset
     engine: Any

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GenerationConfig
 import tiny_models
 from finetune_trainer.export.adapter import base_reference
 from finetune_trainer.export.card import model_card
-from finetune_trainer.export.lineage import fingerprint, lineage
+from finetune_trainer.export.lineage import lineage
 from finetune_trainer.export.plot import loss_plot
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer, trained_ends
@@ -105,34 +105,15 @@ def test_adapter_names_its_base_as_peft_looks_it_up(uri: str, reference: tuple[s
     assert base_reference(uri) == reference
 
 
-def test_fingerprint_follows_every_byte_of_small_weights(tmp_path: Path) -> None:
-    folder = tiny_models.save("llama", tmp_path / "model", shard_size="30KB")
-    before = fingerprint(folder)
-    assert before["hashed"] == "weights"
-    shard = sorted(folder.glob("*.safetensors"))[1]
-    data = bytearray(shard.read_bytes())
-    data[-1] ^= 1
-    shard.write_bytes(data)
-    assert fingerprint(folder)["sha256"] != before["sha256"]
-
-
-def test_fingerprint_of_large_weights_is_of_their_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_trainer.export.lineage.FULL_HASH_BYTES", 1000)
-    one, other = (tiny_models.save("llama", tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 1)))
-    assert fingerprint(one) == fingerprint(other)
-    assert fingerprint(one)["hashed"] == "names, sizes and headers"
-    assert fingerprint(tiny_models.save("llama", tmp_path / "c", num_hidden_layers=1)) != fingerprint(one)
-
-
 def test_card_has_losses_lineage_and_a_manifest_without_credentials(tmp_path: Path) -> None:
-    tiny_models.save("llama", tmp_path / "model")
+    model = tiny_models.save("llama", tmp_path / "hub" / "snapshots" / "0123456789abcdef")
     manifest = SmallJob(tmp_path).manifest(storage={"secretRef": {"name": "team-a-s3"}})
     manifest["spec"]["model"]["uri"] = "hf://org/llama@v2"
     job = parse_job(json.dumps(manifest))
     head = {"seq": 7, "attempt": 1, "writer": "0" * 16, "time": "2026-01-02T03:04:05+00:00", "kind": "checkpoint"}
     body: dict[str, Any] = {"step": 2, "parent": None, "identity": "a", "objects": [], "body": {}}
     entry = TypeAdapter(Checkpoint).validate_json(json.dumps(head | body))
-    origin = lineage(job, tmp_path / "model", "abc123", entry, "s3://ckpt/run", {"torch": "2.15.0"})
+    origin = lineage(job, model, "abc123", entry, "s3://ckpt/run", {"torch": "2.15.0"})
     result = summarise(PROGRESS, RECORDS, 2) | {"trainableShare": 0.01, "quarantined": 3}
     card = model_card(job, result, origin, plotted=True)
 
@@ -141,6 +122,8 @@ def test_card_has_losses_lineage_and_a_manifest_without_credentials(tmp_path: Pa
     assert "| a | 4.0000 (perplexity 54.6) | 2.5000 (perplexity 12.18) |" in card
     for fact in (origin["base"]["sha256"], "abc123", "s3://ckpt/run", "log entry 7", "torch 2.15.0", "eval.jsonl"):
         assert fact in card
+    assert origin["base"]["revision"] == "0123456789abcdef"
+    assert "`hf://org/llama@v2`, commit `0123456789abcdef`, " in card
     assert "team-a-s3" not in card + json.dumps(origin)
     assert parse_job(json.dumps(origin["job"])).spec.training == job.spec.training
 

@@ -116,8 +116,10 @@ def _percent(share: float | None) -> str:
 
 def _origin(origin: Mapping[str, Any]) -> str:
     base, data, checkpoint = origin["base"], origin["data"], origin["checkpoint"]
+    commit = f"commit `{base['revision']}`, " if base["revision"] else ""
+    digest = f"SHA-256 of its {base['hashed']} `{base['sha256']}`"
     rows = [
-        ["base model", f"`{base['uri']}`, {base['bytes']:,} bytes, SHA-256 of its {base['hashed']} `{base['sha256']}`"],
+        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}"],
         ["training data", f"{_uris(data['train'])}, index `{data['id']}`"],
         ["held-out data", _uris(data["eval"]) or "none"],
         [
