@@ -19,6 +19,7 @@ from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.folders import WORKDIR
 from finetune_trainer.launch.receiver import Receiver
 from launch_job import manifest, rest, run_command, until
+from small_job import make_small_job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -110,6 +111,22 @@ def test_a_users_error_is_shown_once_and_as_text_and_told_to_whoever_started_the
     assert "BadData (rank 1, exit code 11)" in shown
     assert shown.count("no effect here, only on a cluster: spec.queueName") == 1
     assert "Traceback" not in shown
+
+
+def test_an_output_that_cannot_be_written_is_told_before_any_rank_starts(tmp_path: Path) -> None:
+    output = {"uri": f"file://{tmp_path}/train.jsonl/output"}
+    job = make_small_job(tmp_path).write(output=output)
+    told: list[dict[str, Any]] = []
+    with (
+        Receiver(lambda event: told.append(dict(event)), StopSignal()) as operator,
+        run_command(job, **operator.channel().environ()) as process,
+    ):
+        events, err = rest(process)
+    assert process.returncode == 14, err
+    assert [event["kind"] for event in events if event["kind"] != "note"] == ["ended"]
+    assert events[-1]["exitCode"] == 14
+    assert "spec.output.uri: " in events[-1]["failure"]["message"]
+    assert [(event["kind"], event["message"]) for event in told] == [("failure", events[-1]["failure"]["message"])]
 
 
 @pytest.fixture

@@ -178,6 +178,18 @@ def test_plain_torchrun_works_and_logs_lines_when_nobody_listens() -> None:
     assert "sum: 3" in out
 
 
+def test_sigterm_to_the_users_own_torchrun_lets_its_ranks_commit_and_stop() -> None:
+    made = plan("until_stopped", "plain-stop")
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "finetune_trainer.main")
+    main = (*torchrun, str(made.folder.manifest), "--entrypoint", "launch_targets:until_stopped")
+    with plain(*main, PYTHONUNBUFFERED="1") as process:
+        assert process.stdout is not None
+        assert "step 1/" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=240)
+    assert err.count("a checkpoint was committed") >= 1, err
+
+
 def test_a_single_process_needs_no_launcher_and_names_what_to_change_for_more_ranks() -> None:
     made = plan("succeed", "single")
     main = ("finetune_trainer.main", str(made.folder.manifest), "--entrypoint", "launch_targets:succeed")

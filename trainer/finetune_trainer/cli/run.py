@@ -20,9 +20,9 @@ from finetune_trainer.errors import FinetuneError, Stopped
 
 if TYPE_CHECKING:
     from finetune_trainer.launch.launcher import Launcher, Lines, Plan
+    from finetune_trainer.launch.outcome import Failure
     from finetune_trainer.launch.render import AnyView
     from finetune_trainer.launch.supervisor import Ended
-    from finetune_trainer.spec import FineTuneJob
 
 
 class LauncherName(StrEnum):
@@ -54,7 +54,6 @@ def run(
     entrypoint: Entrypoint = None,
 ) -> None:
     """Run a manifest here, or continue it from its last checkpoint. Ctrl-C stops it after a checkpoint."""
-    from finetune_trainer.launch.rank import LOOP
     from finetune_trainer.launch.render import choose_view
 
     if address is not None and launcher is LauncherName.TORCHRUN:
@@ -65,8 +64,6 @@ def run(
         plan.folder.write_manifest(plan.job)
         with choose_view(output is Output.JSON, console) as view:
             _introduce(view, plan, address)
-            if plan.entrypoint == LOOP:
-                _check(plan.job)
             ended = _supervise(view, plan, launcher, address)
         _conclude(ended, plan, console, output)
     raise typer.Exit(ended.exit_code)
@@ -103,18 +100,25 @@ def _introduce(view: AnyView, plan: Plan, address: str | None) -> None:
         view.note(f"logs of the ranks: {plan.folder.logs}")
 
 
-def _check(job: FineTuneJob) -> None:
+def _check(plan: Plan) -> Failure | None:
     """Check what our loop will read and write, before any worker starts."""
+    from finetune_trainer.launch.outcome import failure_of
+    from finetune_trainer.launch.rank import LOOP
     from finetune_trainer.preflight import preflight
 
-    preflight(job)
+    if plan.entrypoint == LOOP:
+        try:
+            preflight(plan.job)
+        except FinetuneError as error:
+            return failure_of(error)
+    return None
 
 
 def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str | None) -> Ended:
     from finetune_trainer.context import StopSignal
     from finetune_trainer.launch.progress import HttpReporter, channel_of
     from finetune_trainer.launch.ray_environment import reachable_address
-    from finetune_trainer.launch.supervisor import Deadlines, Supervisor
+    from finetune_trainer.launch.supervisor import Deadlines, Ended, Supervisor
 
     spec = plan.job.spec
     on_cluster = plan.job.metadata.uid is not None
@@ -124,6 +128,10 @@ def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str |
     with ExitStack() as stack:
         listener = channel_of(os.environ)
         upstream = stack.enter_context(HttpReporter(listener, stop)) if listener else None
+        if failure := _check(plan):
+            if upstream is not None:
+                upstream.report(failure.event())
+            return Ended(failure.exit_code, failure=failure)
         supervisor = Supervisor(view, stop, deadlines, upstream)
         return supervisor.supervise(functools.partial(_make, plan, launcher, address), reachable_address(address))
 
