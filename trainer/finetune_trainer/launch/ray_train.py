@@ -1,9 +1,8 @@
 """The launcher on Ray Train V2: one worker of a TorchTrainer is one rank.
 
 Ray Train is used for placement, the process group and restarts, and for nothing that is stored: no checkpoint is ever
-reported to it, so that it has nothing to upload. Our commits live in our own log (which a restarted rank reads), a
-report would be one more barrier over all ranks, and Ray's own snapshot of reported checkpoints is overwritten in place:
-a kill can leave it torn and the run unable to start. `storage_path` and `name` follow from the run id.
+reported to it, not even with NO_UPLOAD, so that it has nothing to upload and no state of its own that a kill can leave
+torn (docs/adr/0008). A restarted rank reads our own log. `storage_path` and `name` follow from the run id.
 """
 
 from __future__ import annotations
