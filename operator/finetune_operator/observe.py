@@ -1,0 +1,183 @@
+"""What the API server's objects say, as values that policy decides on: the attempt's RayJob and its pods. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.api.job import ATTEMPT, JOB_UID, ROLE
+
+Object = Mapping[str, Any]
+
+RAY_CONTAINER = 0
+"""KubeRay's rule: Ray runs in the pod's first container."""
+
+SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
+RAY_TERMINAL = (SUCCEEDED, FAILED, STOPPED)
+DEPLOYMENT_TERMINAL = ("Complete", "Failed", "ValidationFailed")
+
+
+@dataclass(frozen=True)
+class RayJobView:
+    """One attempt's RayJob. `ray_status` is Ray's word for the driver, `deployment` KubeRay's for the whole."""
+
+    name: str
+    uid: str
+    attempt: int
+    created: datetime
+    deleting: bool
+    suspended: bool
+    ray_status: str
+    deployment: str
+    reason: str
+    message: str
+
+    @property
+    def over(self) -> bool:
+        """Whether it will not run any more."""
+        return self.ray_status in RAY_TERMINAL or self.deployment in DEPLOYMENT_TERMINAL
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod of an attempt.
+
+    `waiting` (reason, message) and `ended` (exit code, reason) speak of its containers; `ended` may be of a container
+    that was started again. `disruption` is the reason of the condition DisruptionTarget: why somebody ends the pod.
+    """
+
+    name: str
+    uid: str
+    attempt: int
+    role: str
+    created: datetime
+    phase: str
+    ready: bool
+    node: str | None
+    deleting_since: datetime | None
+    grace_seconds: int
+    unschedulable: str | None
+    waiting: tuple[str, str] | None
+    ended: tuple[int, str] | None
+    reason: str
+    message: str
+    disruption: str | None
+
+    @property
+    def is_head(self) -> bool:
+        """Whether the driver runs here."""
+        return self.role == "head"
+
+    @property
+    def gone(self) -> bool:
+        """Whether its processes have ended."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def started(self) -> bool:
+        """Whether it has been running."""
+        return self.phase == "Running" or self.gone
+
+
+def read_ray_job(found: Object) -> RayJobView | None:
+    """The view of a RayJob; None for one that no job of ours made."""
+    metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
+    attempt = _attempt(metadata)
+    if attempt is None:
+        return None
+    return RayJobView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=attempt,
+        created=_time(metadata["creationTimestamp"]),
+        deleting="deletionTimestamp" in metadata,
+        suspended=bool(spec.get("suspend")),
+        ray_status=status.get("jobStatus", ""),
+        deployment=status.get("jobDeploymentStatus", ""),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+    )
+
+
+def read_pod(found: Object) -> PodView | None:
+    """The view of a pod; None for one that belongs to no attempt of ours."""
+    metadata, status = found["metadata"], found.get("status") or {}
+    attempt, role = _attempt(metadata), (metadata.get("labels") or {}).get(ROLE)
+    if attempt is None or role is None:
+        return None
+    conditions = {one["type"]: one for one in status.get("conditions") or ()}
+    containers: list[Object] = status.get("containerStatuses") or [{}]
+    return PodView(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=attempt,
+        role=role,
+        created=_time(metadata["creationTimestamp"]),
+        phase=status.get("phase", "Pending"),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        node=(found.get("spec") or {}).get("nodeName"),
+        deleting_since=_deleting_since(metadata),
+        grace_seconds=metadata.get("deletionGracePeriodSeconds") or 0,
+        unschedulable=_unschedulable(conditions),
+        waiting=_waiting(status),
+        ended=_ended(containers[RAY_CONTAINER]),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        disruption=_disruption(conditions),
+    )
+
+
+def of_attempt(pods: Iterable[PodView], attempt: int) -> tuple[PodView, ...]:
+    """The pods of one attempt."""
+    return tuple(pod for pod in pods if pod.attempt == attempt)
+
+
+def owner_uid(found: Object) -> str:
+    """The uid of the job that an object belongs to, from its label; empty without one."""
+    return str((found["metadata"].get("labels") or {}).get(JOB_UID, ""))
+
+
+def _attempt(metadata: Object) -> int | None:
+    text = (metadata.get("labels") or {}).get(ATTEMPT, "")
+    return int(text) if text.isdecimal() else None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _deleting_since(metadata: Object) -> datetime | None:
+    """The API server sets the timestamp to when the grace is over, so the grace is taken off again."""
+    text = metadata.get("deletionTimestamp")
+    if text is None:
+        return None
+    end = _time(text).timestamp() - (metadata.get("deletionGracePeriodSeconds") or 0)
+    return datetime.fromtimestamp(end, tz=_time(text).tzinfo)
+
+
+def _unschedulable(conditions: Mapping[str, Object]) -> str | None:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return str(scheduled.get("message", ""))
+    return None
+
+
+def _waiting(status: Object) -> tuple[str, str] | None:
+    """Reason and message of the first container, init containers included, that waits for more than its turn."""
+    for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        waiting = (one.get("state") or {}).get("waiting")
+        if waiting and waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
+            return waiting["reason"], waiting.get("message", "")
+    return None
+
+
+def _ended(container: Object) -> tuple[int, str] | None:
+    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
+    return None if not ended else (int(ended.get("exitCode", 1)), str(ended.get("reason", "")))
+
+
+def _disruption(conditions: Mapping[str, Object]) -> str | None:
+    target = conditions.get("DisruptionTarget", {})
+    return str(target.get("reason", "")) if target.get("status") == "True" else None

@@ -1,0 +1,133 @@
+"""The life of an attempt in the status: begun, admitted, running, over, and what it cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.status import AttemptStatus, FailureCount, Goodput, JobStatus, WorkerCounts
+from finetune_operator.observe import RayJobView
+from finetune_operator.policy.classify import End, end_of
+from finetune_operator.policy.deadlines import waiting_for
+from finetune_operator.policy.draft import Draft
+
+
+def adopt(draft: Draft) -> None:
+    """Take up an attempt that was created by an operator that ended before it could write so down."""
+    newest = max(draft.seen.ray_jobs, key=lambda one: one.attempt, default=None)
+    known = draft.attempt.number if draft.attempt else 0
+    if newest is not None and newest.attempt > known:
+        begin(draft, newest.attempt, newest.name, newest.created)
+
+
+def begin(draft: Draft, number: int, ray_job: str, created: datetime) -> None:
+    """Note an attempt whose RayJob exists."""
+    step = draft.status.checkpoint.step if draft.status.checkpoint else None
+    draft.add_attempt(AttemptStatus(number=number, ray_job=ray_job, started_at=created, first_step=step or 0))
+    draft.update(start_time=draft.status.start_time or created, restarts=0, queue=None)
+    draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {number} was created")
+    draft.condition(ConditionType.SUSPENDED, False, Reason.RESUMED)
+    draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING)
+    draft.condition(ConditionType.TRAINING, False, Reason.STARTING)
+
+
+def observe(draft: Draft) -> None:
+    """Take over what the live attempt's objects and reports say, and its end if it has come to one."""
+    attempt = draft.live
+    if attempt is None:
+        return
+    _observe_pods(draft, attempt)
+    _observe_reports(draft, attempt)
+    end = end_of(draft.live or attempt, draft.seen)
+    if end is not None:
+        finish(draft, end)
+
+
+def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
+    seen, workers = draft.seen, draft.seen.job.manifest.spec.workers
+    pods = seen.pods_of(attempt.number)
+    ready = sum(pod.ready for pod in pods if not pod.is_head)
+    draft.update(workers=WorkerCounts(ready=ready, desired=workers.replicas))
+    ray_job = seen.ray_job(attempt.number)
+    if pods and attempt.admitted_at is None:
+        draft.change_attempt(admitted_at=min(pod.created for pod in pods))
+    if ray_job is not None and attempt.admitted_at is None and not pods:
+        _observe_queue(draft, ray_job)
+    whole = ready == workers.replicas and any(pod.is_head and pod.ready for pod in pods)
+    if whole:
+        draft.condition(ConditionType.CLUSTER_READY, True, Reason.READY, f"head and {ready} workers are ready")
+    elif (waits := waiting_for(pods)) is not None:
+        draft.condition(ConditionType.CLUSTER_READY, False, waits.reason, waits.message)
+    else:
+        text = f"{ready} of {workers.replicas} workers are ready"
+        draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING, text)
+
+
+def _observe_queue(draft: Draft, ray_job: RayJobView) -> None:
+    """A suspended RayJob without pods is one that its queue has not let in."""
+    if ray_job.suspended:
+        queue = draft.seen.job.manifest.spec.queue_name
+        draft.condition(ConditionType.ADMITTED, False, Reason.QUEUED, f"waits in queue {queue} for quota")
+    else:
+        draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {ray_job.attempt} was created")
+
+
+def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
+    heard = draft.seen.heard_of(attempt)
+    if heard is None:
+        return
+    updates = {"progress": heard.progress, "checkpoint": heard.checkpoint, "output": heard.output}
+    draft.update(**{name: value for name, value in updates.items() if value is not None})
+    if heard.restarts is not None:
+        draft.update(restarts=heard.restarts)
+    step = heard.progress.step if heard.progress else None
+    draft.change_attempt(running_at=attempt.running_at or heard.at, last_step=step)
+    training = heard.progress is not None and heard.failure is None
+    activity = heard.progress.activity if heard.progress else None
+    draft.condition(ConditionType.TRAINING, training, Reason.RUNNING if training else Reason.STARTING, activity or "")
+
+
+def finish(draft: Draft, end: End) -> None:
+    """Write down how the newest attempt ended, and count it."""
+    attempt = draft.attempt
+    assert attempt is not None
+    committed = draft.status.checkpoint.step if draft.status.checkpoint else None
+    lost = max(0, (attempt.last_step or 0) - max(committed or 0, attempt.first_step or 0))
+    ended = {"finished_at": draft.seen.now, "outcome": end.outcome, "reason": end.reason, "message": end.message}
+    draft.change_attempt(**ended, steps_lost=lost)
+    draft.update(goodput=goodput(draft.status, attempt, lost, draft.seen.now), workers=None)
+    if attempt.admitted_at is not None:
+        seconds = int((draft.seen.now - attempt.admitted_at).total_seconds())
+        draft.update(active_seconds=draft.status.active_seconds + max(0, seconds))
+    if end.outcome == "Failed":
+        draft.update(failures=_counted(draft.status, end.reason))
+    draft.condition(ConditionType.TRAINING, False, end.reason, end.message)
+    draft.condition(ConditionType.CLUSTER_READY, False, end.reason)
+
+
+def _counted(status: JobStatus, reason: Reason) -> tuple[FailureCount, ...]:
+    counts = {one.reason: one.count for one in status.failures}
+    counts[reason] = counts.get(reason, 0) + 1
+    return tuple(FailureCount(reason=one, count=count) for one, count in sorted(counts.items()))
+
+
+def goodput(status: JobStatus, attempt: AttemptStatus, lost: int, now: datetime) -> Goodput:
+    """The account after an attempt: its time with pods, and which part of its time with ranks was for steps that count.
+
+    The time of a lost step is taken as the attempt's mean time of a step.
+    """
+    workers = status.workers.desired if status.workers else 0
+    before = status.goodput or Goodput()
+    allocated = workers * _seconds(attempt.admitted_at, now)
+    running = workers * _seconds(attempt.running_at, now)
+    steps = max(0, (attempt.last_step or 0) - (attempt.first_step or 0))
+    wasted = running * lost // steps if steps else running
+    return Goodput(
+        allocated_worker_seconds=before.allocated_worker_seconds + allocated,
+        productive_worker_seconds=before.productive_worker_seconds + running - wasted,
+        lost_to_restarts_worker_seconds=before.lost_to_restarts_worker_seconds + wasted,
+    )
+
+
+def _seconds(start: datetime | None, now: datetime) -> int:
+    return 0 if start is None else max(0, int((now - start).total_seconds()))

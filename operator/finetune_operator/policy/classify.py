@@ -1,0 +1,175 @@
+"""Sorts the end of an attempt into a class, from the best witness there is.
+
+The driver's own last report comes first where it names a class of its own. Where it only says that something broke,
+what happened to the pods says more. Ray's and KubeRay's words are for an end that nobody else has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from finetune_operator.api.reasons import Reason
+from finetune_operator.api.status import AttemptStatus
+from finetune_operator.observe import FAILED, STOPPED, SUCCEEDED, PodView, RayJobView
+from finetune_operator.policy.seen import Failure, Seen
+
+EXIT_CODES = {
+    10: Reason.USER_ERROR,
+    11: Reason.BAD_DATA,
+    12: Reason.DEVICE_OUT_OF_MEMORY,
+    13: Reason.HOST_OUT_OF_MEMORY,
+    14: Reason.STORAGE,
+    16: Reason.HANG,
+}
+STOPPED_WITH_COMMIT = 15
+LAST_WORD = timedelta(seconds=30)
+"""How long after its last report the driver may take to end by itself."""
+
+HEAD_MISSING = timedelta(seconds=60)
+"""Age from which an attempt without a head pod has lost it; before that, KubeRay may not have made it yet."""
+
+DISRUPTIONS = {
+    "PreemptionByScheduler": Reason.PREEMPTED,
+    "DeletionByTaintManager": Reason.NODE_LOST,
+    "DeletionByPodGC": Reason.NODE_LOST,
+    "EvictionByEvictionAPI": Reason.EVICTED,
+    "TerminationByKubelet": Reason.EVICTED,
+}
+POD_REASONS = {
+    "Evicted": Reason.EVICTED,
+    "NodeLost": Reason.NODE_LOST,
+    "NodeShutdown": Reason.PREEMPTED,
+    "Terminated": Reason.PREEMPTED,  # the kubelet's word when its node shuts down
+    "Preempting": Reason.PREEMPTED,
+}
+KUBERAY_REASONS = {
+    "ValidationFailed": Reason.VALIDATION,
+    "DeadlineExceeded": Reason.START_DEADLINE,
+    "PreRunningDeadlineExceeded": Reason.START_DEADLINE,
+    "SubmissionFailed": Reason.RAY_INTERNAL,
+    "JobStatusCheckTimeoutExceeded": Reason.RAY_INTERNAL,
+    "JobDeploymentStatusTransitionGracePeriodExceeded": Reason.RAY_INTERNAL,
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended."""
+
+    outcome: Literal["Succeeded", "Failed", "Stopped"]
+    reason: Reason
+    message: str
+
+
+def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
+    """How the attempt ended, or None while it lives."""
+    ray_job, pods, heard = seen.ray_job(attempt.number), seen.pods_of(attempt.number), seen.heard_of(attempt)
+    lost = _lost(attempt, ray_job, pods, seen)
+    if (ray_job is not None and ray_job.ray_status == SUCCEEDED) or (heard and heard.finished and lost):
+        return End("Succeeded", Reason.SUCCEEDED, "the run is complete")
+    if heard is not None and heard.failure is not None and (lost or seen.now - heard.at > LAST_WORD):
+        return of_failure(heard.failure, pods)
+    if ray_job is not None and ray_job.over:
+        return _of_ray_job(ray_job, pods)
+    return lost
+
+
+def of_failure(failure: Failure, pods: Iterable[PodView]) -> End:
+    """The class of an end that the driver told of; where it is only an error, the pods' fate is the class."""
+    if failure.exit_code == STOPPED_WITH_COMMIT:
+        return End("Stopped", Reason.STOPPED, failure.message)
+    told = f"{failure.reason}: {failure.message}"
+    if failure.exit_code in EXIT_CODES:
+        return End("Failed", EXIT_CODES[failure.exit_code], told)
+    fate = fate_of(pods)
+    return End("Failed", fate.reason, f"{fate.message}; the run said {told}") if fate else _error(told)
+
+
+def fate_of(pods: Iterable[PodView]) -> End | None:
+    """What happened to a pod from outside, if anything did; the head's fate before a worker's."""
+    for pod in sorted(pods, key=lambda one: (not one.is_head, one.name)):
+        reason = _fate(pod)
+        if reason is not None:
+            where = f" on node {pod.node}" if pod.node else ""
+            why = pod.message or pod.disruption or pod.reason or (pod.ended[1] if pod.ended else "")
+            return End("Failed", reason, f"pod {pod.name}{where}: {why}")
+    return None
+
+
+def _fate(pod: PodView) -> Reason | None:
+    if pod.ended is not None and pod.ended[1] == "OOMKilled":
+        return Reason.HOST_OUT_OF_MEMORY
+    if pod.disruption is not None:
+        return DISRUPTIONS.get(pod.disruption, Reason.EVICTED)
+    return POD_REASONS.get(pod.reason)
+
+
+def _lost(attempt: AttemptStatus, ray_job: RayJobView | None, pods: tuple[PodView, ...], seen: Seen) -> End | None:
+    """Whether the attempt cannot go on, seen from its objects: KubeRay itself may say Running for minutes more."""
+    if ray_job is None or ray_job.deleting:
+        return fate_of(pods) or _error(f"RayJob {attempt.ray_job} was deleted, not by the operator")
+    if ray_job.suspended and attempt.admitted_at is not None:
+        return End("Failed", Reason.PREEMPTED, "the queue took the quota back: the RayJob was suspended")
+    if ray_job.over:
+        return _of_ray_job(ray_job, pods)
+    head = next((pod for pod in pods if pod.is_head), None)
+    if head is None:
+        missing = attempt.admitted_at is not None and seen.now - attempt.admitted_at > HEAD_MISSING
+        return fate_of(pods) or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None
+    if head.gone or (head.started and head.deleting_since is not None and head.disruption is not None):
+        code = f" with exit code {head.ended[0]}" if head.ended else ""
+        return fate_of([head]) or End("Failed", Reason.RAY_INTERNAL, f"head pod {head.name} ended{code}")
+    return None
+
+
+def _of_ray_job(ray_job: RayJobView, pods: Iterable[PodView]) -> End:
+    """What Ray and KubeRay say: the driver's exit code and the end of its log are in the message."""
+    if ray_job.ray_status == SUCCEEDED:
+        return End("Succeeded", Reason.SUCCEEDED, "the run is complete")
+    failure = failure_in(ray_job.message)
+    if ray_job.ray_status == FAILED and failure is not None:
+        return of_failure(failure, pods)
+    fate = fate_of(pods)
+    if fate is not None:
+        return fate
+    line = _last_line(ray_job.message) or ray_job.reason or f"Ray says {ray_job.ray_status or ray_job.deployment}"
+    if ray_job.deployment == "ValidationFailed":
+        return End("Failed", Reason.VALIDATION, line)
+    if ray_job.ray_status == STOPPED:
+        return _error(f"the Ray job was stopped, not by the operator: {line}")
+    return End("Failed", KUBERAY_REASONS.get(ray_job.reason, Reason.ERROR), line)
+
+
+def failure_in(log: str) -> Failure | None:
+    """The driver's own words at the end of its log, or its exit code with the last line that says something."""
+    for line in reversed(log.splitlines()):
+        found = _as_ended(line)
+        if found is not None:
+            return found
+    code = re.search(r"exit code:? (\d+)", log)
+    return Failure(int(code[1]), "Error", _last_line(log)) if code else None
+
+
+def _as_ended(line: str) -> Failure | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        record = json.loads(line)
+        failure = record.get("failure") or {}
+        return Failure(int(record["exitCode"]), str(failure.get("reason", "Error")), str(failure.get("message", "")))
+    except (ValueError, KeyError, AttributeError):
+        return None
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _error(message: str) -> End:
+    return End("Failed", Reason.ERROR, message)

@@ -1,0 +1,189 @@
+"""The decision about a job, top to bottom: what was there, what has ended, what shall be, what to do next.
+
+Nothing that would lose a fact is done before the fact is in the status as the API server has it: an attempt's objects
+go only after its end was written, and the next attempt begins only after they are gone. So an operator may end between
+any two writes, and the next one goes on from the status.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from finetune_operator.api.job import FINALIZER
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.status import AttemptStatus
+from finetune_operator.policy import attempts, budget, deadlines
+from finetune_operator.policy.actions import (
+    AddFinalizer,
+    CreateAttempt,
+    Decision,
+    DeleteJob,
+    DeleteRayJob,
+    ForceDeletePod,
+    RemoveFinalizer,
+)
+from finetune_operator.policy.draft import Draft
+from finetune_operator.policy.phase import checkpoint_freshness, phase_of
+from finetune_operator.policy.seen import Seen
+from finetune_operator.policy.stops import stop
+
+POD_END = timedelta(seconds=30)
+"""How long after its own grace a deleted pod's node may take to answer before the pod is deleted by force."""
+
+
+def decide(seen: Seen) -> Decision:
+    """What to do about one job, from one look at it; the same look gives the same decision."""
+    draft = Draft(seen)
+    draft.update(observed_generation=seen.job.generation)
+    attempts.adopt(draft)
+    attempts.observe(draft)
+    _end_overdue(draft)
+    _settle_stop(draft)
+    if seen.job.deleted is not None:
+        _delete(draft)
+    elif draft.status.finished or _conclude(draft):
+        _retire(draft)
+    elif seen.job.manifest.spec.suspend:
+        _suspend(draft)
+    elif draft.live is not None:
+        _watch(draft, draft.live)
+    else:
+        _start(draft)
+    checkpoint_freshness(draft)
+    draft.update(phase=phase_of(draft.status))
+    return draft.decision()
+
+
+def _end_overdue(draft: Draft) -> None:
+    attempt = draft.live
+    if attempt is not None and (late := deadlines.overdue(attempt, draft.seen)) is not None:
+        attempts.finish(draft, late)
+
+
+def _settle_stop(draft: Draft) -> None:
+    """A stop that was asked for is why the attempt stopped, however it ended; with the attempt the request is over."""
+    asked, attempt = draft.status.stop, draft.attempt
+    if asked is None or attempt is None or attempt.finished_at is None:
+        return
+    if attempt.outcome == "Stopped" and attempt.reason == Reason.STOPPED:
+        draft.change_attempt(reason=asked.reason)
+    draft.update(stop=None)
+
+
+def _conclude(draft: Draft) -> bool:
+    """Whether the job is over with its newest attempt; then say so."""
+    attempt = draft.attempt
+    if attempt is None or attempt.finished_at is None:
+        return False
+    if attempt.outcome == "Succeeded":
+        _complete(draft, attempt)
+    elif attempt.reason == Reason.ACTIVE_DEADLINE:
+        _fail(draft, Reason.ACTIVE_DEADLINE, attempt.message or "")
+    elif attempt.outcome == "Failed":
+        assert attempt.reason is not None
+        counts = {one.reason: one.count for one in draft.status.failures}
+        judged = budget.verdict(draft.seen.job.manifest.spec.failure_policy, counts, attempt.reason)
+        if not judged.retry:
+            _fail(draft, attempt.reason, f"attempt {attempt.number}: {attempt.message}; {judged.message}")
+    return draft.status.finished
+
+
+def _complete(draft: Draft, attempt: AttemptStatus) -> None:
+    draft.update(completion_time=draft.seen.now, queue=None)
+    draft.condition(ConditionType.COMPLETE, True, Reason.SUCCEEDED, attempt.message or "")
+    draft.condition(ConditionType.SUSPENDED, False, Reason.SUCCEEDED)
+
+
+def _fail(draft: Draft, reason: Reason, message: str) -> None:
+    draft.update(completion_time=draft.seen.now, queue=None)
+    draft.condition(ConditionType.FAILED, True, reason, message)
+    draft.condition(ConditionType.SUSPENDED, False, reason)
+
+
+def _delete(draft: Draft) -> None:
+    """A deleted job stops with a commit, and goes when its pods are gone."""
+    if draft.live is not None:
+        stop(draft, draft.live, Reason.DELETED)
+    if _cleared(draft) and FINALIZER in draft.seen.job.finalizers:
+        draft.act(RemoveFinalizer())
+
+
+def _retire(draft: Draft) -> None:
+    """A finished job gives its cluster back at once, and goes itself when its time to live is over."""
+    ttl, done = draft.seen.job.manifest.spec.ttl_seconds_after_finished, draft.written.completion_time
+    if _cleared(draft) and ttl is not None and done is not None:
+        due = done + timedelta(seconds=ttl)
+        if draft.seen.now >= due:
+            draft.act(DeleteJob())
+        draft.wake_at(due)
+
+
+def _suspend(draft: Draft) -> None:
+    if draft.live is not None:
+        stop(draft, draft.live, Reason.SUSPENDED)
+    if draft.live is None and _cleared(draft):
+        draft.condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "set spec.suspend to false to go on")
+        draft.condition(ConditionType.ADMITTED, False, Reason.SUSPENDED)
+    draft.update(queue=None)
+
+
+def _watch(draft: Draft, attempt: AttemptStatus) -> None:
+    """A live attempt: help KubeRay over lost nodes, hold the job to its total time."""
+    _force_lost_pods(draft)
+    left = deadlines.active_left(draft.seen)
+    if draft.status.stop is not None or (left is not None and left <= timedelta(0)):
+        stop(draft, attempt, draft.status.stop.reason if draft.status.stop else Reason.ACTIVE_DEADLINE)
+        return
+    if left is not None:
+        draft.wake_at(draft.seen.now + left)
+    if attempt.running_at is None:
+        draft.wake_at(deadlines.start_limit(attempt, draft.seen))
+    else:
+        draft.wake_at(deadlines.silence_limit(attempt, draft.seen))
+
+
+def _start(draft: Draft) -> None:
+    """The first attempt or the next one, as soon as nothing stands against it."""
+    seen, last = draft.seen, draft.attempt
+    draft.condition(ConditionType.SUSPENDED, False, Reason.RESUMED)
+    if not _cleared(draft):
+        return
+    due = None if last is None or last.finished_at is None else last.finished_at + budget.pause(draft.status.attempts)
+    if due is not None and seen.now < due:
+        assert last is not None
+        message = f"attempt {last.number} ended: {last.reason}; the next one starts at {due:%H:%M:%S} UTC"
+        draft.condition(ConditionType.ADMITTED, False, Reason.RETRYING, message)
+        draft.wake_at(due)
+    elif seen.obstacle is not None:
+        draft.condition(ConditionType.ADMITTED, False, seen.obstacle.reason, seen.obstacle.message)
+    else:
+        if FINALIZER not in seen.job.finalizers:
+            draft.act(AddFinalizer())
+        draft.act(CreateAttempt(1 if last is None else last.number + 1))
+
+
+def _cleared(draft: Draft) -> bool:
+    """Whether nothing of the attempts that are over is left; else see to it."""
+    written = draft.written.attempt
+    for ray_job in draft.seen.ray_jobs:
+        recorded = written is not None and (ray_job.attempt < written.number or _over(written, ray_job.attempt))
+        if recorded and not ray_job.deleting:
+            draft.act(DeleteRayJob(ray_job))
+    _force_lost_pods(draft)
+    return not draft.seen.ray_jobs and not draft.seen.pods and draft.live is None
+
+
+def _over(written: AttemptStatus, attempt: int) -> bool:
+    return written.number == attempt and written.finished_at is not None
+
+
+def _force_lost_pods(draft: Draft) -> None:
+    """A pod on a node that does not answer stays for ever, and KubeRay counts it as there."""
+    for pod in draft.seen.pods:
+        if pod.deleting_since is None:
+            continue
+        due = pod.deleting_since + timedelta(seconds=pod.grace_seconds) + POD_END
+        if draft.seen.now >= due:
+            draft.act(ForceDeletePod(pod))
+        else:
+            draft.wake_at(due)

@@ -1,0 +1,71 @@
+"""Everything that a decision about one job is made on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.api.job import Job
+from finetune_operator.api.reasons import Reason
+from finetune_operator.api.status import AttemptStatus, CheckpointStatus, OutputStatus, Progress
+from finetune_operator.observe import PodView, RayJobView, of_attempt
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How the driver itself said that it ended; `exit_code` is one of the trainer's, `reason` its word."""
+
+    exit_code: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the run has told in its reports, newest values; `attempt` is the attempt that the last of them came from."""
+
+    attempt: int
+    at: datetime
+    progress: Progress | None = None
+    checkpoint: CheckpointStatus | None = None
+    output: OutputStatus | None = None
+    restarts: int | None = None
+    failure: Failure | None = None
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why no attempt may start now, found outside of the job itself: the runtime, a limit."""
+
+    reason: Reason
+    message: str
+    position: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at the job, its attempts and what it told; `since` is when this operator began to listen.
+
+    `obstacle` is None when an attempt may start.
+    """
+
+    job: Job
+    ray_jobs: tuple[RayJobView, ...]
+    pods: tuple[PodView, ...]
+    heard: Heard | None
+    obstacle: Obstacle | None
+    now: datetime
+    since: datetime
+
+    def ray_job(self, attempt: int) -> RayJobView | None:
+        """The RayJob of an attempt, if it is there."""
+        return next((one for one in self.ray_jobs if one.attempt == attempt), None)
+
+    def pods_of(self, attempt: int) -> tuple[PodView, ...]:
+        """The pods of an attempt that are there."""
+        return of_attempt(self.pods, attempt)
+
+    def heard_of(self, attempt: AttemptStatus) -> Heard | None:
+        """What this attempt told; an older one's last words do not count for it."""
+        return self.heard if self.heard is not None and self.heard.attempt == attempt.number else None

@@ -1,0 +1,35 @@
+"""Graceful stops: asked for in the answers to the run's reports, over with its commit or by the deadline."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.status import AttemptStatus, StopRequest
+from finetune_operator.policy.attempts import finish
+from finetune_operator.policy.classify import End
+from finetune_operator.policy.draft import Draft
+
+WORDS = {
+    Reason.SUSPENDED: "the job is suspended",
+    Reason.DELETED: "the job is deleted",
+    Reason.ACTIVE_DEADLINE: "spec.activeDeadlineSeconds is over",
+}
+
+
+def stop(draft: Draft, attempt: AttemptStatus, reason: Reason) -> None:
+    """Ask the live attempt to stop, and end it once its deadline is over; one that never ran has nothing to commit."""
+    grace = draft.seen.job.manifest.spec.termination_grace_period_seconds
+    asked = draft.status.stop
+    if asked is None or asked.attempt != attempt.number:
+        deadline = draft.seen.now + timedelta(seconds=grace)
+        asked = StopRequest(reason=reason, attempt=attempt.number, deadline=deadline)
+        draft.update(stop=asked)
+    if attempt.running_at is None:
+        finish(draft, End("Stopped", reason, f"{WORDS[reason]}; nothing had been trained yet"))
+    elif draft.seen.now >= asked.deadline:
+        text = f"{WORDS[reason]}; no commit within {grace} s (spec.terminationGracePeriodSeconds)"
+        finish(draft, End("Stopped", reason, text))
+    else:
+        draft.condition(ConditionType.TRAINING, True, Reason.STOPPING, f"{WORDS[reason]}: waits for a commit")
+        draft.wake_at(asked.deadline)
