@@ -34,11 +34,12 @@ def overwritten(path: Path, place: int, content: bytes) -> Path:
     return path
 
 
-def test_damaged_pages_are_an_error_of_the_data_that_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("place", "reason"), [(0, "page header"), (100, "snappy")])
+def test_damaged_pages_are_an_error_of_the_data_that_names_the_file(tmp_path: Path, place: int, reason: str) -> None:
     path = write_records(tmp_path / "a.parquet", [{"text": f"{i} {'x' * 100}"} for i in range(1000)])
-    column = pyarrow.parquet.ParquetFile(path).metadata.row_group(0).column(0)
-    overwritten(path, column.data_page_offset, b"\xff" * column.total_compressed_size)
-    with pytest.raises(DataError, match=r"a\.parquet cannot be read: .*; write the file again, or remove it"):
+    overwritten(path, len(b"PAR1") + place, b"\xff" * 20)
+    assert index_of(source(path)).records == 1000  # the footer is whole
+    with pytest.raises(DataError, match=rf"a\.parquet cannot be read: .*{reason}.*; write the file again, or"):
         raws(path)
 
 

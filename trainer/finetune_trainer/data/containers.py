@@ -70,7 +70,8 @@ def reading(name: str) -> Iterator[None]:
     except (zlib.error, zstandard.ZstdError, pyarrow.ArrowException, EOFError, UnicodeDecodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the operating system's; Arrow raises OSErrors without a number for damaged Parquet
-        raise DataError(f"{name} cannot be read: {error}; write the file again, or remove it") from error
+        reason = " ".join(str(error).split())  # Arrow's may have several lines
+        raise DataError(f"{name} cannot be read: {reason}; write the file again, or remove it") from error
 
 
 def decoded_blocks(stream: BufferedReader, container: Container) -> Iterator[bytes]:
