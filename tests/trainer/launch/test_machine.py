@@ -75,6 +75,7 @@ def test_cores_are_divided_among_ranks_and_the_users_choice_is_kept() -> None:
     prepare(environ, "cpu", local_world_size=2, cpus=8)
     assert environ["OMP_NUM_THREADS"] == "5"
     assert environ["DS_ACCELERATOR"] == "cpu"
+    assert environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
     on_gpu: dict[str, str] = {}
     prepare(on_gpu, "cuda:0", local_world_size=2, cpus=8)
     assert on_gpu["OMP_NUM_THREADS"] == "4"

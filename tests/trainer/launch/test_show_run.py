@@ -46,6 +46,10 @@ PROGRESS: dict[str, Any] = {
             "starting the workers again from the last checkpoint (restart 1 of 5): rank 1 was killed by SIGKILL",
         ),
         ({"kind": "result", "evalLoss": {"support": 1.25}, "output": None}, "result:\n  eval loss.support: 1.2500"),
+        (
+            {"kind": "result", "overlong": {"truncated": 3, "lostTokens": 1200}, "evalOverlong": {}},
+            "result:\n  overlong.truncated: 3\n  overlong.lost tokens: 1,200",
+        ),
         ({"kind": "from a newer version", "someKey": 3}, "some key 3"),
     ],
 )
