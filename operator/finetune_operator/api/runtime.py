@@ -145,6 +145,10 @@ class RuntimeSpec(Part):
     queue: Queue = Queue()
     """Where the runtime's jobs queue with Kueue."""
 
+    egress: Annotated[tuple[PodFields, ...], Field(max_length=32)] | None = None
+    """Where pods may connect to besides each other, DNS and the operator, as egress rules of a NetworkPolicy; to any
+    address but the nodes' metadata service when left out."""
+
     limits: Limits = Limits()
     """What the runtime's jobs may use together or each."""
 
