@@ -53,7 +53,7 @@ class Entry:
 @cache
 def entries() -> dict[str, Entry]:
     """All fields by path, in the manifest's order."""
-    return {entry.path: entry for entry in _walk(FineTuneJob, "")}
+    return {entry.path: entry for entry in walk(FineTuneJob)}
 
 
 def member_names(path: str) -> tuple[str, ...]:
@@ -63,12 +63,13 @@ def member_names(path: str) -> tuple[str, ...]:
     return tuple(name for name in inner if "." not in name)
 
 
-def _walk(model: type[Part], prefix: str) -> Iterator[Entry]:
+def walk(model: type[Part], prefix: str = "") -> Iterator[Entry]:
+    """All fields of `model` and of the objects in it, in their order; `prefix` is empty or ends with a dot."""
     for field in model.model_fields.values():
         entry = _entry(field, prefix)
         yield entry
         if entry.part:
-            yield from _walk(entry.part, f"{entry.path}{'[]' if entry.is_list else ''}.")
+            yield from walk(entry.part, f"{entry.path}{'[]' if entry.is_list else ''}.")
 
 
 def _entry(field: FieldInfo, prefix: str) -> Entry:

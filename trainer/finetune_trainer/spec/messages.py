@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -222,7 +223,8 @@ def type_name(entry: Entry, *, element: bool = False) -> str:
         return "a mapping"
     if entry.choices:
         return "one of " + ", ".join(entry.choices)
-    return {int: "a whole number", float: "a number", bool: "true or false"}.get(entry.core, "a text")
+    names = {int: "a whole number", float: "a number", bool: "true or false", datetime: "a time"}
+    return names.get(entry.core, "a text")
 
 
 def _is_number(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,6 +25,7 @@ COMPUTED_DEFAULTS = {
     "spec.evaluation.compareBase": "`true` with `data.eval`, else `false`",
     "spec.output.format": "`Adapter` with LoRA, else `Full`",
 }
+TABLE = "\n| Field | Type | Default | What it does |\n|---|---|---|---|\n"
 SECTIONS = {
     "model": "Model",
     "method": "Method",
@@ -88,9 +89,9 @@ def _sections() -> Iterator[str]:
         section = _section(path)
         if section != heading and section is not None:
             heading = section
-            yield f"\n## {section}\n\n| Field | Type | Default | What it does |\n|---|---|---|---|\n"
+            yield f"\n## {section}\n{TABLE}"
         if section is not None:
-            yield _row(entry)
+            yield row(entry, _marks(entry.path))
 
 
 def _section(path: str) -> str | None:
@@ -101,10 +102,14 @@ def _section(path: str) -> str | None:
     return SECTIONS.get(parts[1], LAST_SECTION) if len(parts) > 1 else None
 
 
-def _row(entry: Entry) -> str:
-    marks = {"(*not yet*)": entry.path in NOT_YET_MEMBERS, "(*cluster*)": _cluster_only(entry.path)}
-    meaning = " ".join([entry.description, *(mark for mark, holds in marks.items() if holds)])
-    cells = [f"`{entry.path}`", _type(entry), _default(entry), meaning]
+def _marks(path: str) -> list[str]:
+    marks = {"(*not yet*)": path in NOT_YET_MEMBERS, "(*cluster*)": _cluster_only(path)}
+    return [mark for mark, holds in marks.items() if holds]
+
+
+def row(entry: Entry, marks: Sequence[str] = ()) -> str:
+    """The field's line in a table that begins with TABLE."""
+    cells = [f"`{entry.path}`", _type(entry), default_of(entry), " ".join([entry.description, *marks])]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
@@ -116,23 +121,28 @@ def _type(entry: Entry) -> str:
     if entry.choices:
         text = ", ".join(f"`{choice}`{' (not yet)' if choice in VALUES else ''}" for choice in entry.choices)
     else:
-        text = " ".join([type_name(entry, element=True).removeprefix("a "), *_range(entry)])
+        text = " ".join([type_name(entry, element=True).removeprefix("a "), *range_of(entry)])
     return f"list of {text}" if entry.is_list else text
 
 
-def _range(entry: Entry) -> Iterator[str]:
+def range_of(entry: Entry) -> Iterator[str]:
+    """The bounds of a number in words: `from 1`, `to 1000`."""
     words = {"ge": "from", "gt": "above", "lt": "below", "le": "to"}
     for bound in entry.bounds:
         limits = {word: getattr(bound, name, None) for name, word in words.items()}
         yield from (f"{word} {limit}" for word, limit in limits.items() if limit not in (None, INT32_MAX))
 
 
-def _default(entry: Entry) -> str:
+def default_of(entry: Entry) -> str:
+    """What a field is when it is left out; "" when that is nothing, or what its members say."""
     if entry.path in COMPUTED_DEFAULTS:
         return COMPUTED_DEFAULTS[entry.path]
     if entry.required:
         return "*required*"
-    return "" if entry.default is None or isinstance(entry.default, BaseModel) else f"`{_plain(entry.default)}`"
+    default = entry.default
+    if isinstance(default, BaseModel):  # its members' own defaults stand at the members
+        default = default.model_dump(mode="json", exclude_defaults=True) or None
+    return "" if default is None else f"`{_plain(default)}`"
 
 
 def _plain(value: Any) -> str:
