@@ -1,9 +1,11 @@
-"""What a run is about to train, on what: composed once before the first step, printed and stored beside the result."""
+"""What a run is about to train, on what: printed before the first step, and stored beside the result."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from finetune_trainer.data import Counters
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.isolation import IsolationReport
@@ -25,4 +27,13 @@ def compose_audit(
         "estimatedSteps": dataset.stream.estimated_batches(),
         "sample": [{"text": text, "trained": trained} for text, trained in data.sample],
         "versions": versions,
+    }
+
+
+def whole_counts(train: Counters, held_out: Mapping[str, Counters]) -> dict[str, Any]:
+    """JSON: what became of all records, in place of the counts of a first block that `compose_audit` knows."""
+    return {
+        "keptTokenShare": train.kept_tokens / train.tokens if train.tokens else 0.0,
+        "counts": train.model_dump(),
+        "evalCounts": {name: counts.model_dump() for name, counts in held_out.items()},
     }

@@ -8,7 +8,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.audit import whole_counts
 from finetune_trainer.commit import best_entry, load
+from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
 from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
@@ -153,11 +155,14 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     result = _result(run, entry)
     origin = lineage(run.job, run.model_path, run.dataset.id, entry, run.log.uri, run.audit["versions"])
     plot = loss_plot(run.history.records)
+    progress = run.progress
+    counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)
+    audit = {**run.audit, **counts, **checks, "lineage": origin, "result": result}
     formats = run.dataset.index.rendered_formats
     run.history.close()  # flushes its files
     with writing(folder):
         export_tokenizer(run.tokenizer, formats, run.model_path, folder)
-        _write(folder / REPORT["audit"], _json({**run.audit, **checks, "lineage": origin, "result": result}))
+        _write(folder / REPORT["audit"], _json(audit))
         _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None))
         if plot is not None:
             _write(folder / LOSS_PLOT, plot)

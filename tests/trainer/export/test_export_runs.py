@@ -87,6 +87,21 @@ def test_adapter_of_a_zero2_run_has_the_reported_loss(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "export").exists()
 
 
+def test_merged_weights_of_a_lora_run_are_a_plain_model_with_the_reported_loss(tmp_path: Path) -> None:
+    job = make_small_job(tmp_path)
+    result = run(job, output={"format": "Merged"})
+    folder = tmp_path / "output" / "small"
+    assert not list(folder.glob("adapter*"))
+    model, tokenizer = load(AutoModelForCausalLM, folder)
+    assert plain_loss(model, tokenizer, tmp_path / "eval.jsonl") == pytest.approx(result["evalLoss"], rel=1e-5)
+    assert result["evalLoss"] < result["baseLoss"]
+    audit = json.loads((folder / "audit.json").read_text())
+    check = audit["mergeCheck"]
+    assert check["checked"]
+    assert check["relativeDifference"] <= check["tolerance"] < check["adapterEffect"]
+    assert audit["result"] == result
+
+
 def test_best_state_of_a_zero3_run_goes_to_s3_once_whatever_happens(tmp_path: Path, bucket: Bucket) -> None:
     job = make_small_job(tmp_path, kind="llama-tied")
     spec = {

@@ -101,9 +101,16 @@ def _training(result: Mapping[str, Any]) -> str:
         ("share of parameters trained", _percent(result["trainableShare"])),
         ("steps skipped for a non-finite loss or gradient", result["skippedSteps"]),
         ("records that could not be used", result["quarantined"]),
+        ("records longer than `maxLength`, over all epochs", _overlong(result["overlong"])),
+        *((f"such records in {name}", _overlong(counts)) for name, counts in result["evalOverlong"].items()),
     ]
     names = "`audit.json` (what was trained on what), `metrics.jsonl` and `tensorboard/` (every step)"
     return _table(["", ""], [[name, str(value)] for name, value in rows]) + f"\n\nMore: {names}."
+
+
+def _overlong(counts: Mapping[str, int]) -> str:
+    words = {"lostTokens": "tokens lost"}
+    return ", ".join(f"{number:,} {words.get(name, name)}" for name, number in counts.items()) or "none"
 
 
 def _best(best: Mapping[str, Any] | None) -> str:

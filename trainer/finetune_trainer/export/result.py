@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from finetune_trainer.data import Counters
 from finetune_trainer.metrics import Record
 from finetune_trainer.state import Progress, finite
 
@@ -35,11 +36,24 @@ def verdict(base: float | None, tuned: float | None) -> str | None:
     return "Improved" if tuned < base else "NotImproved"
 
 
+def overlong(counts: Counters) -> dict[str, int]:
+    """What was done about records longer than `maxLength`, and the tokens that were lost by it; only what happened."""
+    found = {
+        "truncated": counts.truncated,
+        "split": counts.split,
+        "dropped": counts.dropped,
+        "lostTokens": counts.lost_tokens,
+    }
+    return {name: number for name, number in found.items() if number}
+
+
 def summarise(progress: Progress, records: Sequence[Record], exported_step: int) -> dict[str, Any]:
     """The numbers of the result, by the names that events have; losses in nats per token.
 
     `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's.
+    `overlong` counts over all epochs, `evalOverlong` over one pass through each set that has such records.
     """
+    held_out = {name: overlong(counts) for name, counts in progress.eval_counts.items()}
     loss, losses = held_out_losses(records, exported_step)
     return {
         "step": progress.step,
@@ -56,4 +70,6 @@ def summarise(progress: Progress, records: Sequence[Record], exported_step: int)
         "tokensPerSecond": tokens_per_second(records),
         "keptTokenShare": progress.kept_tokens / progress.tokens if progress.tokens else None,
         "skippedSteps": progress.skipped,
+        "overlong": overlong(progress.data.counters) if progress.data is not None else {},
+        "evalOverlong": {name: counts for name, counts in held_out.items() if counts},
     }
