@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from faulty_proxy import drip_answer, faulty_proxy
+from finetune_trainer.context import RunContext, SilentReporter, StopSignal
+from finetune_trainer.spec import parse_job
 from ranks import run_ranks
 from s3_bucket import Bucket
 from small_job import make_small_job
@@ -63,3 +66,18 @@ def test_a_file_that_is_read_for_longer_than_the_deadline_is_indexed(
     assert not main["hung"]
     assert len(set(main["told"])) >= 4
     assert main["told"] == sorted(main["told"])
+
+
+def test_fetching_a_model_tells_how_many_of_its_bytes_are_here(tmp_path: Path, bucket: Bucket) -> None:
+    from finetune_trainer.build import fetch
+
+    small = make_small_job(tmp_path)
+    for file in (small.folder / "model").iterdir():
+        bucket.client.upload_file(str(file), bucket.name, f"model/{file.name}")
+    job = parse_job(json.dumps(small.manifest(model={"uri": f"{bucket.uri}/model"})))
+    context = RunContext(0, 1, 0, 1, "cpu", None, SilentReporter(), StopSignal(), tmp_path / "work" / "run")
+    told: list[Mapping[str, object]] = []
+    folder = fetch(job, context, told.append)
+    assert (folder / "model.safetensors").exists()
+    assert (told[-1]["kind"], told[-1]["detail"]) == ("phase", f"{bucket.uri}/model")
+    assert told[-1]["done"] == told[-1]["total"]
