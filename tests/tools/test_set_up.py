@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import cluster_programs
 import deepspeed_wheel
 import generate
 import go_build
@@ -83,6 +84,31 @@ def test_a_go_program_is_rebuilt_when_its_source_or_modules_change(tmp_path: Pat
     assert go_build.source_key(tmp_path) == before
     (tmp_path / "main.go").write_text("package main // changed\n")
     assert go_build.source_key(tmp_path) != before
+
+
+def test_a_go_tool_is_rebuilt_when_its_module_or_what_is_defined_in_it_changes(tmp_path: Path) -> None:
+    (tmp_path / "go.mod").write_text("module x\n\ngo 1.26.0\n")
+    before = go_build.source_key(tmp_path, "cmd/a", "version=1")
+    assert go_build.source_key(tmp_path, "cmd/a", "version=1") == before
+    assert go_build.source_key(tmp_path, "cmd/a", "version=2") != before
+    assert go_build.source_key(tmp_path, "cmd/a", "version=1", "amd64") != before
+
+
+def test_the_version_that_a_go_module_requires_is_found_by_its_whole_name() -> None:
+    assert go_build.required(cluster_programs.KUBERNETES, "k8s.io/kubernetes").startswith("v1.")
+    with pytest.raises(LookupError, match=r"go\.mod requires no io/kubernetes"):
+        go_build.required(cluster_programs.KUBERNETES, "io/kubernetes")
+
+
+def test_programs_of_kubebuilder_assets_go_before_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kubectl").touch()
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    assert cluster_programs.program("kubectl") == tmp_path / "kubectl"
+
+
+def test_every_program_of_the_control_plane_is_a_tool_of_its_module() -> None:
+    tools = {name: (source / "go.mod").read_text() for name, (source, _) in cluster_programs.TOOLS.items()}
+    assert [name for name, text in tools.items() if cluster_programs.TOOLS[name][1] not in text] == []
 
 
 def test_a_generated_file_that_differs_is_shown_line_by_line() -> None:
