@@ -1,0 +1,291 @@
+"""Request bodies as changes of a job's report: the trainer's own protocol, and transformers' Kubeflow callback.
+
+The protocol is described in `finetune_trainer.launch.progress`, its events in `finetune_trainer.launch.events`. The
+callback (`transformers.integrations.KubeflowCallback`) posts what Kubeflow Trainer's KEP-2779 specifies:
+`{"trainerStatus": {"progressPercentage": 45, "estimatedRemainingSeconds": 795, "lastUpdatedTime": "...",
+"metrics": [{"name": "loss", "value": "0.23"}, ...]}}`.
+
+A body that breaks the protocol is refused as a whole; a value that makes no sense is left out, so that it cannot take
+the commit that was reported beside it with it. `audit` events hold decoded records: nothing of them gets past here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune_operator.api.status import OutputStatus
+from finetune_trainer.spec.base import INT32_MAX
+
+Event = Mapping[str, Any]
+
+MOST_EVENTS = 1000
+"""Events of one body; the trainer sends 200 at most."""
+
+LONGEST_STREAM = 64
+"""Characters of a stream's id; the trainer's have 16."""
+
+LONGEST_TEXT = 1024
+LONGEST_URI = 2048
+LONGEST_MESSAGE = 4096
+"""Characters that are kept; the limits of `api.status`, and for a failure what a condition's message holds."""
+
+LONGEST_REMAINING = 10 * 365 * 86400.0
+"""Seconds; a run that claims to need longer says nothing about when it ends."""
+
+INT64_MAX = 2**63 - 1
+
+
+class Malformed(ValueError):
+    """A body that is no report; the message says what was expected."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How the driver says that it ended; `exit_code` is one of the trainer's, `reason` its word for it."""
+
+    exit_code: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one event changes in the report of a job.
+
+    `progress` and `checkpoint` hold fields of `api.status.Progress` and `CheckpointStatus`, only those the event speaks
+    of. `share` is how much of the run is done (0 to 1), `remaining` the seconds that are left.
+    """
+
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+    output: OutputStatus | None = None
+    restarts: int | None = None
+    failure: Failure | None = None
+    finished: bool = False
+    share: float | None = None
+    remaining: float | None = None
+    urgent: bool = False
+
+
+NOTHING = Change()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One body: changes with their sequence numbers in a stream; without a stream nothing can be a repetition."""
+
+    stream: str | None
+    changes: tuple[tuple[int, Change], ...]
+
+
+def read_report(body: bytes) -> Batch:
+    """Read a body of the trainer's protocol. Raises Malformed."""
+    request = _document(body)
+    stream, events = request.get("stream"), request.get("events")
+    if not isinstance(stream, str) or not 0 < len(stream) <= LONGEST_STREAM:
+        raise Malformed(f"`stream` must be a text of 1 to {LONGEST_STREAM} characters")
+    if not isinstance(events, list) or len(events) > MOST_EVENTS:
+        raise Malformed(f"`events` must be a list of at most {MOST_EVENTS} events")
+    return Batch(stream, tuple(_numbered(event) for event in events))
+
+
+def read_kubeflow(body: bytes) -> Batch:
+    """Read a body of transformers' Kubeflow callback. Raises Malformed."""
+    status = _document(body).get("trainerStatus")
+    if status is None:  # allowed by the KEP: other parts of it may come later
+        return Batch(None, ())
+    metrics = status.get("metrics", []) if isinstance(status, dict) else None
+    if not isinstance(metrics, list) or not all(isinstance(one, dict) for one in metrics):
+        raise Malformed('`trainerStatus` must be an object with `metrics` like [{"name": "loss", "value": "0.2"}]')
+    named = {str(one.get("name")): _parsed(one.get("value")) for one in metrics[:MOST_EVENTS]}
+    share = _share(status.get("progressPercentage"))
+    change = Change(
+        progress=_fields(named, _METRICS) | _percent(share) | {"activity": None},
+        share=share,
+        remaining=_remaining(status.get("estimatedRemainingSeconds")),
+    )
+    return Batch(None, ((0, change),))
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the body must be JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise Malformed("the body must be a JSON object")
+    return found
+
+
+def _numbered(event: object) -> tuple[int, Change]:
+    if not isinstance(event, dict):
+        raise Malformed("each event must be an object")
+    number, kind = event.get("seq"), event.get("kind")
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= INT64_MAX:
+        raise Malformed("each event must have a `seq`, a number from 1 that rises within its stream")
+    if not isinstance(kind, str):
+        raise Malformed("each event must have a `kind`, for instance `progress`")
+    read = _KINDS.get(kind)
+    return number, NOTHING if read is None else read(event)
+
+
+def _phase(event: Event) -> Change:
+    name = text(event.get("name"), LONGEST_TEXT)
+    if not name or name == "training":
+        return Change(progress={"activity": None})
+    done, total = _number(event.get("done")), _number(event.get("total"))
+    known = done is not None and total is not None and 0 <= done <= total and total > 0
+    amount = f" ({int(100 * done / total)} %)" if known else ""  # type: ignore[operator]  # `known` is what narrows them
+    return Change(progress={"activity": f"{name[: LONGEST_TEXT - len(amount)]}{amount}"})
+
+
+def _progress(event: Event) -> Change:
+    share = _share(event.get("percent"))
+    return Change(
+        progress=_fields(event, _STEP) | _percent(share) | {"activity": None},
+        share=share,
+        remaining=_remaining(event.get("etaSeconds")),
+    )
+
+
+def _eval(event: Event) -> Change:
+    return Change(progress={"eval_loss": decimal(event.get("evalLoss"))})
+
+
+def _checkpoint(event: Event) -> Change:
+    step, uri = count(event.get("step")), _uri(event.get("uri"))
+    if step is None:
+        return NOTHING
+    best = {"best": step} if event.get("best") is True else {}
+    latest = {"latest": uri} if uri is not None else {}
+    return Change(checkpoint={"step": step} | latest | best, urgent=True)
+
+
+def _restart(event: Event) -> Change:
+    restarts, most, why = count(event.get("restarts")), count(event.get("maxRestarts")), text(event.get("reason"), 64)
+    if restarts is None:
+        return NOTHING
+    of = "" if most is None else f" of {most}"
+    activity = f"starting the workers again{f' after {why}' if why else ''} (restart {restarts}{of})"
+    return Change(progress={"activity": activity}, restarts=restarts, urgent=True)
+
+
+def _failure(event: Event) -> Change:
+    reason, message = text(event.get("reason"), 64), text(event.get("message"), LONGEST_MESSAGE)
+    code = count(event.get("exitCode"))
+    return Change(failure=Failure(1 if code is None else code, reason or "Error", message), urgent=True)
+
+
+def _result(event: Event) -> Change:
+    report = event.get("report")
+    output = OutputStatus(
+        uri=_uri(event.get("output")),
+        report=_uri(report.get("html") or report.get("audit")) if isinstance(report, dict) else None,
+        verdict=text(event.get("verdict"), LONGEST_TEXT) or None,
+    )
+    return Change(output=output, finished=True, urgent=True)
+
+
+def count(value: object, most: int = INT32_MAX) -> int | None:
+    """A number as a count from 0 to `most`; None for anything else."""
+    number = _number(value)
+    return None if number is None or number < 0 else min(most, round(number))
+
+
+def decimal(value: object) -> str | None:
+    """A finite number as text with six digits; None for anything else, for instance the loss of a skipped step."""
+    number = _number(value)
+    return None if number is None else f"{number:.6g}"
+
+
+def text(value: object, longest: int) -> str:
+    """A text without control characters (they would reach terminals), cut to `longest`; empty for anything else."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(one if one.isprintable() or one == "\n" else " " for one in value[:longest]).strip()
+
+
+def _tokens(value: object) -> int | None:
+    return count(value, INT64_MAX)
+
+
+def _number(value: object) -> int | float | None:
+    """A finite number; integers within 64 bits, because longer ones cannot be divided."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, int):
+        return max(-INT64_MAX, min(INT64_MAX, value))
+    return value if math.isfinite(value) else None
+
+
+def _parsed(value: object) -> float | None:
+    """The callback writes every metric as text."""
+    try:
+        return float(str(value)[:64])
+    except ValueError:
+        return None
+
+
+def _share(percent: object) -> float | None:
+    number = _number(percent)
+    return None if number is None else min(100.0, max(0.0, number)) / 100
+
+
+def _percent(share: float | None) -> dict[str, int]:
+    """Rounded down: 100 is for a run that is done."""
+    return {} if share is None else {"percent": int(100 * share + 1e-9)}
+
+
+def _remaining(seconds: object) -> float | None:
+    number = _number(seconds)
+    return None if number is None or not 0 <= number <= LONGEST_REMAINING else float(number)
+
+
+def _uri(value: object) -> str | None:
+    """An address as it is; a shortened one would be another address."""
+    cleaned = text(value, LONGEST_URI)
+    return cleaned if cleaned and cleaned == value else None
+
+
+def _fields(found: Event, table: Mapping[str, tuple[str, Callable[[object], object]]]) -> dict[str, Any]:
+    """The fields of a status that are found; null where a value is none, but for the step, which is never unknown."""
+    fields = {name: clean(found[key]) for key, (name, clean) in table.items() if key in found}
+    return {name: value for name, value in fields.items() if value is not None or name != "step"}
+
+
+_STEP: dict[str, tuple[str, Callable[[object], object]]] = {
+    "step": ("step", count),
+    "totalSteps": ("total_steps", count),
+    "epoch": ("epoch", decimal),
+    "tokens": ("tokens", _tokens),
+    "loss": ("loss", decimal),
+    "tokensPerSecond": ("tokens_per_second", count),
+}
+"""Keys of a progress event, the fields of `api.status.Progress` that they become, and how."""
+
+_METRICS: dict[str, tuple[str, Callable[[object], object]]] = {
+    "current_step": ("step", count),
+    "total_steps": ("total_steps", count),
+    "current_epoch": ("epoch", decimal),
+    "loss": ("loss", decimal),
+    "eval_loss": ("eval_loss", decimal),
+    "num_tokens": ("tokens", _tokens),
+    "num_input_tokens_seen": ("tokens", _tokens),
+    "train_tokens_per_second": ("tokens_per_second", count),
+}
+"""Metrics of transformers' and TRL's trainers that a status has a place for; all others are left out."""
+
+_KINDS: dict[str, Callable[[Event], Change]] = {
+    "phase": _phase,
+    "progress": _progress,
+    "eval": _eval,
+    "checkpoint": _checkpoint,
+    "restart": _restart,
+    "failure": _failure,
+    "result": _result,
+}
+"""Kinds that change a report; `audit` is none of them, and kinds of later versions are taken and left out."""
