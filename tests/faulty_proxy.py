@@ -9,8 +9,6 @@ import fcntl
 import http.client
 import os
 import select
-import socket
-import struct
 import termios
 import threading
 import time
@@ -20,8 +18,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from faults import Faults, reset_when_closed
+
 HOP_HEADERS = {"connection", "keep-alive", "transfer-encoding", "expect"}
-FOREVER = 10**9
 
 
 @dataclass(frozen=True)
@@ -34,16 +33,7 @@ class Answer:
 
 
 Action = Callable[["Handler"], None]
-
-
-@dataclass
-class Fault:
-    """What happens to the next `times` requests with this method and with `part` in their path and query."""
-
-    method: str
-    part: str
-    action: Action
-    times: int
+Seen = tuple[str, str, dict[str, str]]  # method, path and query, headers
 
 
 @dataclass
@@ -52,9 +42,11 @@ class FaultyProxy:
 
     upstream: int
     port: int = 0
-    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-    _faults: list[Fault] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    faults: Faults[Seen, Action] = field(default_factory=Faults)
+
+    @property
+    def seen(self) -> list[Seen]:
+        return self.faults.seen
 
     @property
     def endpoint(self) -> str:
@@ -62,22 +54,11 @@ class FaultyProxy:
 
     def inject(self, method: str, action: Action, *, times: int = 1, part: str = "") -> None:
         """Break the next `times` requests with `method` and `part`; faults that fit the same request queue up."""
-        with self._lock:
-            self._faults.append(Fault(method, part, action, times))
+        self.faults.add(lambda seen: seen[0] == method and part in seen[1], action, times)
 
     def count(self, method: str, part: str = "") -> int:
         """How many requests with this method and part have arrived."""
         return sum(one == method and part in path for one, path, _ in self.seen)
-
-    def fault_for(self, method: str, path: str, headers: dict[str, str]) -> Action | None:
-        """Note a request and take the fault that is meant for it."""
-        with self._lock:
-            self.seen.append((method, path, headers))
-            for fault in self._faults:
-                if fault.times and fault.method == method and fault.part in path:
-                    fault.times -= 1
-                    return fault.action
-        return None
 
 
 def refuse(status: int, code: str, message: str = "injected") -> Action:
@@ -227,12 +208,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def reset(self) -> None:
         """End the connection with a TCP reset."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_when_closed(self.connection)
         os.close(self.connection.detach())
         self.close_connection = True
 
     def _pass_or_break(self) -> None:
-        fault = self.proxy.fault_for(self.command, self.path, dict(self.headers.items()))
+        fault = self.proxy.faults.take((self.command, self.path, dict(self.headers.items())))
         if fault is None:
             self.answer(self.forward(self.read_body()))
         else:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from typing_extensions import Buffer
 
-from faulty_proxy import FOREVER, faulty_proxy, refuse
+from faults import FOREVER
+from faulty_proxy import faulty_proxy, refuse
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import (
     ObjectExists,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from faults import FOREVER
 from faulty_proxy import (
-    FOREVER,
     Action,
     FaultyProxy,
     cut_answer,
