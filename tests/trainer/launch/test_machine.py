@@ -97,6 +97,8 @@ def test_a_cluster_gives_each_rank_its_part_of_the_pod() -> None:
     training = {"maxSteps": 2, "globalBatchSize": 16, "learningRate": 1.0e-3}
     big = plan("succeed", "big", workers=workers, training=training)
     assert resources_per_worker(big, local=False) == {"CPU": 8.0, "GPU": 1.0}
+    workers = {"replicas": 2, "gpusPerReplica": 0, "resources": {"cpu": "500m"}}
+    assert resources_per_worker(plan("succeed", "small", workers=workers), local=False) == {"CPU": 1.0}
 
 
 def test_a_local_run_listens_on_loopback_only() -> None:

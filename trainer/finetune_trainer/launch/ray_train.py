@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from typing import Any
 
@@ -105,7 +106,7 @@ def resources_per_worker(plan: Plan, local: bool) -> dict[str, float]:
     """Return what Ray reserves for one rank.
 
     Locally the cores are shared out, so that all ranks fit; on a cluster each gets its part of `spec.workers.resources`
-    of its pod, or Ray's default of one core.
+    of its pod, in whole cores as Ray counts a node's (half a core would let two pods' ranks into one), or one core.
     """
     workers = plan.job.spec.workers
     gpu = {"GPU": 1.0} if workers.gpus_per_replica else {}
@@ -113,7 +114,7 @@ def resources_per_worker(plan: Plan, local: bool) -> dict[str, float]:
         share = plan.machine.cpus / ranks(plan.job)
         return {"CPU": min(1.0, int(share * 100) / 100), **gpu}
     cpu = workers.resources.cpu if workers.resources else None
-    return {"CPU": float(cpu_cores(cpu)) / max(1, workers.gpus_per_replica) if cpu else 1.0, **gpu}
+    return {"CPU": math.ceil(cpu_cores(cpu)) / max(1, workers.gpus_per_replica) if cpu else 1.0, **gpu}
 
 
 def placement_attempts(start_deadline: float, local: bool) -> int:
