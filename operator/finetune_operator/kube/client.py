@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple, Self
 
 from finetune_operator.kube.config import Access, find_access
@@ -130,6 +130,7 @@ class Client:
                 return
             params["continue"] = metadata["continue"]
 
+    @asynccontextmanager
     async def watch(
         self,
         resource: Resource,
@@ -139,11 +140,11 @@ class Client:
         selector: str | None = None,
         timeout: float | None = None,
         stall: float = STALL_SECONDS,
-    ) -> AsyncGenerator[WatchEvent, None]:
-        """Follow the changes after `resource_version`, with bookmarks, until the server ends the watch.
+    ) -> AsyncGenerator[AsyncIterator[WatchEvent], None]:
+        """Follow the changes after `resource_version`, with bookmarks: give them once the server begins.
 
-        That is after `timeout` seconds; None: 5 to 10 minutes, as Kubernetes' own clients. Raises Gone when the changes
-        are compacted away, Unreachable after `stall` seconds without a byte. Use it within `contextlib.aclosing`.
+        They end when the server ends the watch, after `timeout` seconds; None: 5 to 10 minutes, as with Kubernetes' own
+        clients. Raises Gone when the changes are compacted away, Unreachable after `stall` seconds without a byte.
         """
         params = {
             "watch": "true",
@@ -152,12 +153,8 @@ class Client:
             "timeoutSeconds": str(int(timeout or random.uniform(300, 600))),
         }
         request = Request("watch", resource, resource.path(namespace), params | _selecting(selector))
-        async with (
-            self._transport.stream(request, stall) as chunks,
-            aclosing(read_events(chunks)) as events,
-        ):
-            async for event in events:
-                yield event
+        async with self._transport.stream(request, stall) as chunks, aclosing(read_events(chunks)) as events:
+            yield events
 
     async def _send(
         self,

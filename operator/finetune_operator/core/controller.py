@@ -1,0 +1,73 @@
+"""Workers that take keys from a queue and call one function for each, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from finetune_operator.core import metrics
+from finetune_operator.core.workqueue import WorkQueue
+from finetune_operator.kube import ApiError, Conflict
+
+K = TypeVar("K", bound=Hashable)
+
+logger = logging.getLogger(__name__)
+
+
+class Controller(Generic[K]):
+    """`workers` tasks that call `reconcile` for the keys of `queue`, one at a time for each key.
+
+    `reconcile` brings what is there closer to what is wanted and returns after how many seconds it wants to be called
+    again for that key; None: when something happens. What it raises is logged, counted and tried again, later each
+    time. `name` is what the metrics call it.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue[K],
+        workers: int,
+        reconcile: Callable[[K], Awaitable[float | None]],
+        *,
+        name: str = "jobs",
+    ) -> None:
+        self._name = name
+        self._queue = queue
+        self._workers = workers
+        self._reconcile = reconcile
+
+    async def run(self) -> None:
+        """Work until cancelled. A reconcile that is running then is cancelled, as a crash would end it."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._call(key)
+            finally:
+                self._queue.done(key)
+
+    async def _call(self, key: K) -> None:
+        started = time.monotonic()
+        result = "error"
+        try:
+            after = await self._reconcile(key)
+        except Conflict as error:  # the cache was a moment behind: what it missed is on its way
+            result = "conflict"
+            logger.info("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
+        except ApiError as error:
+            logger.warning("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
+        except Exception:
+            logger.exception("%s: again in %.1f s", key, self._queue.retry(key))
+        else:
+            result = "success"
+            self._queue.forget(key)
+            if after is not None:
+                self._queue.add(key, after=max(after, 0.001))
+        finally:
+            metrics.RECONCILE_SECONDS.labels(self._name, result).observe(time.monotonic() - started)
