@@ -9,8 +9,19 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = "tests/operator/render/golden"
+EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.yaml") if not path.name.startswith("runtime-"))
+
+
+def rendered(example: str, runtime: str) -> list[str]:
+    """The command that prints what the operator makes of an example on a runtime."""
+    return [sys.executable, "tools/render_example.py", f"examples/{example}.yaml", f"examples/runtime-{runtime}.yaml"]
+
+
 GENERATED = {
     "docs/manifest.md": [sys.executable, "-m", "finetune_trainer.spec.reference"],
+    **{f"{GOLDEN}/{example}.yaml": rendered(example, "default") for example in EXAMPLES},
+    f"{GOLDEN}/full-70b-zero3-on-h100.yaml": rendered("full-70b-zero3", "h100"),
 }
 
 

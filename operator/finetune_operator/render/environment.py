@@ -1,0 +1,81 @@
+"""Environment variables of the pods: Ray's settings, where files go, the store, and credentials by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_operator.api.job import Job
+from finetune_operator.api.runtime import RuntimeSpec
+from finetune_operator.render.lifecycle import Role, stop_variables
+from finetune_operator.render.names import Object
+from finetune_operator.render.paths import HOME, SCRATCH, STORAGE_CA_DIR, TEMPORARY
+from finetune_operator.render.reporting import Operator, report_variables
+from finetune_operator.render.resources import worker_share
+
+PLACES = {
+    "HOME": HOME,
+    "USER": "finetune",  # torch asks for it, and the image need not know the user's number
+    "TMPDIR": TEMPORARY,
+    "FINETUNE_STATE_DIR": f"{SCRATCH}/state",
+    "FINETUNE_WORKDIR": f"{SCRATCH}/work",
+}
+
+# The first six are what `finetune run` sets for itself; here they reach the workers' processes too.
+RAY = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_usage_threshold": "0.98",  # of the container's limit; at Ray's 0.95 a large pod wastes gigabytes
+}
+
+# Credentials come from the Secret or from the service account, never from the node's own role.
+NO_NODE_ROLE = {"AWS_EC2_METADATA_DISABLED": "true"}
+
+ACCESS_KEYS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
+"""Keys of the tenant's Secret, and whether a Secret may lack them."""
+
+
+def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator, role: Role) -> list[Object]:
+    """The container's `env`."""
+    plain = {**PLACES, **RAY, **NO_NODE_ROLE, **_store(runtime), **stop_variables(job, role)}
+    if role == "head":
+        plain |= {"FINETUNE_ATTEMPT": str(number), **report_variables(job, operator)}
+    else:
+        plain |= {"OMP_NUM_THREADS": str(worker_share(job, runtime).threads)}
+    return [*_values(plain), *_secrets(job)]
+
+
+def _values(variables: Mapping[str, str]) -> Iterator[Object]:
+    for name, value in variables.items():
+        yield {"name": name, "value": value}
+
+
+def _store(runtime: RuntimeSpec) -> dict[str, str]:
+    storage = runtime.storage
+    found = {
+        "AWS_ENDPOINT_URL_S3": storage.endpoint,
+        "AWS_REGION": storage.region,
+        "AWS_CA_BUNDLE": f"{STORAGE_CA_DIR}/ca.crt" if storage.ca_config_map else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _secrets(job: Job) -> Iterator[Object]:
+    """The tenant's Secrets, named and never read: the kubelet puts their values into the pods."""
+    spec = job.manifest.spec
+    if spec.storage and spec.storage.secret_ref:
+        for key, optional in ACCESS_KEYS:
+            yield _from_secret(key, spec.storage.secret_ref.name, key, optional)
+    if spec.hub and spec.hub.token_secret_ref:
+        yield _from_secret("HF_TOKEN", spec.hub.token_secret_ref.name, spec.hub.token_secret_ref.key, False)
+
+
+def _from_secret(variable: str, secret: str, key: str, optional: bool) -> Object:
+    reference: dict[str, Any] = {"name": secret, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": variable, "valueFrom": {"secretKeyRef": reference}}

@@ -1,0 +1,61 @@
+"""How pods are stopped and watched: the time a stop may take, the preStop hook, the probes.
+
+Seconds after a pod's deletion was asked for, with a grace period of G (spec.terminationGracePeriodSeconds):
+```
+0        preStop asks for a stop: SIGTERM to the driver, through Ray's job API
+G        the driver gives up waiting for the commit and ends the ranks itself
+G + 10   Ray kills a driver that did not
+G + 15   preStop returns whatever still runs; SIGTERM to `ray start`, which drains for 10 s on workers
+G + 30   the kubelet kills the pod
+```
+A run that commits sooner ends sooner: preStop returns when nothing trains in its pod any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from finetune_operator.api.job import Job
+from finetune_operator.render.paths import JOB_DIR
+
+Role = Literal["head", "worker"]
+
+JOB_STOP, PRE_STOP, POD_STOP = 10, 15, 30
+"""Seconds after the grace period: see above."""
+
+DRAIN = 10
+"""Seconds for which a worker's node tells the cluster that it goes away, before it does."""
+
+AGENT_PORT = 52365
+PRE_STOP_SCRIPT = "prestop.py"
+
+_READY = {"initialDelaySeconds": 10, "periodSeconds": 5, "failureThreshold": 10}
+_ALIVE = {"initialDelaySeconds": 30, "periodSeconds": 5, "failureThreshold": 120}
+_TIMEOUT = {"head": 5, "worker": 2}
+
+
+def grace(job: Job) -> int:
+    """Seconds that a stopped run has to commit."""
+    return job.manifest.spec.termination_grace_period_seconds
+
+
+def stop_variables(job: Job, role: Role) -> dict[str, str]:
+    """What Ray waits for when it is stopped; a head never gets idle, so that draining it is waiting in vain."""
+    if role == "worker":
+        return {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN)}
+    return {
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(grace(job) + JOB_STOP),
+    }
+
+
+def pre_stop(job: Job, role: Role, submission: str) -> dict[str, Any]:
+    """The container's lifecycle: the hook that makes eviction, drain and deletion by others end in a commit."""
+    command = ["python3", f"{JOB_DIR}/{PRE_STOP_SCRIPT}", role, submission, str(grace(job) + PRE_STOP)]
+    return {"preStop": {"exec": {"command": command}}}
+
+
+def probes(role: Role) -> dict[str, Any]:
+    """KubeRay's own probes, written out so that they do not depend on its settings."""
+    action = {"httpGet": {"path": "/api/healthz", "port": AGENT_PORT}, "timeoutSeconds": _TIMEOUT[role]}
+    return {"readinessProbe": {**action, **_READY}, "livenessProbe": {**action, **_ALIVE}}

@@ -1,0 +1,31 @@
+"""All objects of one attempt."""
+
+from __future__ import annotations
+
+import copy
+
+from finetune_operator.api.job import Job
+from finetune_operator.api.runtime import RuntimeSpec
+from finetune_operator.render.config import config_map
+from finetune_operator.render.names import Object
+from finetune_operator.render.network import network_policy
+from finetune_operator.render.rayjob import ray_job
+from finetune_operator.render.reporting import Operator
+from finetune_operator.render.support import disruption_budget, service_account_object
+
+
+def objects(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> list[Object]:
+    """What has to exist for attempt `number`, in the order in which it is created, the RayJob last.
+
+    The first ones belong to the job and are the same for all its attempts; ConfigMap and RayJob are the attempt's own.
+    `runtime` is one that `check_runtime` has no objection to.
+    """
+    account = service_account_object(job)
+    made = [
+        *([account] if account else []),
+        network_policy(job, runtime, operator),
+        disruption_budget(job),
+        config_map(job, number, operator),
+        ray_job(job, runtime, number, operator),
+    ]
+    return copy.deepcopy(made)  # they share parts, with each other and with constants here

@@ -1,0 +1,151 @@
+"""What is wrong with a runtime, before any job runs on it: everything that a pod would be refused for later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_operator.api.job import GROUP
+from finetune_operator.api.runtime import PodOptions, RuntimeSpec
+from finetune_operator.render import restricted
+from finetune_operator.render.merge import merge
+from finetune_operator.render.paths import JOB_DIR, TOKEN_DIR
+from finetune_operator.render.pod_fields import CONTAINER, POD, shape_problems
+from finetune_operator.render.pods import CONTAINER_SECURITY, POD_SECURITY
+from finetune_operator.render.resources import OBJECT_STORE
+from finetune_operator.render.volumes import JOB_VOLUME, OWN_VOLUMES, TOKEN_VOLUME
+from finetune_trainer.errors import Problem
+from finetune_trainer.spec.quantity import memory_bytes
+
+OLDEST_RAY = (2, 60, 0)
+"""The oldest Ray that the trainer runs with."""
+
+LEAST_SHARED_MEMORY = 2 * OBJECT_STORE
+
+OUR_VARIABLES = re.compile(
+    r"FINETUNE_|RAY_(ADDRESS|AUTH|CLUSTER|GRACEFUL_SHUTDOWN|JOB_STOP|TRAIN_V2)|AWS_(CA_BUNDLE|ENDPOINT_URL_S3|REGION)$"
+)
+"""Environment variables that the operator relies on, or that a field of the runtime is for."""
+
+OUR_LABELS = re.compile(
+    rf"(ray\.io|{re.escape(GROUP)})/|kueue\.x-k8s\.io/queue-name$|app\.kubernetes\.io/(name|created-by|managed-by)$"
+)
+"""Labels by which KubeRay's services, Kueue or we find pods."""
+
+NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{NAME}")
+LABEL_VALUE = re.compile(rf"({NAME})?")
+
+EGRESS = frozenset({"to", "ports"})
+
+
+def check_runtime(runtime: RuntimeSpec) -> list[Problem]:
+    """Every problem of a runtime's spec, by the path at which it is written; none for one that jobs can run on."""
+    return [
+        *_version(runtime),
+        *_shared_memory(runtime),
+        *_egress(runtime),
+        *_pods(runtime, runtime.head, "spec.head"),
+        *_pods(runtime, runtime.worker, "spec.worker"),
+    ]
+
+
+def _version(runtime: RuntimeSpec) -> Iterator[Problem]:
+    if tuple(int(part) for part in runtime.ray_version.split(".")) < OLDEST_RAY:
+        oldest = ".".join(str(part) for part in OLDEST_RAY)
+        yield Problem("spec.rayVersion", runtime.ray_version, f"is older than the trainer needs: use {oldest} or newer")
+
+
+def _shared_memory(runtime: RuntimeSpec) -> Iterator[Problem]:
+    if memory_bytes(runtime.shared_memory) < LEAST_SHARED_MEMORY:
+        message = f"is too small for Ray's object store: write {LEAST_SHARED_MEMORY // 2**20}Mi or more"
+        yield Problem("spec.sharedMemory", runtime.shared_memory, message)
+
+
+def _egress(runtime: RuntimeSpec) -> Iterator[Problem]:
+    for index, rule in enumerate(runtime.egress or ()):
+        for name in sorted(set(rule) - EGRESS):
+            message = "is no member of an egress rule: write to or ports"
+            yield Problem(f"spec.egress[{index}].{name}", rule[name], message)
+
+
+def _pods(runtime: RuntimeSpec, options: PodOptions, path: str) -> Iterator[Problem]:
+    yield from _metadata(options, path)
+    wrong = [
+        *shape_problems(options.spec, POD, f"{path}.spec"),
+        *shape_problems(options.container, CONTAINER, f"{path}.container"),
+    ]
+    if wrong:  # the checks below need the right shapes
+        yield from wrong
+        return
+    yield from _pod(options.spec, f"{path}.spec")
+    yield from _container(runtime, options, f"{path}.container")
+
+
+def _metadata(options: PodOptions, path: str) -> Iterator[Problem]:
+    for key, value in options.labels.items():
+        if OUR_LABELS.match(key):
+            yield Problem(f"{path}.labels.{key}", value, "is a label that pods are found by: remove it")
+        elif not LABEL_KEY.fullmatch(key):
+            yield Problem(f"{path}.labels.{key}", value, "is no name of a label: write [<domain>/]<name>")
+        elif not LABEL_VALUE.fullmatch(value):
+            advice = "write letters, digits, dashes, dots and underscores, a letter or digit first and last"
+            yield Problem(f"{path}.labels.{key}", value, f"is no value of a label: {advice}")
+    for key, value in options.annotations.items():
+        if not LABEL_KEY.fullmatch(key):
+            yield Problem(f"{path}.annotations.{key}", value, "is no name of an annotation: write [<domain>/]<name>")
+
+
+def _pod(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    context = merge(POD_SECURITY, spec.get("securityContext") or {})
+    yield from restricted.pod_context_problems(context, f"{path}.securityContext")
+    volumes = spec.get("volumes") or []
+    yield from restricted.volume_problems(volumes, f"{path}.volumes")
+    for index, volume in enumerate(volumes):
+        if volume.get("name") in (None, JOB_VOLUME, TOKEN_VOLUME):
+            message = "is missing or one that the operator needs: write another name"
+            yield Problem(f"{path}.volumes[{index}].name", volume.get("name"), message)
+    for index, container in enumerate(spec.get("initContainers") or []):
+        yield from _security(container, f"{path}.initContainers[{index}]")
+
+
+def _container(runtime: RuntimeSpec, options: PodOptions, path: str) -> Iterator[Problem]:
+    container = options.container
+    yield from _security(container, path)
+    for index, variable in enumerate(container.get("env") or []):
+        if OUR_VARIABLES.match(str(variable.get("name", ""))):
+            message = "is a variable that the operator sets: remove it"
+            yield Problem(f"{path}.env[{index}].name", variable["name"], message)
+    yield from _volume_mounts(options, f"{path}.volumeMounts")
+    yield from _resources(runtime, container.get("resources") or {}, f"{path}.resources")
+
+
+def _volume_mounts(options: PodOptions, path: str) -> Iterator[Problem]:
+    volumes = OWN_VOLUMES | {volume.get("name") for volume in options.spec.get("volumes") or []}
+    for index, mount in enumerate(options.container.get("volumeMounts") or []):
+        if mount.get("name") not in volumes:
+            message = "is no volume of the pod: write the name of one in spec.volumes"
+            yield Problem(f"{path}[{index}].name", mount.get("name"), message)
+        if str(mount.get("mountPath", "")).rstrip("/") in ("", JOB_DIR, TOKEN_DIR):
+            message = "is missing or where the operator mounts something: write another path"
+            yield Problem(f"{path}[{index}].mountPath", mount.get("mountPath"), message)
+
+
+def _security(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    context = merge(CONTAINER_SECURITY, container.get("securityContext") or {})
+    yield from restricted.container_context_problems(context, f"{path}.securityContext")
+    yield from restricted.port_problems(container.get("ports") or [], f"{path}.ports")
+
+
+def _resources(runtime: RuntimeSpec, resources: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    """Cores, memory and GPUs have to be what Ray is told of."""
+    elsewhere = {
+        "cpu": "write cpu of the role, or spec.workers.resources in the job",
+        "memory": "write memory of the role, or spec.workers.resources in the job",
+        runtime.gpu.resource_name: "write spec.workers.gpusPerReplica in the job",
+    }
+    for kind in ("requests", "limits"):
+        for name, value in (resources.get(kind) or {}).items():
+            if name in elsewhere:
+                yield Problem(f"{path}.{kind}.{name}", value, f"is counted elsewhere: {elsewhere[name]}")

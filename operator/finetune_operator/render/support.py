@@ -1,0 +1,40 @@
+"""What a job has besides its cluster: a service account without rights, and how many pods may be evicted at a time."""
+
+from __future__ import annotations
+
+from finetune_operator.api.job import JOB_UID, Job
+from finetune_operator.render.names import Object, job_labels, job_name, metadata
+
+
+def service_account_object(job: Job) -> Object | None:
+    """An account that is bound to nothing; None when the manifest names one."""
+    if job.manifest.spec.service_account_name:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": metadata(job, job_name(job.name, job.uid), job_labels(job)),
+        "automountServiceAccountToken": False,
+    }
+
+
+def disruption_budget(job: Job) -> Object:
+    """One voluntary eviction at a time, and only while all pods are up.
+
+    The run commits and ends as a whole for one evicted pod, so a drain always gets on; a budget of 0 would block it
+    for ever. While an attempt starts, its ready pods are left alone (until startDeadlineSeconds), so that a cluster
+    that is upgraded node by node does not chase it around. Pods that are not ready may always be evicted.
+    It is `minAvailable`, because RayClusters have no scale subresource, without which Kubernetes cannot know what
+    `maxUnavailable` is of, and would allow no eviction at all.
+    """
+    workers = job.manifest.spec.workers
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(job, job_name(job.name, job.uid), job_labels(job)),
+        "spec": {
+            "minAvailable": workers.min_replicas or workers.replicas,  # of these and the head
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": {JOB_UID: job.uid}},
+        },
+    }
