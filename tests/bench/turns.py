@@ -32,7 +32,7 @@ PATIENCE = 300.0
 class Turn:
     """What a contestant did: `steps` optimizer steps on `tokens` non-padding tokens in `seconds`, and a `note`.
 
-    `cpu` is the processor time (s) of rank 0's process, all its threads: less disturbed by a busy machine than `seconds`.
+    `cpu` is the processor time (s) of rank 0, all its threads: less disturbed by a busy machine than `seconds`.
     """
 
     steps: int

@@ -134,9 +134,14 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
-    found = evaluate(
-        run.engine, run.forward, run.dataset.held_out, run.micro_batch_size, run.control, lambda: leave_if_asked(run)
-    )
+    pulse = run.pulse("evaluating", "micro-batches")
+
+    def between_batches() -> None:
+        leave_if_asked(run)
+        pulse()
+
+    sets = run.dataset.held_out
+    found = evaluate(run.engine, run.forward, sets, run.micro_batch_size, run.control, between_batches)
     run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)

@@ -26,6 +26,7 @@ from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
 
 SPEED_WINDOW = 20  # steps over which tokens per second are averaged
+PULSE_SECONDS = 10.0
 
 
 def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
@@ -151,6 +152,22 @@ class Run:
     def report_phase(self, name: str, detail: str = "") -> None:
         """Report that the run entered a phase (rank 0)."""
         self.report({"kind": "phase", "name": name, "detail": detail})
+
+    def pulse(self, name: str, unit: str) -> Callable[[], None]:
+        """A function to call after each `unit` of long work: it reports how many are done, at most each 10 s.
+
+        Whoever watches for silence sees that the run lives; work that is soon over reports nothing.
+        """
+        done, last = 0, self.clock()
+
+        def beat() -> None:
+            nonlocal done, last
+            done += 1
+            if self.clock() - last >= PULSE_SECONDS:
+                last = self.clock()
+                self.report({"kind": "phase", "name": name, "done": done, "unit": unit})
+
+        return beat
 
     def report(self, event: Mapping[str, object]) -> None:
         """Hand an event to rank 0's reporter; the other ranks' events are dropped."""

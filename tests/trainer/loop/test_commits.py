@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -48,6 +49,21 @@ def test_commits_by_time_follow_the_clock_since_the_last_one(process_group: None
         fit(run)
     # 25 seconds have passed when the 4th step after a commit votes, after 3 steps of 10 seconds
     assert [event["step"] for event in recorder.of("checkpoint")] == [4, 8, 12]
+
+
+def test_a_long_evaluation_says_that_it_goes_on(process_group: None, small_job: SmallJob) -> None:
+    from finetune_trainer.build import build
+    from finetune_trainer.loop import measure
+
+    recorder = Recorder()
+    moments = itertools.count(step=4.0)  # every look at the clock is 4 s later
+    context = RunContext(0, 1, 0, 1, "cpu", None, recorder, recorder.stop, small_job.folder / "work")
+    job = load_job(small_job.write("small", data={"packing": "None"}, **ONE_RANK))
+    with build(job, context, lambda: next(moments)) as run:
+        measure(run)
+    told = [event["done"] for event in recorder.of("phase") if event["name"] == "evaluating"]
+    assert len(told) > 2
+    assert told == sorted(told)
 
 
 def test_a_disk_that_is_full_at_a_commit_costs_nothing_that_was_committed(

@@ -30,10 +30,3 @@ def test_held_out_chats_are_no_texts_to_judge_continued_pre_training_by(train: T
     (small_job.folder / "train.jsonl").write_text(json.dumps({"text": "What do one and two make?"}) + "\n")
     message = r"spec\.data\.eval\[0\]\.format: Auto finds Messages records in .*eval\.jsonl"
     refused(train, small_job, message, objective={"type": "CPT"})
-
-
-def test_a_held_out_set_without_a_token_to_predict_is_refused(train: Train, small_job: SmallJob) -> None:
-    long = {"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two " * 200}]}
-    (small_job.folder / "eval.jsonl").write_text(json.dumps(long) + "\n")
-    message = r"spec\.data\.eval.* the .*set 'held-out' has no token to predict"
-    refused(train, small_job, message, data={"overlong": "Drop"}, evaluation={"compareBase": True})

@@ -107,7 +107,12 @@ def _eval(event: Mapping[str, Any]) -> str:
     name = f" ({event['name']})" if event.get("name") else ""
     base = f", base model {number(event['baseLoss'])}" if event.get("baseLoss") is not None else ""
     best = ", best so far" if event.get("best") else ""
-    return f"step {event.get('step')}: held-out loss {number(event.get('evalLoss'))}{name}{base}{best}"
+    return f"step {event.get('step')}: held-out loss {held_out_loss(event)}{name}{base}{best}"
+
+
+def held_out_loss(event: Mapping[str, Any]) -> str:
+    """Write the loss of an evaluation."""
+    return "not finite" if event.get("evalLoss") is None else number(event["evalLoss"])
 
 
 def _checkpoint(event: Mapping[str, Any]) -> str:

@@ -16,7 +16,17 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune_trainer.launch.audit_text import facts, sample
-from finetune_trainer.launch.lines import LineReporter, amount, duration, items, line, loss_part, number, part, words
+from finetune_trainer.launch.lines import (
+    LineReporter,
+    amount,
+    duration,
+    held_out_loss,
+    items,
+    line,
+    loss_part,
+    part,
+    words,
+)
 from finetune_trainer.launch.progress import as_json
 
 BAR_WIDTH = 30
@@ -129,7 +139,7 @@ class RichView:
             self._first = (self._clock(), float(event.get("percent") or 0.0))
 
     def _on_eval(self, event: Mapping[str, Any]) -> None:
-        self._remembered["held-out loss"] = number(event.get("evalLoss"))
+        self._remembered["held-out loss"] = held_out_loss(event)
         self._console.print(Text(line(event)))
 
     def _on_checkpoint(self, event: Mapping[str, Any]) -> None:

@@ -184,9 +184,9 @@ def check_value(key: str, value: OverrideScalar) -> str | None:
     wanted = ALLOWED[key]
     if not _has_type(value, wanted):
         return f"has the wrong type: write {_NEEDED[wanted]}"
-    minimum = _minimum(key)
-    if not isinstance(value, str) and value < minimum:
-        return f"is too small: write {minimum} or more"
+    least = minimum(key)
+    if not isinstance(value, str) and value < least:
+        return f"is too small: write {least} or more"
     return None
 
 
@@ -196,7 +196,8 @@ def _has_type(value: OverrideScalar, wanted: type[OverrideScalar]) -> bool:
     return isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
 
 
-def _minimum(key: str) -> int:
+def minimum(key: str) -> int:
+    """The least number that the allowed option `key` may be."""
     if key == "flops_profiler.module_depth":
         return -1  # all levels
     return 1 if key.endswith(("_bucket_size", "sub_group_size", "hpz_partition_size")) else 0
