@@ -12,14 +12,14 @@ Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
 
-def job_name(name: str, uid: str) -> str:
+def child_name(name: str, uid: str) -> str:
     """Name of what belongs to the whole job; a job of the same name that is created later gets other names."""
     return f"{name}-{hashlib.sha256(uid.encode()).hexdigest()[:5]}"
 
 
 def attempt_name(name: str, uid: str, number: int) -> str:
     """Name of what belongs to one attempt: at most 47 characters, as KubeRay wants, for numbers below 10,000."""
-    return f"{job_name(name, uid)}-{number}"
+    return f"{child_name(name, uid)}-{number}"
 
 
 def job_labels(job: Job) -> dict[str, str]:

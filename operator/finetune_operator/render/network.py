@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from finetune_operator.api.job import JOB_UID, Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.lifecycle import AGENT_PORT
-from finetune_operator.render.names import Object, job_labels, job_name, metadata
+from finetune_operator.render.names import Object, child_name
 from finetune_operator.render.pods import HEAD_PORTS
 from finetune_operator.render.reporting import Operator
+from finetune_operator.render.support import owned
 
 DNS_PORT = 53
 NODE_METADATA = {"0.0.0.0/0": "169.254.169.254/32", "::/0": "fd00:ec2::254/128"}
@@ -25,7 +26,7 @@ def network_policy(job: Job, runtime: RuntimeSpec, operator: Operator) -> Object
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": metadata(job, job_name(job.name, job.uid), job_labels(job)),
+        "metadata": owned(job, child_name(job.name, job.uid)),
         "spec": {
             "podSelector": _own(job),
             "policyTypes": ["Ingress", "Egress"],

@@ -9,7 +9,7 @@ from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.environment import environment
 from finetune_operator.render.lifecycle import POD_STOP, Role, grace, pre_stop, probes
 from finetune_operator.render.merge import merge
-from finetune_operator.render.names import Object, attempt_labels, attempt_name, job_name
+from finetune_operator.render.names import Object, attempt_labels, attempt_name, child_name
 from finetune_operator.render.reporting import Operator
 from finetune_operator.render.resources import Share, head_share, requirements, worker_share
 from finetune_operator.render.volumes import mounts
@@ -124,4 +124,4 @@ def _with_secure_init_containers(spec: Object) -> Object:
 
 def service_account(job: Job) -> str:
     """The service account of the job's pods: the manifest's, or one that is made for the job and may do nothing."""
-    return job.manifest.spec.service_account_name or job_name(job.name, job.uid)
+    return job.manifest.spec.service_account_name or child_name(job.name, job.uid)

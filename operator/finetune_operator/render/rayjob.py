@@ -9,6 +9,7 @@ from finetune_operator.render.paths import JOB_DIR
 from finetune_operator.render.pods import pod_template
 from finetune_operator.render.reporting import Operator
 from finetune_operator.render.resources import head_share, ray_start, worker_share
+from finetune_trainer.spec import JobSpec
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 NO_SECOND_HEAD = {"ray.io/disable-provisioned-head-restart": "true"}
@@ -19,14 +20,14 @@ ENTRYPOINT = f"exec finetune run {JOB_DIR}/job.json --address auto"
 GROUP = "workers"
 
 
-def queue(job: Job, runtime: RuntimeSpec) -> str | None:
+def queue(spec: JobSpec, runtime: RuntimeSpec) -> str | None:
     """Kueue's LocalQueue of the job: the manifest's, else the runtime's."""
-    return job.manifest.spec.queue_name or runtime.queue.name
+    return spec.queue_name or runtime.queue.name
 
 
 def ray_job(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> Object:
     """One attempt; it is never changed, and never repeated by KubeRay."""
-    name, waits_in = attempt_name(job.name, job.uid, number), queue(job, runtime)
+    name, waits_in = attempt_name(job.name, job.uid, number), queue(job.manifest.spec, runtime)
     labels = attempt_labels(job, number) | ({QUEUE_LABEL: waits_in} if waits_in else {})
     return {
         "apiVersion": "ray.io/v1",

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import CredentialSource, RuntimeSpec
 from finetune_operator.render.rayjob import queue
 from finetune_trainer.errors import Problem
-from finetune_trainer.spec import JobSpec
+from finetune_trainer.spec import FineTuneJob, JobSpec
 from finetune_trainer.spec.uri import is_inside
 
 
-def check_job(job: Job, runtime: RuntimeSpec) -> list[Problem]:
+def check_job(manifest: FineTuneJob, runtime: RuntimeSpec) -> list[Problem]:
     """Every reason why this job cannot run on this runtime, by the path in the job's manifest."""
-    spec = job.manifest.spec
+    spec = manifest.spec
     return [
         *_limits(spec, runtime),
         *_credentials(spec, runtime),
-        *_queue(job, runtime),
+        *_queue(spec, runtime),
         *_files(spec, runtime),
     ]
 
@@ -49,9 +48,9 @@ def _credentials(spec: JobSpec, runtime: RuntimeSpec) -> Iterator[Problem]:
         yield Problem("spec.serviceAccountName", None, message)
 
 
-def _queue(job: Job, runtime: RuntimeSpec) -> Iterator[Problem]:
-    if runtime.queue.required and queue(job, runtime) is None:
-        name = job.manifest.spec.runtime_ref.name
+def _queue(spec: JobSpec, runtime: RuntimeSpec) -> Iterator[Problem]:
+    if runtime.queue.required and queue(spec, runtime) is None:
+        name = spec.runtime_ref.name
         message = f"is missing: runtime {name} takes jobs from a queue only; write a LocalQueue of this namespace"
         yield Problem("spec.queueName", None, message)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from finetune_operator.api.job import JOB_UID, Job
-from finetune_operator.render.names import Object, job_labels, job_name, metadata
+from finetune_operator.render.names import Object, child_name, job_labels, metadata
+
+
+def owned(job: Job, name: str) -> Object:
+    """Metadata of something that belongs to the whole job."""
+    return metadata(job, name, job_labels(job))
 
 
 def service_account_object(job: Job) -> Object | None:
@@ -13,7 +18,7 @@ def service_account_object(job: Job) -> Object | None:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": metadata(job, job_name(job.name, job.uid), job_labels(job)),
+        "metadata": owned(job, child_name(job.name, job.uid)),
         "automountServiceAccountToken": False,
     }
 
@@ -31,7 +36,7 @@ def disruption_budget(job: Job) -> Object:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(job, job_name(job.name, job.uid), job_labels(job)),
+        "metadata": owned(job, child_name(job.name, job.uid)),
         "spec": {
             "minAvailable": workers.min_replicas or workers.replicas,  # of these and the head
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
