@@ -9,7 +9,7 @@ from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.lifecycle import Role, stop_variables
 from finetune_operator.render.names import Object
-from finetune_operator.render.paths import HOME, SCRATCH, STORAGE_CA_DIR, TEMPORARY
+from finetune_operator.render.places import HOME, SCRATCH, STORAGE_CA_DIR, TEMPORARY
 from finetune_operator.render.reporting import Operator, report_variables
 from finetune_operator.render.resources import worker_share
 

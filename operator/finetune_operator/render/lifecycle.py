@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from finetune_operator.api.job import Job
-from finetune_operator.render.paths import JOB_DIR
+from finetune_operator.render.places import AGENT_PORT, HEAD_PORTS, JOB_DIR
 
 Role = Literal["head", "worker"]
 
@@ -26,7 +26,6 @@ JOB_STOP, PRE_STOP, POD_STOP = 10, 15, 30
 DRAIN = 10
 """Seconds for which a worker's node tells the cluster that it goes away, before it does."""
 
-AGENT_PORT = 52365
 PRE_STOP_SCRIPT = "prestop.py"
 
 _READY = {"initialDelaySeconds": 10, "periodSeconds": 5, "failureThreshold": 10}
@@ -51,8 +50,8 @@ def stop_variables(job: Job, role: Role) -> dict[str, str]:
 
 def pre_stop(job: Job, role: Role, submission: str) -> dict[str, Any]:
     """The container's lifecycle: the hook that makes eviction, drain and deletion by others end in a commit."""
-    command = ["python3", f"{JOB_DIR}/{PRE_STOP_SCRIPT}", role, submission, str(grace(job) + PRE_STOP)]
-    return {"preStop": {"exec": {"command": command}}}
+    arguments = [role, submission, str(grace(job) + PRE_STOP), str(HEAD_PORTS["dashboard"])]
+    return {"preStop": {"exec": {"command": ["python3", f"{JOB_DIR}/{PRE_STOP_SCRIPT}", *arguments]}}}
 
 
 def probes(role: Role) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from finetune_operator.api.job import JOB_UID, Job
 from finetune_operator.api.runtime import RuntimeSpec
-from finetune_operator.render.lifecycle import AGENT_PORT
 from finetune_operator.render.names import Object, child_name
-from finetune_operator.render.pods import HEAD_PORTS
+from finetune_operator.render.places import AGENT_PORT, HEAD_PORTS
 from finetune_operator.render.reporting import Operator
 from finetune_operator.render.support import owned
 

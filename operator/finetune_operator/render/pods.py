@@ -10,6 +10,7 @@ from finetune_operator.render.environment import environment
 from finetune_operator.render.lifecycle import POD_STOP, Role, grace, pre_stop, probes
 from finetune_operator.render.merge import merge
 from finetune_operator.render.names import Object, attempt_labels, attempt_name, child_name
+from finetune_operator.render.places import HEAD_PORTS, WORKER_PORTS
 from finetune_operator.render.reporting import Operator
 from finetune_operator.render.resources import Share, head_share, requirements, worker_share
 from finetune_operator.render.volumes import mounts
@@ -33,9 +34,6 @@ CONTAINER_SECURITY: Object = {
 
 # Autoscalers that tidy up must not move a pod of a run that would have to stop as a whole; a drain still may.
 KEPT = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
-
-HEAD_PORTS = {"gcs-server": 6379, "dashboard": 8265, "metrics": 8080}
-WORKER_PORTS = {"metrics": 8080}
 
 LEAVES_AFTER = 60
 """Seconds that a pod stays bound to a node that does not answer; its run cannot go on without it, and all others wait.

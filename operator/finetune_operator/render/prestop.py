@@ -1,7 +1,8 @@
 """Runs in a pod before Kubernetes stops it: asks the run to stop after a commit, and waits until nothing trains here.
 
-`python3 prestop.py head|worker <submission id> <seconds>`: returns at once when nothing trains in this pod, and after
-so many seconds in any case. It is mounted into the pods by itself, so it needs nothing but the standard library.
+`python3 prestop.py head|worker <submission id> <seconds> <port of Ray's dashboard>`: returns at once when nothing
+trains in this pod, and after so many seconds in any case. It is mounted into the pods by itself, so it needs nothing
+but the standard library.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-DASHBOARD_PORT = 8265
 RANK = b"ray::RayTrainWorker"
 """How the process of a rank calls itself."""
 
@@ -29,10 +29,10 @@ UNREACHABLE = 10.0
 
 def main(arguments: list[str]) -> int:
     """Ask and wait; always 0, because a hook that fails would only be one more event."""
-    role, submission, seconds = arguments
+    role, submission, seconds, port = arguments
     head = role == "head"
     host = "127.0.0.1" if head else os.environ.get("FQ_RAY_IP", "")
-    job = Job(f"http://{host}:{DASHBOARD_PORT}/api/jobs/{submission}", os.environ.get("RAY_AUTH_TOKEN", ""))
+    job = Job(f"http://{host}:{port}/api/jobs/{submission}", os.environ.get("RAY_AUTH_TOKEN", ""))
     wait(job.runs if head else rank_runs, job.stop, float(seconds))
     return 0
 

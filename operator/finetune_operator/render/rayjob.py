@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.names import Object, attempt_labels, attempt_name, metadata
-from finetune_operator.render.paths import JOB_DIR
+from finetune_operator.render.places import JOB_DIR
 from finetune_operator.render.pods import pod_template
 from finetune_operator.render.reporting import Operator
 from finetune_operator.render.resources import head_share, ray_start, worker_share

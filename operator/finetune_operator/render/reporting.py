@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetune_operator.api.job import Job
-from finetune_operator.render.paths import JOB_DIR, TOKEN_DIR
+from finetune_operator.render.places import JOB_DIR, TOKEN_DIR
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from finetune_operator.api.job import GROUP
 from finetune_operator.api.runtime import PodOptions, RuntimeSpec
 from finetune_operator.render import restricted
 from finetune_operator.render.merge import merge
-from finetune_operator.render.paths import JOB_DIR, TOKEN_DIR
+from finetune_operator.render.places import JOB_DIR, TOKEN_DIR
 from finetune_operator.render.pod_fields import CONTAINER, POD, shape_problems
 from finetune_operator.render.pods import CONTAINER_SECURITY, POD_SECURITY
 from finetune_operator.render.resources import OBJECT_STORE

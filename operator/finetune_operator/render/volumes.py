@@ -9,7 +9,7 @@ from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.lifecycle import Role
 from finetune_operator.render.names import Object
-from finetune_operator.render.paths import HOME, JOB_DIR, SCRATCH, SHARED_MEMORY, STORAGE_CA_DIR, TEMPORARY, TOKEN_DIR
+from finetune_operator.render.places import HOME, JOB_DIR, SCRATCH, SHARED_MEMORY, STORAGE_CA_DIR, TEMPORARY, TOKEN_DIR
 from finetune_operator.render.reporting import Operator, audience
 from finetune_operator.render.resources import head_share, shared_memory, worker_share
 

@@ -1,4 +1,7 @@
-"""Where things lie in the pods. The image is read-only; what is written goes to volumes that end with the pod."""
+"""Where things are in the pods, and at which ports.
+
+The image's file system is read-only; what is written goes to volumes that end with the pod.
+"""
 
 from __future__ import annotations
 
@@ -22,3 +25,10 @@ TEMPORARY = "/tmp"
 
 SHARED_MEMORY = "/dev/shm"
 """Ray's object store, NCCL's and the data loader's buffers."""
+
+HEAD_PORTS = {"gcs-server": 6379, "dashboard": 8265, "metrics": 8080}
+WORKER_PORTS = {"metrics": 8080}
+"""Named ports; KubeRay makes the head's into a Service, and submits the job to its `dashboard`."""
+
+AGENT_PORT = 52365
+"""Of Ray's agent, which answers the probes."""
