@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple, Self
 
 from finetune_operator.kube.config import Access, find_access
+from finetune_operator.kube.errors import Conflict, Invalid
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.kube.transport import Observe, Request, Transport
 from finetune_operator.kube.watch import WatchEvent, read_events
@@ -88,7 +89,12 @@ class Client:
     ) -> Object:
         """Merge `patch` into an object; with a uid or resourceVersion in its metadata into that one, else Conflict."""
         path = resource.path(namespace, name, subresource)
-        return await self._send("patch", resource, path, FIELD_MANAGER, patch)
+        try:
+            return await self._send("patch", resource, path, FIELD_MANAGER, patch)
+        except Invalid as error:  # what the API server calls an object that was deleted and made again
+            if any(cause.get("field") == "metadata.uid" for cause in error.details.get("causes") or []):
+                raise Conflict(409, "Conflict", f"{path} is another object now: {error.message}") from error
+            raise
 
     async def delete(
         self,

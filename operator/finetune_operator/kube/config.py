@@ -16,10 +16,10 @@ from typing import Any
 
 import kubernetes.aio.config
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME
+from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, InClusterConfigLoader
 
-official: Any = kubernetes.aio.config
-"""Any, because it has no types."""
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds its token and the certificate of the API server's authority."""
 
 RELOAD_SECONDS = 60.0
 """How old credentials get before they are read again; the kubelet rotates a token long before it expires."""
@@ -28,6 +28,10 @@ YOUNG_SECONDS = 5.0
 """Credentials that were read so recently are not read again, whatever the server says of them."""
 
 Load = Callable[[], Awaitable[Configuration]]
+Opening = Callable[[], Awaitable[Load]]
+
+_official: Any = kubernetes.aio.config  # it has no types
+_InCluster: Any = InClusterConfigLoader
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class Access:
     `opening` finds the credentials from the start, what it returns renews them as far as that is needed.
     """
 
-    def __init__(self, opening: Callable[[], Awaitable[Load]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, opening: Opening, clock: Callable[[], float] = time.monotonic) -> None:
         self._opening = opening
         self._load: Load | None = None
         self._clock = clock
@@ -129,27 +133,33 @@ async def find_access(kubeconfig: str | None = None, context: str | None = None)
     """Find the API server: of the kubeconfig, else of the pod that this process runs in. Raises AccessError."""
     if kubeconfig is None and context is None and not os.environ.get(SERVICE_HOST_ENV_NAME):
         raise AccessError("no access to the API server: this process runs in no pod of a cluster; name a kubeconfig")
-    access = Access(_in_cluster if kubeconfig is None and context is None else _of_kubeconfig(kubeconfig, context))
+    access = Access(in_cluster() if kubeconfig is None and context is None else of_kubeconfig(kubeconfig, context))
     await access.read()
     return access
 
 
-async def _in_cluster() -> Load:
+def in_cluster(folder: Path = SERVICE_ACCOUNT) -> Opening:
+    """Take the credentials of the pod that this process runs in."""
+
     async def load() -> Configuration:
         found = Configuration()
-        official.load_incluster_config(found, try_refresh_token=False)
+        _InCluster(str(folder / "token"), str(folder / "ca.crt"), try_refresh_token=False).load_and_set(found)
         return found
 
-    return load
+    async def opening() -> Load:
+        return load
+
+    return opening
 
 
-def _of_kubeconfig(kubeconfig: str | None, context: str | None) -> Callable[[], Awaitable[Load]]:
+def of_kubeconfig(kubeconfig: str | None, context: str | None) -> Opening:
+    """Take the credentials of a kubeconfig's context, by default those that kubectl would take."""
     path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
     async def opening() -> Load:
         if not any(Path(name).expanduser().exists() for name in path.split(os.pathsep)):
             raise FileNotFoundError(f"{path} does not exist; name the kubeconfig that kubectl uses")
-        loader = await official.load_kube_config(path, context, Configuration(), persist_config=False)
+        loader = await _official.load_kube_config(path, context, Configuration(), persist_config=False)
         if loader.current_context["context"].get("user") and not (_has(loader, "token") or _has(loader, "cert_file")):
             raise ValueError(f"{path} leads to no credentials for its context {loader.current_context['name']!r}")
 
