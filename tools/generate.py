@@ -18,8 +18,12 @@ def rendered(example: str, runtime: str) -> list[str]:
     return [sys.executable, "tools/render_example.py", f"examples/{example}.yaml", f"examples/runtime-{runtime}.yaml"]
 
 
+CRDS = "charts/finetune-operator/crds"
 GENERATED = {
     "docs/manifest.md": [sys.executable, "-m", "finetune_trainer.spec.reference"],
+    "docs/api.md": [sys.executable, "-m", "finetune_operator.crd.reference"],
+    f"{CRDS}/finetunejobs.yaml": [sys.executable, "-m", "finetune_operator.crd", "finetunejobs"],
+    f"{CRDS}/finetuneruntimes.yaml": [sys.executable, "-m", "finetune_operator.crd", "finetuneruntimes"],
     **{f"{GOLDEN}/{example}.yaml": rendered(example, "default") for example in EXAMPLES},
     f"{GOLDEN}/full-70b-zero3-on-h100.yaml": rendered("full-70b-zero3", "h100"),
 }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, WithJsonSchema
+from pydantic import Field, PlainSerializer, WithJsonSchema, model_validator
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_trainer.spec.base import CountOrZero, Part
@@ -97,6 +97,16 @@ class WorkerCounts(Part):
 
     desired: CountOrZero = 0
     """Worker pods that the attempt asks for."""
+
+    summary: Annotated[str, Field(max_length=24)] = ""
+    """`ready` of `desired`, as `3/4`: a column of `kubectl get` shows one field only."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _summarise(cls, members: Any) -> Any:
+        if not isinstance(members, dict):
+            return members
+        return {**members, "summary": f"{members.get('ready', 0)}/{members.get('desired', 0)}"}
 
 
 class CheckpointStatus(Part):

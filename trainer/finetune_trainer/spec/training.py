@@ -100,7 +100,10 @@ class Training(Part):
     """Number format of the forward and backward pass; the optimizer's state is 32-bit in both."""
 
     gradient_checkpointing: GradientCheckpointing = GradientCheckpointing.AUTO
-    """Compute activations again in the backward pass to save memory: `Auto`, `On` or `Off`."""
+    """Compute activations again in the backward pass to save memory: `Auto`, `"On"` or `"Off"`.
+
+    In quotes for kubectl, which reads a bare `On` as true.
+    """
 
     max_skipped_steps: CountOrZero = 0
     """Steps with a loss or gradient that is not finite that may be skipped before the run fails."""

@@ -1,0 +1,119 @@
+"""Addresses of models, data, checkpoints and results: the checks of `finetune_trainer.spec.uri`, in CEL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetune_operator.api.cel.rule import Check, Rule, text, texts
+from finetune_trainer.spec.uri import BUCKET, HUB_REPOSITORY, IPV4
+
+ADDRESSES = {
+    "spec.model": ("s3", "file", "hf"),
+    "spec.data.train[]": ("s3", "file"),
+    "spec.data.eval[]": ("s3", "file"),
+    "spec.checkpoint": ("s3", "file"),
+    "spec.output": ("s3", "file"),
+}
+"""Objects with a member `uri`, and the schemes it may have; those of `spec.data` are globs."""
+
+SCHEME = "self.uri.split('://')[0]"
+REST = "self.uri.substring(self.uri.indexOf('://') + 3)"
+BUCKET_NAME = "self.uri.split('/')[2]"
+SECRET = "self.uri.find('://[^/]*@')"
+HIDDEN = f"{SCHEME} + '://***@' + self.uri.substring(self.uri.indexOf({SECRET}) + {SECRET}.size())"
+SHOWN = f"{SECRET} != '' && (!self.uri.startsWith('hf://') || {REST}.contains(':')) ? {HIDDEN} : self.uri"
+"""The address without credentials."""
+
+
+def address_rules() -> tuple[Rule, ...]:
+    """One rule for each address."""
+    return tuple(Rule(at, "uri", tuple(_checks(at, schemes)), "uri") for at, schemes in ADDRESSES.items())
+
+
+def _checks(at: str, schemes: tuple[str, ...]) -> Iterator[Check]:
+    for wrong, message in _mistakes(schemes, glob=at.startswith("spec.data.")):
+        yield Check(wrong, f"{message} (got '{{{SHOWN}}}')")
+
+
+def _mistakes(schemes: tuple[str, ...], *, glob: bool) -> Iterator[tuple[str, str]]:
+    yield from _without_scheme(schemes)
+    allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+    yield (
+        f"!({SCHEME} in {texts(schemes)})",
+        f"has the scheme '{{{SCHEME}}}': write an address that begins with {allowed}",
+    )
+    yield (
+        "self.uri.matches('[\\\\x00-\\\\x1f\\\\x7f]') || self.uri.trim() != self.uri",
+        "has a control character or a space at an end: remove it",
+    )
+    yield f"'..' in {REST}.split('/')", "has a '..' segment: write the path without it"
+    yield (
+        f"{REST}.matches('\\\\?[A-Za-z_][A-Za-z0-9_-]*=')",
+        "has a query: write the address without '?...'; endpoint and region are no part of it",
+    )
+    if not glob:
+        yield (
+            f"!self.uri.startsWith('hf://') && {REST}.matches('[*?\\\\[\\\\]]')",
+            "has a glob character (* ? [ ]): write one exact place",
+        )
+    yield from _s3()
+    yield (
+        f"self.uri.startsWith('file://') && !{REST}.startsWith('/') && !{REST}.startsWith('./')",
+        "is no local path: write file:///absolute/path, or file://./path for a path relative to the manifest",
+    )
+    if "hf" in schemes:
+        yield from _hub()
+    if glob:
+        yield from _files()
+
+
+def _without_scheme(schemes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    none = "!self.uri.contains('://')"
+    example = " or ".join(f"{scheme}://{{self.uri}}" for scheme in schemes if scheme != "file")
+    yield f"{none} && self.uri.startsWith('/')", "has no scheme: write file://{self.uri}"
+    yield (
+        f"{none} && (self.uri.startsWith('./') || self.uri.startsWith('~'))",
+        "has no scheme: write file:///absolute/path, or file://./path for a path relative to the manifest",
+    )
+    yield none, f"has no scheme: write {example}"
+
+
+def _s3() -> Iterator[tuple[str, str]]:
+    yield (
+        f"self.uri.startsWith('s3://') && {BUCKET_NAME}.contains('@')",
+        "holds credentials: write s3://<bucket>/<key> and give the keys through the environment, an AWS profile "
+        "or spec.storage.secretRef",
+    )
+    well_formed = f"{BUCKET_NAME}.matches({text(BUCKET.pattern)})"
+    yield (
+        f"self.uri.startsWith('s3://') && (!{well_formed} || {BUCKET_NAME}.contains('..') || "
+        f"{BUCKET_NAME}.matches({text(IPV4.pattern)}))",
+        f"'{{{BUCKET_NAME}}}' is no bucket name: write s3://<bucket>/<key> with 3 to 63 lower-case letters, digits, "
+        "dots and dashes for the bucket; the endpoint is set by the runtime or AWS_ENDPOINT_URL",
+    )
+    yield (
+        f"self.uri.startsWith('s3://') && {REST}.matches('^[^/]*/.*//')",
+        "has an empty path segment: write one slash between two segments",
+    )
+
+
+def _hub() -> Iterator[tuple[str, str]]:
+    yield (
+        f"self.uri.startsWith('hf://') && {REST}.contains(':')",
+        "holds a colon: write hf://<org>/<name>@<revision> and give the token through HF_TOKEN",
+    )
+    yield (
+        f"self.uri.startsWith('hf://') && !{REST}.matches({text(HUB_REPOSITORY.pattern)})",
+        "is no hub repository: write hf://<org>/<name>@<revision>",
+    )
+
+
+def _files() -> Iterator[tuple[str, str]]:
+    yield (
+        f"!{REST}.matches('^([^\\\\[]|\\\\[[!^]?[^/][^\\\\]/]*\\\\])*$')",
+        "has a '[' without a ']': close it, or write [[] for the character itself",
+    )
+    yield (
+        f"{REST}.endsWith('/') || !{REST}.contains('/')",
+        "names a folder: write the files, for instance {self.uri.find('.*[^/]')}/*.jsonl",
+    )
