@@ -6,22 +6,28 @@ PY      = $(VENV)/bin/python
 DS_ACCELERATOR ?=
 # uv or pip; empty prefers uv.
 INSTALLER ?=
+# 0 leaves KubeRay's operator, or ours, out of `make operator-dev`.
+KUBERAY ?= 1
+OPERATOR ?= 1
 # Extra words for pytest, for instance ARGS="-k resume -x".
 ARGS ?=
 # Ray tells its makers about each run unless it is told not to.
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu lint types contracts verify generate format bench constraints clean
+.PHONY: help setup demo test gpu lint types contracts verify generate format bench constraints operator-dev clean
 
 help: ## List these verbs
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## Make or renew .venv and the test S3 server; does nothing when they are current
 	@$(PYTHON) tools/set_up.py --venv $(VENV) $(if $(DS_ACCELERATOR),--accelerator $(DS_ACCELERATOR)) $(if $(INSTALLER),--installer $(INSTALLER))
 
 demo: setup ## Train, fine-tune and evaluate a small model on this machine (S3=1: over a real S3 server)
 	@$(if $(S3),$(PY) tools/s3_server.py --data demo-output/s3 --bucket demo --) $(PY) examples/demo/demo.py $(if $(S3),--s3)
+
+operator-dev: setup ## Run the operator on a real control plane here, for kubectl (KUBERAY=0, OPERATOR=0: without)
+	@$(PY) tools/operator_dev.py $(if $(filter 0,$(KUBERAY)),--no-kuberay) $(if $(filter 0,$(OPERATOR)),--no-operator)
 
 test: setup ## Run the tests that need no GPU (ARGS="-k name -x")
 	@$(PY) -m pytest -m "not bench and not gpu" $(ARGS)

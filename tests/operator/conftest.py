@@ -20,11 +20,7 @@ from control_plane import ControlPlane, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 OUR_CRDS = ROOT / "charts" / "finetune-operator" / "crds"
-PROGRAMS = {  # fixture: what it starts
-    "control_plane": ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"),
-    "kuberay_controller": ("kuberay-operator",),
-    "helm": ("helm",),
-}
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kuberay-operator")
 
 
 class Command(Protocol):
@@ -44,12 +40,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what the chosen tests start: minutes on a new machine, seen by the user and counted for no test."""
     if session.config.option.collectonly:
         return
-    used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = PROGRAMS if any(item.get_closest_marker("cluster") for item in session.items) else ()
+    if any("helm" in getattr(item, "fixturenames", ()) for item in session.items):
+        needed = (*needed, "helm")
     capture = session.config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
-        for name in dict.fromkeys(name for fixture in PROGRAMS if fixture in used for name in PROGRAMS[fixture]):
+        for name in needed:
             program(name)
-        if "control_plane" in used:
+        if needed:
             kuberay_crds()
 
 
