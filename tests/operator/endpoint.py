@@ -11,10 +11,12 @@ import threading
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -24,6 +26,7 @@ from control_plane import ControlPlane
 from finetune_operator.api.job import ATTEMPT, JOB_UID
 from finetune_operator.kube import Client
 from finetune_operator.kube.resources import PODS, Object, Resource
+from finetune_operator.progress import certificates
 from finetune_operator.progress.forward import Forwarder
 from finetune_operator.progress.mailbox import Key, Mailbox
 from finetune_operator.progress.secret import Certificates
@@ -63,8 +66,16 @@ class Known:
 class Endpoint:
     """One replica. `leader` is the address of the one that leads, HERE for this one; `outcomes` is what it counted."""
 
-    def __init__(self, plane: ControlPlane, namespace: str, folder: Path, secret: str = "progress-tls") -> None:
+    def __init__(
+        self,
+        plane: ControlPlane,
+        namespace: str,
+        folder: Path,
+        secret: str = "progress-tls",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._plane = plane
+        self._now = now
         self.namespace = namespace
         self.folder = folder
         self._secret = secret
@@ -161,7 +172,7 @@ class Endpoint:
 
     async def _start(self) -> None:
         self.client = await Client.connect(str(self._plane.kubeconfig()), observe=self._observe)
-        self.certificates = Certificates(self.client, self.namespace, self._secret, [HOST, "127.0.0.1"])
+        self.certificates = Certificates(self.client, self.namespace, self._secret, [HOST, "127.0.0.1"], self._now)
         await self.certificates.ensure()
         self.mailbox = Mailbox(lambda key, after: None)
         self.tokens = Tokens(self.client, PREFIX)
@@ -187,6 +198,13 @@ class Endpoint:
         with self._changed:
             self.outcomes.append(outcome)
             self._changed.notify_all()
+
+
+def short_lives(patch: pytest.MonkeyPatch) -> None:
+    """Let certificates live for hours, not years: all of it fits into the day by which they begin early."""
+    lives = {"AUTHORITY_LIFE": 10, "SUCCESSOR_BEFORE": 6, "SIGNS_UNTIL": 3, "CERTIFICATE_LIFE": 2, "RENEW_BEFORE": 0.5}
+    for name, hours in lives.items():
+        patch.setattr(certificates, name, timedelta(hours=hours))
 
 
 def claims_of(token: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from finetune_operator.kube import Object
 from finetune_operator.progress.forward import HANDED_ON, Forwarder
@@ -46,6 +47,15 @@ HERE = ""
 """The leader's address, seen from itself."""
 
 logger = logging.getLogger(__name__)
+
+
+def _quotes_no_request(record: logging.LogRecord) -> bool:
+    """Keep what aiohttp says of requests that it cannot read out of the log: it quotes them, tokens and all."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_http_logger = logging.getLogger(f"{__name__}.http")
+_http_logger.addFilter(_quotes_no_request)
 
 
 class Directory(Protocol):
@@ -113,6 +123,7 @@ class ProgressServer:
         self._runner = web.AppRunner(
             application,
             access_log=None,
+            logger=_http_logger,
             handle_signals=False,
             shutdown_timeout=2.0,
             keepalive_timeout=IDLE_SECONDS,
