@@ -97,6 +97,8 @@ def shape_problems(found: Found, members: Members, path: str) -> Iterator[Proble
         where = f"{path}.{name}"
         if name in members.ours:
             yield Problem(where, value, f"is the operator's to write: {members.ours[name]}")
+        elif value is None:
+            yield Problem(where, value, "is null, which would remove what the operator writes: leave it out")
         elif name in members.objects:
             yield from _object_problems(value, where)
         elif name in members.lists:
@@ -108,18 +110,16 @@ def shape_problems(found: Found, members: Members, path: str) -> Iterator[Proble
 
 
 def _object_problems(value: Any, path: str) -> Iterator[Problem]:
-    if value is not None and not isinstance(value, Mapping):
+    if not isinstance(value, Mapping):
         yield Problem(path, value, "is no object: write its members")
 
 
 def _list_problems(value: Any, path: str) -> Iterator[Problem]:
-    if value is None:
-        return
     if not isinstance(value, list):
         yield Problem(path, value, "is no list: begin it with a dash, or write [ ]")
         return
     for index, element in enumerate(value):
-        yield from _object_problems(element if element is not None else "null", f"{path}[{index}]")
+        yield from _object_problems(element, f"{path}[{index}]")
 
 
 def _unknown(name: str, members: Members) -> str:

@@ -37,16 +37,26 @@ REFUSED = "is refused by Pod Security `restricted`, which pods of jobs keep to"
 Found = Mapping[str, Any]
 
 
+def members(value: Any) -> Found:
+    """The members of an object; none of anything else, whose shape the API server refuses in its own words."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def elements(value: Any) -> list[Any]:
+    """The elements of a list; none of anything else."""
+    return value if isinstance(value, list) else []
+
+
 def pod_context_problems(context: Found, path: str) -> Iterator[Problem]:
     """The pod's security context, with which the runtime's is merged already."""
     if context.get("runAsNonRoot") is not True:
         yield Problem(f"{path}.runAsNonRoot", context.get("runAsNonRoot"), f"{REFUSED}: write true")
-    if context.get("seccompProfile") is None:
+    if "seccompProfile" not in context:
         yield Problem(f"{path}.seccompProfile", None, f"{REFUSED}: remove this null")
     yield from _common(context, path)
-    for index, sysctl in enumerate(context.get("sysctls") or []):
-        if sysctl.get("name") not in SYSCTLS:
-            yield Problem(f"{path}.sysctls[{index}].name", sysctl.get("name"), f"{REFUSED}: remove it")
+    for index, sysctl in enumerate(elements(context.get("sysctls"))):
+        if members(sysctl).get("name") not in SYSCTLS:
+            yield Problem(f"{path}.sysctls[{index}]", sysctl, f"{REFUSED}: remove it")
 
 
 def container_context_problems(context: Found, path: str) -> Iterator[Problem]:
@@ -61,11 +71,11 @@ def container_context_problems(context: Found, path: str) -> Iterator[Problem]:
         yield Problem(f"{path}.allowPrivilegeEscalation", value, f"{REFUSED}: write false")
     if context.get("procMount") not in (None, "Default"):
         yield Problem(f"{path}.procMount", context["procMount"], f"{REFUSED}: remove it")
-    capabilities = context.get("capabilities") or {}
-    added = [one for one in capabilities.get("add") or [] if one not in CAPABILITIES]
+    capabilities = members(context.get("capabilities"))
+    added = [one for one in elements(capabilities.get("add")) if one not in CAPABILITIES]
     if added:
         yield Problem(f"{path}.capabilities.add", added, f"{REFUSED}: remove it")
-    if "ALL" not in (capabilities.get("drop") or []):
+    if "ALL" not in elements(capabilities.get("drop")):
         value = capabilities.get("drop")
         yield Problem(f"{path}.capabilities.drop", value, f"{REFUSED}: write [ALL], or leave it out")
 
@@ -73,9 +83,10 @@ def container_context_problems(context: Found, path: str) -> Iterator[Problem]:
 def _common(context: Found, path: str) -> Iterator[Problem]:
     if context.get("runAsUser") == 0:
         yield Problem(f"{path}.runAsUser", 0, f"{REFUSED}: write another user than root")
-    profile = (context.get("seccompProfile") or {}).get("type", SECCOMP[0])
-    if profile not in SECCOMP:
-        yield Problem(f"{path}.seccompProfile.type", profile, f"{REFUSED}: write {' or '.join(SECCOMP)}")
+    if "seccompProfile" in context:
+        profile = members(context["seccompProfile"]).get("type")
+        if profile not in SECCOMP:
+            yield Problem(f"{path}.seccompProfile.type", profile, f"{REFUSED}: write {' or '.join(SECCOMP)}")
 
 
 def volume_problems(volumes: list[Found], path: str) -> Iterator[Problem]:
@@ -86,8 +97,8 @@ def volume_problems(volumes: list[Found], path: str) -> Iterator[Problem]:
             yield Problem(f"{path}[{index}].{source}", volume[source], f"{REFUSED}: {advice}")
 
 
-def port_problems(ports: list[Found], path: str) -> Iterator[Problem]:
+def port_problems(ports: list[Any], path: str) -> Iterator[Problem]:
     """Ports that are the node's too."""
     for index, port in enumerate(ports):
-        if port.get("hostPort"):
+        if members(port).get("hostPort"):
             yield Problem(f"{path}[{index}].hostPort", port["hostPort"], f"{REFUSED}: remove it")

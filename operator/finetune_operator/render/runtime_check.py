@@ -98,44 +98,44 @@ def _metadata(options: PodOptions, path: str) -> Iterator[Problem]:
 
 
 def _pod(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    context = merge(POD_SECURITY, spec.get("securityContext") or {})
+    context = merge({"securityContext": POD_SECURITY}, spec)["securityContext"]
     yield from restricted.pod_context_problems(context, f"{path}.securityContext")
-    volumes = spec.get("volumes") or []
+    volumes = spec.get("volumes", [])
     yield from restricted.volume_problems(volumes, f"{path}.volumes")
     for index, volume in enumerate(volumes):
         if volume.get("name") in (None, JOB_VOLUME, TOKEN_VOLUME):
             message = "is missing or one that the operator needs: write another name"
             yield Problem(f"{path}.volumes[{index}].name", volume.get("name"), message)
-    for index, container in enumerate(spec.get("initContainers") or []):
+    for index, container in enumerate(spec.get("initContainers", [])):
         yield from _security(container, f"{path}.initContainers[{index}]")
 
 
 def _container(runtime: RuntimeSpec, options: PodOptions, path: str) -> Iterator[Problem]:
     container = options.container
     yield from _security(container, path)
-    for index, variable in enumerate(container.get("env") or []):
-        if OUR_VARIABLES.match(str(variable.get("name", ""))):
+    for index, variable in enumerate(container.get("env", [])):
+        if OUR_VARIABLES.match(str(variable.get("name"))):
             message = "is a variable that the operator sets: remove it"
             yield Problem(f"{path}.env[{index}].name", variable["name"], message)
     yield from _volume_mounts(options, f"{path}.volumeMounts")
-    yield from _resources(runtime, container.get("resources") or {}, f"{path}.resources")
+    yield from _resources(runtime, container.get("resources", {}), f"{path}.resources")
+
+
+def _security(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    context = merge({"securityContext": CONTAINER_SECURITY}, container).get("securityContext")
+    yield from restricted.container_context_problems(restricted.members(context), f"{path}.securityContext")
+    yield from restricted.port_problems(restricted.elements(container.get("ports")), f"{path}.ports")
 
 
 def _volume_mounts(options: PodOptions, path: str) -> Iterator[Problem]:
-    volumes = OWN_VOLUMES | {volume.get("name") for volume in options.spec.get("volumes") or []}
-    for index, mount in enumerate(options.container.get("volumeMounts") or []):
+    volumes = [*OWN_VOLUMES, *(volume.get("name") for volume in options.spec.get("volumes", []))]
+    for index, mount in enumerate(options.container.get("volumeMounts", [])):
         if mount.get("name") not in volumes:
             message = "is no volume of the pod: write the name of one in spec.volumes"
             yield Problem(f"{path}[{index}].name", mount.get("name"), message)
         if str(mount.get("mountPath", "")).rstrip("/") in ("", JOB_DIR, TOKEN_DIR):
             message = "is missing or where the operator mounts something: write another path"
             yield Problem(f"{path}[{index}].mountPath", mount.get("mountPath"), message)
-
-
-def _security(container: Mapping[str, Any], path: str) -> Iterator[Problem]:
-    context = merge(CONTAINER_SECURITY, container.get("securityContext") or {})
-    yield from restricted.container_context_problems(context, f"{path}.securityContext")
-    yield from restricted.port_problems(container.get("ports") or [], f"{path}.ports")
 
 
 def _resources(runtime: RuntimeSpec, resources: Mapping[str, Any], path: str) -> Iterator[Problem]:
@@ -145,7 +145,9 @@ def _resources(runtime: RuntimeSpec, resources: Mapping[str, Any], path: str) ->
         "memory": "write memory of the role, or spec.workers.resources in the job",
         runtime.gpu.resource_name: "write spec.workers.gpusPerReplica in the job",
     }
-    for kind in ("requests", "limits"):
-        for name, value in (resources.get(kind) or {}).items():
+    for kind in [one for one in ("requests", "limits") if one in resources]:
+        if not isinstance(resources[kind], Mapping):
+            yield Problem(f"{path}.{kind}", resources[kind], "is no object: write amounts by name")
+        for name, value in restricted.members(resources[kind]).items():
             if name in elsewhere:
                 yield Problem(f"{path}.{kind}.{name}", value, f"is counted elsewhere: {elsewhere[name]}")
