@@ -13,6 +13,8 @@ from finetune_trainer.spec.base import CountOrZero, Part
 Text = Annotated[str, Field(max_length=1024)]
 Long = Annotated[str, Field(max_length=32768)]
 Uri = Annotated[str, Field(max_length=2048)]
+Total = Annotated[int, Field(ge=0)]
+"""Summed over workers and attempts, which goes beyond 32 bits."""
 Decimal = Annotated[str, Field(max_length=32)]
 """A loss as text, because controllers in other languages compare floats badly."""
 
@@ -67,7 +69,7 @@ class Progress(Part):
     epoch: Decimal | None = None
     """Epochs done, as a decimal number."""
 
-    tokens: Annotated[int, Field(ge=0)] | None = None
+    tokens: Total | None = None
     """Tokens trained on, over all attempts."""
 
     loss: Decimal | None = None
@@ -207,13 +209,13 @@ class FailureCount(Part):
 class Goodput(Part):
     """What the worker pods' time was spent on; GPU-seconds are these times `gpusPerReplica`."""
 
-    allocated_worker_seconds: CountOrZero = 0
+    allocated_worker_seconds: Total = 0
     """Time that worker pods existed, summed over pods and attempts."""
 
-    productive_worker_seconds: CountOrZero = 0
+    productive_worker_seconds: Total = 0
     """The part that was spent on steps that count."""
 
-    lost_to_restarts_worker_seconds: CountOrZero = 0
+    lost_to_restarts_worker_seconds: Total = 0
     """The part that was spent on steps after a last commit, which had to be repeated."""
 
 

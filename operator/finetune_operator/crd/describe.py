@@ -18,11 +18,11 @@ MOST_SHOWN_CHOICES = 16
 
 def describe(schema: dict[str, Any], model: type[Part], prefix: str = "") -> None:
     """Write a description into every member of `schema`, which is that of `model` at `prefix`."""
-    schema["description"] = _cut(" ".join((inspect.getdoc(model) or "").split()))
+    _put(schema, " ".join((inspect.getdoc(model) or "").split()))
     for entry in walk(model, prefix):
         member = _at(schema, entry.path.removeprefix(prefix))
         if member is not None:
-            member["description"] = _cut(description(entry))
+            _put(member, description(entry))
 
 
 def description(entry: Entry) -> str:
@@ -61,5 +61,9 @@ def _at(schema: dict[str, Any], path: str) -> dict[str, Any] | None:
     return schema
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
+def _put(schema: dict[str, Any], text: str) -> None:
+    """Before everything else, for the reader of the CRD."""
+    members = dict(schema)
+    schema.clear()
+    schema["description"] = text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 3]}..."
+    schema.update(members)

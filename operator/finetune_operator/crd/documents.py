@@ -76,10 +76,14 @@ def _crd(
 
 def _root(kind: type[Part], parts: dict[str, type[Part]], rules: Sequence[Rule]) -> Schema:
     members = {name: structural(part, name) for name, part in parts.items()}
-    root: Schema = {"type": "object", "required": ["spec"], "properties": {**ENVELOPE, **members}}
+    root: Schema = {
+        "description": " ".join((kind.__doc__ or "").split()),
+        "type": "object",
+        "required": ["spec"],
+        "properties": {**ENVELOPE, **members},
+    }
     for name, part in parts.items():
         describe(members[name], part, f"{name}.")
-    root["description"] = " ".join((kind.__doc__ or "").split())
     for rule in rules:
         place(root, rule.at).setdefault("x-kubernetes-validations", []).append(validation(rule))
     return root

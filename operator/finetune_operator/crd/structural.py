@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.crd.overrides import options
-from finetune_trainer.spec.base import INT32_MAX, Part
+from finetune_trainer.spec.base import Part
 from finetune_trainer.spec.quantity import CPU_PATTERN, MEMORY_PATTERN
 from finetune_trainer.spec.reference import COMPUTED_DEFAULTS
 
@@ -135,8 +135,6 @@ def _bounds(source: Schema) -> Iterator[tuple[str, Any]]:
         if (bound := source.get(f"exclusive{end}")) is not None:
             yield end.lower(), bound
             yield f"exclusive{end}", True
-    if source.get("type") == "integer" and source.get("maximum", INT32_MAX + 1) > INT32_MAX:
-        yield "format", "int64"
 
 
 def _text(source: Schema) -> Iterator[tuple[str, str]]:

@@ -21,21 +21,23 @@ REST = "self.uri.substring(self.uri.indexOf('://') + 3)"
 BUCKET_NAME = "self.uri.split('/')[2]"
 SECRET = "self.uri.find('://[^/]*@')"
 HIDDEN = f"{SCHEME} + '://***@' + self.uri.substring(self.uri.indexOf({SECRET}) + {SECRET}.size())"
-SHOWN = f"{SECRET} != '' && (!self.uri.startsWith('hf://') || {REST}.contains(':')) ? {HIDDEN} : self.uri"
-"""The address without credentials."""
+SHOWN = (
+    f"({SECRET} != '' && (!self.uri.startsWith('hf://') || {REST}.contains(':')) ? {HIDDEN} : self.uri)"
+    ".replace('\\n', '\\\\n')"
+)
+"""The address without credentials, in one line."""
 
 
 def address_rules() -> tuple[Rule, ...]:
     """One rule for each address."""
-    return tuple(Rule(at, "uri", tuple(_checks(at, schemes)), "uri") for at, schemes in ADDRESSES.items())
+    return tuple(
+        Rule(at, "uri", tuple(Check(*mistake) for mistake in _mistakes(at, schemes)), "uri", found=SHOWN)
+        for at, schemes in ADDRESSES.items()
+    )
 
 
-def _checks(at: str, schemes: tuple[str, ...]) -> Iterator[Check]:
-    for wrong, message in _mistakes(schemes, glob=at.startswith("spec.data.")):
-        yield Check(wrong, f"{message} (got '{{{SHOWN}}}')")
-
-
-def _mistakes(schemes: tuple[str, ...], *, glob: bool) -> Iterator[tuple[str, str]]:
+def _mistakes(at: str, schemes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    glob = at.startswith("spec.data.")
     yield from _without_scheme(schemes)
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
     yield (

@@ -40,6 +40,8 @@ class Rule:
     checks: tuple[Check, ...]
     mirrors: str
     reason: Reason = "FieldValueInvalid"
+    found: str = ""
+    """CEL text of the value that was found, for the end of each message."""
 
     @property
     def path(self) -> str:
@@ -80,13 +82,15 @@ def validation(rule: Rule) -> dict[str, str]:
     entry = {"rule": f"!({wrong})", "reason": rule.reason, **({"fieldPath": f".{rule.field}"} if rule.field else {})}
     if len(rule.checks) == 1 and not _PLACE.search(rule.checks[0].message):
         return {**entry, "message": rule.checks[0].message}
-    return {**entry, "message": UNKNOWN, "messageExpression": _first_message(rule.checks)}
+    return {**entry, "message": UNKNOWN, "messageExpression": _first_message(rule.checks, rule.found)}
 
 
-def _first_message(checks: tuple[Check, ...]) -> str:
+def _first_message(checks: tuple[Check, ...], found: str) -> str:
     *others, last = checks
     choices = [f"({check.wrong}) ? {_expression(check.message)} :\n" for check in others]
-    return "".join([*choices, _expression(last.message)])
+    message = "".join([*choices, _expression(last.message)])
+    shown = _expression(f" (got '{{{found}}}')")
+    return f"({message}\n) + {shown}" if found else message
 
 
 def _expression(message: str) -> str:
