@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -290,3 +291,21 @@ def test_a_watch_ends_here_when_its_client_leaves(
     while proxy.watches:
         assert time.monotonic() < deadline
         names(direct, maps)  # a request's time passes
+
+
+@pytest.mark.cluster
+def test_while_the_api_server_is_down_requests_are_reset(tmp_path: Path) -> None:
+    plane = ControlPlane(tmp_path / "plane")
+    try:
+        plane.start()
+        with kube_proxy(plane) as proxy:
+            through = KubeHttp(proxy.kubeconfig())
+            assert through.call("GET", "/api/v1/namespaces").status == 200
+            plane.api_server.kill()
+            with pytest.raises(GONE):
+                through.call("GET", "/api/v1/namespaces")
+            plane.api_server.start()
+            plane.wait_until_ready()
+            assert through.call("GET", "/api/v1/namespaces").status == 200
+    finally:
+        plane.stop()
