@@ -59,7 +59,10 @@ def chosen_scale() -> Scale:
 
 @dataclass(frozen=True)
 class Workload:
-    """The files of a scale: `folder` holds `model/` and `train.jsonl` (columns `prompt` and `completion`)."""
+    """The files of a scale.
+
+    `folder` holds `model/`, `train.jsonl` (columns `prompt` and `completion`) and `text.jsonl`, the same as texts.
+    """
 
     folder: Path
     scale: Scale
@@ -68,7 +71,7 @@ class Workload:
     def manifest(self, name: str, *, packing: str, objective: str = "SFT", ranks: int = 1, zero_stage: int = 2) -> Path:
         """A full fine-tuning in float32 without evaluation and with its first commit far away, as a file."""
         scale = self.scale
-        packed = packing != "None"
+        packed, data = packing != "None", "text" if objective == "CPT" else "train"
         document = {
             "apiVersion": "finetune.dev/v1alpha1",
             "kind": "FineTuneJob",
@@ -78,7 +81,7 @@ class Workload:
                 "method": {"type": "Full"},
                 "objective": {"type": objective},
                 "data": {
-                    "train": [{"uri": f"file://{self.folder}/train.jsonl"}],
+                    "train": [{"uri": f"file://{self.folder}/{data}.jsonl"}],
                     "maxLength": scale.max_length,
                     "overlong": "Truncate",
                     "packing": packing,
@@ -110,9 +113,10 @@ def make_workload(folder: Path, scale: Scale) -> Workload:
     tokenizer = make_tokenizer(words, scale.vocabulary)
     tokenizer.save_pretrained(folder / "model")
     parameters = save_model(folder / "model", scale)
-    with (folder / "train.jsonl").open("w") as lines:
+    with (folder / "train.jsonl").open("w") as answers, (folder / "text.jsonl").open("w") as texts:
         for record in records(generator, words, tokenizer, scale):
-            lines.write(json.dumps(record) + "\n")
+            answers.write(json.dumps(record) + "\n")
+            texts.write(json.dumps({"text": record["prompt"] + record["completion"]}) + "\n")
     return Workload(folder, scale, parameters)
 
 

@@ -125,7 +125,7 @@ def _kill(processes: list[subprocess.Popen[bytes]]) -> None:
 def _load(target: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     path, _, name = target.rpartition(":")
     file = (REPOSITORY / path).resolve()
-    sys.path[:0] = [str(file.parent), str(REPOSITORY / "tests" / "trainer")]
+    sys.path[:0] = [str(file.parent), str(REPOSITORY / "tests" / "trainer"), str(REPOSITORY / "tests")]
     module_spec = importlib.util.spec_from_file_location(file.stem, file)
     if module_spec is None or module_spec.loader is None:
         raise ImportError(f"{file} is no Python module")
