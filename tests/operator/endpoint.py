@@ -27,10 +27,10 @@ from finetune_operator.api.job import ATTEMPT, JOB_UID
 from finetune_operator.kube import Client
 from finetune_operator.kube.resources import PODS, Object, Resource
 from finetune_operator.progress import certificates
-from finetune_operator.progress.forward import Forwarder
+from finetune_operator.progress.forward import HERE, Forwarder
 from finetune_operator.progress.mailbox import Key, Mailbox
 from finetune_operator.progress.secret import Certificates
-from finetune_operator.progress.server import HERE, ProgressServer
+from finetune_operator.progress.server import ProgressServer
 from finetune_operator.progress.tokens import Tokens
 
 T = TypeVar("T")

@@ -2,3 +2,22 @@
 
 A report is a help, never the truth: one that is lost costs a figure in `kubectl get`, not a decision.
 """
+
+from finetune_operator.progress.forward import ADDRESS, Forwarder, leader_address
+from finetune_operator.progress.mailbox import Mailbox, Report, laid_over
+from finetune_operator.progress.secret import Certificates
+from finetune_operator.progress.server import Directory, ProgressServer
+from finetune_operator.progress.tokens import Tokens
+
+__all__ = [
+    "ADDRESS",
+    "Certificates",
+    "Directory",
+    "Forwarder",
+    "Mailbox",
+    "ProgressServer",
+    "Report",
+    "Tokens",
+    "laid_over",
+    "leader_address",
+]

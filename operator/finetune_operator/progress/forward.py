@@ -12,7 +12,14 @@ import logging
 import aiohttp
 from aiohttp import web
 
+from finetune_operator.core.lease import Lease
 from finetune_operator.progress.secret import Certificates
+
+ADDRESS = "finetune.dev/progress-address"
+"""Annotation of the Lease: where the replica that holds it takes reports (host:port)."""
+
+HERE = ""
+"""The leader's address, seen from itself."""
 
 HANDED_ON = "X-Finetune-Handed-On"
 """Set on requests of another replica: they are not handed on once more while leadership changes."""
@@ -25,6 +32,14 @@ PATIENCE = 4.5
 MOST_CONNECTIONS = 100
 
 logger = logging.getLogger(__name__)
+
+
+def leader_address(lease: Lease) -> str | None:
+    """Where the leader takes reports: HERE if that is this replica, None when nobody is known to lead."""
+    if lease.is_leader:
+        return HERE
+    record = lease.record
+    return record.annotations.get(ADDRESS) if record is not None and record.holder else None
 
 
 class Forwarder:

@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from finetune_operator.kube import Object
-from finetune_operator.progress.forward import HANDED_ON, Forwarder
+from finetune_operator.progress.forward import HANDED_ON, HERE, Forwarder
 from finetune_operator.progress.limits import Allowances
 from finetune_operator.progress.mailbox import Key, Mailbox
 from finetune_operator.progress.payload import Batch, Malformed, read_kubeflow, read_report
@@ -42,9 +42,6 @@ HANDSHAKE_SECONDS = IDLE_SECONDS = BODY_SECONDS = 10.0
 
 LOG_INTERVAL = 60.0
 """Seconds between two lines of the log about the same refusal of the same job."""
-
-HERE = ""
-"""The leader's address, seen from itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +79,7 @@ class ProgressServer:
     """Takes reports on the leader and hands them on everywhere else. Call `start`, then `close`.
 
     `leader()` returns the address (host:port) of the replica that leads, HERE when it is this one, None when nobody
-    knows. `count` is told how every request ended: `accepted`, `handed-on`, or the HTTP status of the refusal.
+    knows. `count` is told how every request ended: `accepted`, `forwarded`, or the HTTP status of the refusal.
     """
 
     def __init__(
@@ -168,7 +165,7 @@ class ProgressServer:
             handed_on = await self._forwarder.hand_on(request, leader)
             if handed_on is None:
                 raise Refused(503, "the leading replica does not answer; come again")
-            self._count("handed-on")
+            self._count("forwarded")
             return handed_on
         except Refused as refused:
             self._note(uid, refused)

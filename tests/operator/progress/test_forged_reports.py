@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,16 @@ from control_plane import ControlPlane
 from endpoint import PREFIX, Endpoint, JobPod, claims_of, resigned
 from finetune_operator.kube import Client
 from finetune_operator.kube.resources import PODS
-from finetune_operator.progress.tokens import LONGEST, LONGEST_REFUSED, Refusal, Sender, Tokens
+from finetune_operator.progress.tokens import (
+    LONGEST,
+    LONGEST_REFUSED,
+    POD_NAME,
+    POD_UID,
+    Refusal,
+    Sender,
+    Tokens,
+    judge,
+)
 from reports import body, step
 
 REPORT = body(step(1))
@@ -117,6 +127,35 @@ def test_a_pod_that_has_taken_the_name_of_a_gone_one_is_not_taken_for_it(
 
 def test_a_report_for_a_job_that_does_not_exist_is_refused(endpoint: Endpoint, token: str) -> None:
     assert endpoint.post("7f2c9f0e-0000-0000-0000-000000000000", REPORT, token)[0] == 404
+
+
+AUDIENCE = f"{PREFIX}/uid"
+USER: dict[str, Any] = {"username": "system:serviceaccount:team-a:trainer", "extra": {POD_NAME: ["p"], POD_UID: ["u"]}}
+GOOD: dict[str, Any] = {"authenticated": True, "audiences": [AUDIENCE], "user": USER}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ({}, 401),
+        (GOOD | {"authenticated": False}, 401),
+        (GOOD | {"authenticated": "true"}, 401),
+        (GOOD | {"audiences": None}, 403),
+        (GOOD | {"audiences": [f"{AUDIENCE}0"]}, 403),
+        (GOOD | {"user": None}, 403),
+        (GOOD | {"user": USER | {"username": "team-a"}}, 403),
+        (GOOD | {"user": USER | {"username": "system:serviceaccount:team-a-2:trainer"}}, 403),
+        (GOOD | {"user": USER | {"extra": None}}, 403),
+        (GOOD | {"user": USER | {"extra": {POD_NAME: ["p"]}}}, 403),
+        (GOOD | {"user": USER | {"extra": {POD_NAME: [], POD_UID: ["u"]}}}, 403),
+    ],
+)
+def test_a_review_that_does_not_say_all_of_it_is_a_refusal(status: dict[str, Any], code: int) -> None:
+    """What a token says of itself is checked before; here the API server's word alone has to do."""
+    assert judge(GOOD, AUDIENCE, "team-a") == Sender("team-a", "p", "u")
+    verdict = judge(status, AUDIENCE, "team-a")
+    assert isinstance(verdict, Refusal)
+    assert verdict.status == code
 
 
 def test_many_reports_with_one_token_cost_one_review(endpoint: Endpoint, pod: JobPod, token: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from control_plane import ControlPlane
-from endpoint import Endpoint, JobPod
-from finetune_operator.progress.server import HERE, MAX_BODY
+from endpoint import WAIT, Endpoint, JobPod
+from finetune_operator.core.lease import Lease
+from finetune_operator.kube import Client
+from finetune_operator.progress.forward import ADDRESS, HERE, leader_address
+from finetune_operator.progress.server import MAX_BODY
 from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.progress import Channel, HttpReporter
 from reports import body, commit, step
@@ -85,10 +89,10 @@ def test_while_leadership_changes_nothing_goes_round_in_circles(
     endpoint: Endpoint, follower: Endpoint, pod: JobPod, token: str
 ) -> None:
     endpoint.leader = follower.address
-    handed_on = follower.outcomes.count("handed-on")
+    handed_on = follower.outcomes.count("forwarded")
     status, answer = follower.post(pod.job, body(step(1)), token)
     assert (status, answer["error"]) == (503, "no replica leads at the moment; come again")
-    assert follower.outcomes.count("handed-on") == handed_on + 1
+    assert follower.outcomes.count("forwarded") == handed_on + 1
     endpoint.leader = HERE
     assert follower.post(pod.job, body(step(1)), token)[0] == 200
 
@@ -109,3 +113,30 @@ def test_a_token_is_not_told_to_who_is_no_replica_of_ours(
         follower.leader = impostor.address
         assert follower.post(pod.job, body(step(1)), token)[0] == 503
         assert impostor.outcomes == []
+
+
+def test_the_lease_says_where_reports_go(control_plane: ControlPlane, home: str) -> None:
+    async def play() -> None:
+        leads = asyncio.Event()
+
+        async def lead() -> None:
+            leads.set()
+            await asyncio.Event().wait()
+
+        config = str(control_plane.kubeconfig())
+        async with await Client.connect(config) as one, await Client.connect(config) as other:
+            first = Lease(one, home, "reports", "first", annotations={ADDRESS: "10.0.0.1:8443"})
+            second = Lease(other, home, "reports", "second", annotations={ADDRESS: "10.0.0.2:8443"})
+            assert leader_address(second) is None
+            tasks = [asyncio.create_task(first.run(lead))]
+            await asyncio.wait_for(leads.wait(), WAIT)
+            tasks.append(asyncio.create_task(second.run(lead)))
+            async with asyncio.timeout(WAIT):
+                while leader_address(second) is None:  # until it has read the lease
+                    await asyncio.sleep(0.01)
+            assert (leader_address(first), leader_address(second)) == (HERE, "10.0.0.1:8443")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(play())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import typing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from finetune_operator.api.status import CheckpointStatus, Progress
 from finetune_operator.progress.mailbox import INTERVAL, MOST_STREAMS, URGENT_INTERVAL, Answer, Mailbox, laid_over
 from finetune_operator.progress.payload import Batch, Failure, read_kubeflow, read_report
+from finetune_trainer.launch.events import Kind
 from reports import body, commit, step
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -254,3 +258,28 @@ def test_a_job_that_is_gone_is_forgotten(desk: Desk) -> None:
     assert (len(desk.mailbox), desk.mailbox.take("uid")) == (1, None)
     desk.mailbox.clear()
     assert len(desk.mailbox) == 0
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = ("name", "done", "total", "step", "totalSteps", "percent", "epoch", "loss", "tokens", "tokensPerSecond")
+MORE_KEYS = ("etaSeconds", "evalLoss", "uri", "best", "restarts", "maxRestarts", "reason", "message", "exitCode")
+EVENTS = st.fixed_dictionaries(
+    {"kind": st.sampled_from(typing.get_args(Kind))},
+    optional={key: VALUES for key in (*KEYS, *MORE_KEYS, "output", "report", "verdict")},
+)
+
+
+@given(events=st.lists(EVENTS, min_size=1, max_size=5))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_whatever_events_hold_a_status_can_be_written_of_them(events: list[dict[str, Any]]) -> None:
+    desk = Desk()
+    desk.put(*events)
+    report = desk.mailbox.take("uid")
+    assert report is not None
+    for part in (report.progress, report.checkpoint, report.output):
+        if part is not None:
+            assert type(part).model_validate_json(part.model_dump_json()) is not None
