@@ -58,14 +58,15 @@ class Authority:
         self.pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
     def issue(self, name: str, addresses: Sequence[str], hosts: Sequence[str]) -> tuple[bytes, bytes]:
-        """Return certificate and private key (PEM) of a server at these IP addresses and host names."""
+        """Return certificate and private key (PEM) of a server at these IP addresses and host names, or of a user."""
         key = private_key()
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         names += [x509.DNSName(host) for host in hosts]
         builder = _builder(name, key, self.name)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = builder.add_extension(identifier, critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), key_pem(key)

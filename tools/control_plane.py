@@ -215,6 +215,7 @@ class ControlPlane:
             "--tls-cert-file=apiserver.crt",
             "--tls-private-key-file=apiserver.key",
             "--token-auth-file=tokens.csv",
+            "--client-ca-file=ca.crt",
             "--authorization-mode=RBAC",
             "--allow-privileged",
             f"--service-account-issuer={ISSUER}",

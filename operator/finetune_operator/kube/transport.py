@@ -126,7 +126,7 @@ class Transport:
                 yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             status = 0
-            raise Unreachable(f"{request}: {str(error) or type(error).__name__}") from error
+            raise Unreachable(f"{request}: {_cause(error)}") from error
         finally:
             if self.observe is not None:
                 self.observe(request.verb, request.resource.plural, status, time.monotonic() - started)
@@ -141,3 +141,10 @@ def _headers(verb: str, authorization: str | None) -> dict[str, str]:
     if authorization is not None:
         headers["Authorization"] = authorization
     return headers
+
+
+def _cause(error: BaseException) -> str:
+    """Say what went wrong without aiohttp's words around it."""
+    for inner in ("certificate_error", "os_error"):
+        error = getattr(error, inner, error)
+    return str(error) or type(error).__name__
