@@ -10,12 +10,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = "tests/operator/render/golden"
-EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.yaml") if not path.name.startswith("runtime-"))
+EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.yaml"))
 
 
 def rendered(example: str, runtime: str) -> list[str]:
     """The command that prints what the operator makes of an example on a runtime."""
-    return [sys.executable, "tools/render_example.py", f"examples/{example}.yaml", f"examples/runtime-{runtime}.yaml"]
+    return [sys.executable, "tools/render_example.py", f"examples/{example}.yaml", f"examples/runtimes/{runtime}.yaml"]
 
 
 CRDS = "charts/finetune-operator/crds"

@@ -24,7 +24,7 @@ from s3_server import run_to_its_end
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "operator-dev"
 CRDS = ROOT / "charts" / "finetune-operator" / "crds"
-RUNTIME = ROOT / "examples" / "runtime-default.yaml"
+RUNTIME = ROOT / "examples" / "runtimes" / "default.yaml"
 OPERATOR = "finetune_operator.main"
 NAMESPACE = "finetune-system"
 

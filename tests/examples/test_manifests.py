@@ -10,7 +10,7 @@ from demo import Place
 from finetune_trainer.spec import load_job, ranks, to_manifest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-MANIFESTS = sorted(path for path in EXAMPLES.rglob("*.yaml") if not path.name.startswith("runtime-"))
+MANIFESTS = sorted(path for path in EXAMPLES.rglob("*.yaml") if path.parent.name != "runtimes")
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: str(path.relative_to(EXAMPLES)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from typing import Any
 
 from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
@@ -28,4 +28,11 @@ def objects(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> 
         config_map(job, number, operator),
         ray_job(job, runtime, number, operator),
     ]
-    return copy.deepcopy(made)  # they share parts, with each other and with constants here
+    return [_fresh(one) for one in made]
+
+
+def _fresh(value: Any) -> Any:
+    """The same JSON value in containers of its own: what is rendered shares parts, also with constants."""
+    if isinstance(value, dict):
+        return {name: _fresh(member) for name, member in value.items()}
+    return [_fresh(element) for element in value] if isinstance(value, list) else value

@@ -16,13 +16,13 @@ from finetune_operator.render.restricted import container_context_problems, pod_
 from render_example import runtime_of
 from rendering import EXAMPLES, Object, render, runtime, templates, with_workers
 
-RUNTIMES = sorted(EXAMPLES.glob("runtime-*.yaml"))
+RUNTIMES = sorted((EXAMPLES / "runtimes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RUNTIMES, ids=lambda path: str(path.stem))
 def test_the_examples_are_suitable(path: Any) -> None:
     read = runtime_of(path)
-    assert path.stem == f"runtime-{read.metadata.name}"
+    assert path.stem == read.metadata.name
     assert check_runtime(read.spec) == []
 
 

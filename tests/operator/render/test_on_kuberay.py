@@ -21,8 +21,8 @@ from render_example import OPERATOR, job_of, runtime_of
 from rendering import EXAMPLES as FOLDER
 from rendering import Object
 
-DEFAULT = runtime_of(FOLDER / "runtime-default.yaml").spec
-H100 = runtime_of(FOLDER / "runtime-h100.yaml").spec
+DEFAULT = runtime_of(FOLDER / "runtimes" / "default.yaml").spec
+H100 = runtime_of(FOLDER / "runtimes" / "h100.yaml").spec
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 PATIENCE = 30.0
 T = TypeVar("T")
