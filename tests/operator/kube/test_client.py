@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import pytest
 
-from config_maps import LABEL, config_map
 from control_plane import ControlPlane
 from finetune_operator.kube import (
     AlreadyExists,
@@ -25,6 +24,7 @@ from finetune_operator.kube import (
 )
 from finetune_operator.kube.client import STALL_SECONDS
 from finetune_operator.kube.resources import CONFIGMAPS, PODS, RAYJOBS, Resource
+from watched_maps import LABEL, config_map
 
 T = TypeVar("T")
 

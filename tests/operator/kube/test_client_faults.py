@@ -10,7 +10,6 @@ from typing import TypeVar
 import pytest
 from aiohttp import web
 
-from config_maps import config_map
 from finetune_operator.kube import (
     Client,
     Conflict,
@@ -25,6 +24,7 @@ from finetune_operator.kube.resources import CONFIGMAPS
 from kube_exchange import Exchange
 from kube_faults import cut_short, drop, expire, hold, lose_answer, refuse, stall
 from kube_proxy import KubeProxy
+from watched_maps import config_map
 
 T = TypeVar("T")
 Write = Callable[[Client, str], Awaitable[object]]
