@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from finetune_operator.api.job import FINALIZER, Job, read_job
+from finetune_operator.api.report import Failure, Report
 from finetune_operator.api.status import JobStatus, Progress
 from finetune_operator.observe import PodView, RayJobView
-from finetune_operator.policy.seen import Failure, Heard, Obstacle, Seen
+from finetune_operator.policy.seen import Obstacle, Seen
 
 T0 = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
 UID = "3f0c6b1e-0000-4000-8000-000000000001"
@@ -96,9 +97,9 @@ def pods(attempt: int = 1) -> tuple[PodView, ...]:
     return (pod("head", attempt), pod(attempt=attempt, number=0), pod(attempt=attempt, number=1))
 
 
-def heard(attempt: int = 1, at: datetime = T0, step: int = 1, failure: Failure | None = None, **more: Any) -> Heard:
+def heard(attempt: int = 1, at: datetime = T0, step: int = 1, failure: Failure | None = None, **more: Any) -> Report:
     """Reports of an attempt up to a step."""
-    return Heard(attempt, at, progress=Progress(step=step, updated_at=at), failure=failure, **more)
+    return Report(attempt, at, progress=Progress(step=step, updated_at=at), failure=failure, **more)
 
 
 @dataclass
@@ -108,7 +109,7 @@ class World:
     job: Job = field(default_factory=make_job)
     ray_jobs: dict[int, RayJobView] = field(default_factory=dict)
     pods: tuple[PodView, ...] = ()
-    heard: Heard | None = None
+    heard: Report | None = None
     obstacle: Obstacle | None = None
     now: datetime = T0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, FailureCount, Goodput, JobStatus, WorkerCounts
+from finetune_operator.api.report import laid_over
+from finetune_operator.api.status import AttemptStatus, FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
 from finetune_operator.observe import RayJobView
 from finetune_operator.policy.classify import End, end_of
 from finetune_operator.policy.deadlines import waiting_for
@@ -68,6 +69,7 @@ def _observe_queue(draft: Draft, ray_job: RayJobView) -> None:
     if ray_job.suspended:
         queue = draft.seen.job.manifest.spec.queue_name
         draft.condition(ConditionType.ADMITTED, False, Reason.QUEUED, f"waits in queue {queue} for quota")
+        draft.update(queue=QueueStatus(name=queue, reason="waits for quota"))
     else:
         draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {ray_job.attempt} was created")
 
@@ -76,8 +78,11 @@ def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
     heard = draft.seen.heard_of(attempt)
     if heard is None:
         return
-    updates = {"progress": heard.progress, "checkpoint": heard.checkpoint, "output": heard.output}
-    draft.update(**{name: value for name, value in updates.items() if value is not None})
+    draft.update(
+        progress=laid_over(draft.status.progress, heard.progress),
+        checkpoint=laid_over(draft.status.checkpoint, heard.checkpoint),
+        output=heard.output or draft.status.output,
+    )
     if heard.restarts is not None:
         draft.update(restarts=heard.restarts)
     step = heard.progress.step if heard.progress else None

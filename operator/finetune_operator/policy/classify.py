@@ -14,9 +14,10 @@ from datetime import timedelta
 from typing import Literal
 
 from finetune_operator.api.reasons import Reason
+from finetune_operator.api.report import Failure
 from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import FAILED, STOPPED, SUCCEEDED, PodView, RayJobView
-from finetune_operator.policy.seen import Failure, Seen
+from finetune_operator.policy.seen import Seen
 
 EXIT_CODES = {
     10: Reason.USER_ERROR,

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from finetune_operator.api.job import FINALIZER
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus
+from finetune_operator.api.status import AttemptStatus, QueueStatus
 from finetune_operator.policy import attempts, budget, deadlines
 from finetune_operator.policy.actions import (
     AddFinalizer,
@@ -24,11 +24,14 @@ from finetune_operator.policy.actions import (
 )
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.phase import checkpoint_freshness, phase_of
-from finetune_operator.policy.seen import Seen
+from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.policy.stops import stop
 
 POD_END = timedelta(seconds=30)
 """How long after its own grace a deleted pod's node may take to answer before the pod is deleted by force."""
+
+LINE_INTERVAL = timedelta(seconds=60)
+"""How often a job that waits for its turn looks at its place in the line."""
 
 
 def decide(seen: Seen) -> Decision:
@@ -155,11 +158,20 @@ def _start(draft: Draft) -> None:
         draft.condition(ConditionType.ADMITTED, False, Reason.RETRYING, message)
         draft.wake_at(due)
     elif seen.obstacle is not None:
-        draft.condition(ConditionType.ADMITTED, False, seen.obstacle.reason, seen.obstacle.message)
+        _wait(draft, seen.obstacle)
     else:
         if FINALIZER not in seen.job.finalizers:
             draft.act(AddFinalizer())
         draft.act(CreateAttempt(1 if last is None else last.number + 1))
+
+
+def _wait(draft: Draft, obstacle: Obstacle) -> None:
+    """Say what the job waits for; a place in a line is looked at now and then, anything else heals by an event."""
+    draft.condition(ConditionType.ADMITTED, False, obstacle.reason, obstacle.message)
+    if obstacle.position is not None:
+        runtime = draft.seen.job.manifest.spec.runtime_ref.name
+        draft.update(queue=QueueStatus(name=runtime, reason=obstacle.message, position=obstacle.position))
+        draft.wake_at(draft.seen.now + LINE_INTERVAL)
 
 
 def _cleared(draft: Draft) -> bool:

@@ -7,31 +7,9 @@ from datetime import datetime
 
 from finetune_operator.api.job import Job
 from finetune_operator.api.reasons import Reason
-from finetune_operator.api.status import AttemptStatus, CheckpointStatus, OutputStatus, Progress
+from finetune_operator.api.report import Report
+from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import PodView, RayJobView, of_attempt
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How the driver itself said that it ended; `exit_code` is one of the trainer's, `reason` its word."""
-
-    exit_code: int
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the run has told in its reports, newest values; `attempt` is the attempt that the last of them came from."""
-
-    attempt: int
-    at: datetime
-    progress: Progress | None = None
-    checkpoint: CheckpointStatus | None = None
-    output: OutputStatus | None = None
-    restarts: int | None = None
-    failure: Failure | None = None
-    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +31,7 @@ class Seen:
     job: Job
     ray_jobs: tuple[RayJobView, ...]
     pods: tuple[PodView, ...]
-    heard: Heard | None
+    heard: Report | None
     obstacle: Obstacle | None
     now: datetime
     since: datetime
@@ -66,6 +44,6 @@ class Seen:
         """The pods of an attempt that are there."""
         return of_attempt(self.pods, attempt)
 
-    def heard_of(self, attempt: AttemptStatus) -> Heard | None:
+    def heard_of(self, attempt: AttemptStatus) -> Report | None:
         """What this attempt told; an older one's last words do not count for it."""
         return self.heard if self.heard is not None and self.heard.attempt == attempt.number else None

@@ -4,7 +4,7 @@ A report is a help, never the truth: one that is lost costs a figure in `kubectl
 """
 
 from finetune_operator.progress.forward import ADDRESS, Forwarder, leader_address
-from finetune_operator.progress.mailbox import Mailbox, Report, laid_over
+from finetune_operator.progress.mailbox import Mailbox
 from finetune_operator.progress.secret import Certificates
 from finetune_operator.progress.server import Directory, ProgressServer
 from finetune_operator.progress.tokens import Tokens
@@ -16,8 +16,6 @@ __all__ = [
     "Forwarder",
     "Mailbox",
     "ProgressServer",
-    "Report",
     "Tokens",
-    "laid_over",
     "leader_address",
 ]

@@ -11,13 +11,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
-from finetune_operator.api.status import CheckpointStatus, OutputStatus, Progress
-from finetune_operator.progress.payload import LONGEST_REMAINING, Batch, Change, Failure
-from finetune_trainer.spec.base import Part
-
-PartT = TypeVar("PartT", bound=Part)
+from finetune_operator.api.report import Report, laid_over
+from finetune_operator.api.status import CheckpointStatus, Progress
+from finetune_operator.progress.payload import LONGEST_REMAINING, Batch, Change
 
 Key = tuple[str, str]
 """Namespace and name of a job."""
@@ -33,24 +30,6 @@ MOST_STREAMS = 32
 
 SLACK = 0.001
 """Seconds by which a timer may be early."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one attempt of a job has told so far; None for what it has not spoken of.
-
-    `at` is when its last event came. Only the fields of `progress` and `checkpoint` that were reported are set
-    (`model_fields_set`): `laid_over` puts them over what a status already holds.
-    """
-
-    attempt: int
-    at: datetime
-    progress: Progress | None = None
-    checkpoint: CheckpointStatus | None = None
-    output: OutputStatus | None = None
-    restarts: int | None = None
-    failure: Failure | None = None
-    finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,13 +204,6 @@ class Mailbox:
             return None
         remaining = (clock - began) * (1 - change.share) / (change.share - share)
         return remaining if remaining <= LONGEST_REMAINING else None
-
-
-def laid_over(before: PartT | None, after: PartT | None) -> PartT | None:
-    """`before`, with the fields that are set in `after` as they are there."""
-    if before is None or after is None:
-        return before if after is None else after
-    return before.model_copy(update={name: getattr(after, name) for name in after.model_fields_set})
 
 
 def _unseen(streams: OrderedDict[str, int], batch: Batch) -> list[Change]:

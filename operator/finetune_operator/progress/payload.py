@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from finetune_operator.api.report import Failure
 from finetune_operator.api.status import OutputStatus
 from finetune_trainer.spec.base import INT32_MAX
 
@@ -41,15 +42,6 @@ INT64_MAX = 2**63 - 1
 
 class Malformed(ValueError):
     """A body that is no report; the message says what was expected."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """How the driver says that it ended; `exit_code` is one of the trainer's, `reason` its word for it."""
-
-    exit_code: int
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True)

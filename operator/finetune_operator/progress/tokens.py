@@ -116,6 +116,7 @@ class Tokens:
         verdict = judge(answer.get("status") or {}, audience, namespace)
         kept = LONGEST if isinstance(verdict, Sender) else LONGEST_REFUSED
         self._known[digest] = min(self._clock() + kept, expires), verdict
+        self._known.move_to_end(digest)
         while len(self._known) > MOST_KEPT:
             self._known.popitem(last=False)
         return verdict

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from finetune_operator.api.reasons import Reason
+from finetune_operator.api.report import Failure
 from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import PodView
 from finetune_operator.policy.classify import EXIT_CODES, End, end_of, failure_in
-from finetune_operator.policy.seen import Failure
 from looks import T0, World, after, heard, pod, pods, ray_job
 
 ATTEMPT = AttemptStatus(number=1, ray_job="support-bot-abcde-1", started_at=T0, admitted_at=T0, running_at=T0)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_operator.api.report import Failure
 from finetune_operator.policy.actions import (
     Action,
     CreateAttempt,
@@ -18,7 +19,7 @@ from finetune_operator.policy.actions import (
     RemoveFinalizer,
 )
 from finetune_operator.policy.decide import decide
-from finetune_operator.policy.seen import Failure, Obstacle
+from finetune_operator.policy.seen import Obstacle
 from looks import T0, World, after, heard, make_job, pod, pods, ray_job
 
 

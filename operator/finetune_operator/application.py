@@ -1,0 +1,214 @@
+"""The operator's parts, joined: caches feed a queue, the leader reconciles, every replica takes reports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from finetune_operator.api.job import JOB_NAME, JOB_UID, MANAGED_BY, OPERATOR
+from finetune_operator.carry_out import Hands
+from finetune_operator.core import Controller, EventRecorder, Informer, Lease, Priority, WorkQueue, metrics
+from finetune_operator.core.health import LoopLag, fresh, health_app, synced
+from finetune_operator.kube import Client, Object
+from finetune_operator.kube.resources import JOBS, PODS, RAYJOBS, RUNTIMES, Resource
+from finetune_operator.look import BY_JOB, BY_RUNTIME, BY_UID, Caches, Looker, next_in_turn
+from finetune_operator.progress import ADDRESS, Certificates, Forwarder, Mailbox, ProgressServer, Tokens, leader_address
+from finetune_operator.reconcile import Reconciler
+from finetune_operator.render import Operator
+from finetune_operator.settings import Settings
+from finetune_operator.story import Event
+
+LEASE = "finetune-operator"
+SECRET = "finetune-operator-tls"
+OURS = f"{MANAGED_BY}={OPERATOR}"
+
+Key = tuple[str, str]
+
+logger = logging.getLogger(__name__)
+
+
+def now() -> datetime:
+    """The time of day in UTC, in whole seconds, as statuses hold it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The informers of everything that the operator reads; changes put the job they belong to into `queue`."""
+
+    jobs: Informer
+    runtimes: Informer
+    ray_jobs: Informer
+    pods: Informer
+
+    @classmethod
+    def of(cls, client: Client, queue: WorkQueue[Key]) -> Watched:
+        """Informers that are not running yet."""
+        watched: Watched
+
+        def runtime_changed(old: Object | None, new: Object | None) -> None:
+            name = (new or old or {})["metadata"]["name"]
+            for job in watched.jobs.store.by(BY_RUNTIME, name):
+                queue.add(_key(job), Priority.LIST)
+
+        def child_changed(old: Object | None, new: Object | None) -> None:
+            key = _job_of(new or old or {})
+            if key is not None:
+                queue.add(key, Priority.CHILD)
+
+        def ray_job_changed(old: Object | None, new: Object | None) -> None:
+            child_changed(old, new)
+            if new is None and old is not None:
+                for key in next_in_turn(watched.caches, old):
+                    queue.add(key, Priority.CHILD)
+
+        def children(resource: Resource, changed: Callable[[Object | None, Object | None], None]) -> Informer:
+            indices = {BY_JOB: lambda obj: [(obj["metadata"].get("labels") or {}).get(JOB_UID, "")]}
+            return Informer(client, resource, selector=OURS, indices=indices, on_change=changed)
+
+        jobs = Informer(
+            client,
+            JOBS,
+            indices={BY_RUNTIME: lambda obj: [_runtime_of(obj)], BY_UID: lambda obj: [obj["metadata"]["uid"]]},
+            on_change=lambda old, new: _job_changed(queue, old, new),
+        )
+        runtimes = Informer(client, RUNTIMES, on_change=runtime_changed)
+        watched = cls(jobs, runtimes, children(RAYJOBS, ray_job_changed), children(PODS, child_changed))
+        return watched
+
+    @property
+    def all(self) -> tuple[Informer, ...]:
+        """Every informer."""
+        return self.jobs, self.runtimes, self.ray_jobs, self.pods
+
+    @property
+    def caches(self) -> Caches:
+        """What the informers have found."""
+        return Caches(self.jobs.store, self.runtimes.store, self.ray_jobs.store, self.pods.store)
+
+    def job(self, uid: str) -> Key | None:
+        """Namespace and name of the job with this uid."""
+        return next((_key(found) for found in self.jobs.store.by(BY_UID, uid)), None)
+
+    def pod(self, namespace: str, name: str) -> Object | None:
+        """A pod of a job."""
+        return self.pods.store.get(namespace, name)
+
+
+async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
+    """Run this replica until `stop` is set; then the lease is given back. `client` is the one to reconcile with."""
+    queue: WorkQueue[Key] = WorkQueue(observe=metrics.QUEUE_WAIT_SECONDS.observe)
+    metrics.QUEUE_DEPTH.set_function(lambda: len(queue))
+    watched = Watched.of(client, queue)
+    mailbox = Mailbox(lambda key, after: queue.add(key, Priority.CHILD, after))
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(client.separate())
+        certificates = Certificates(own, settings.namespace, SECRET, _names(settings))
+        await certificates.ensure()
+        place = {ADDRESS: f"{settings.address}:{settings.progress_port}"}
+        lease = Lease(client, settings.namespace, LEASE, settings.identity, annotations=place)
+        client.guard_writes(lease.assert_leading)
+        recorder = EventRecorder(await stack.enter_async_context(client.separate()), settings.identity)
+        tokens = Tokens(own, settings.audience_prefix)
+        forwarder = Forwarder(certificates, settings.service)
+        count = lambda outcome: metrics.PROGRESS_REPORTS.labels(outcome).inc()  # noqa: E731 -- a name for one expression
+        server = ProgressServer(mailbox, tokens, watched, certificates, forwarder, lambda: leader_address(lease), count)
+        await server.start(None, settings.progress_port)
+        stack.push_async_callback(server.close)
+        lag = LoopLag()
+        await _serve_health(settings, watched, lag, stack)
+
+        async def lead() -> None:
+            mailbox.clear()
+            for informer in watched.all:
+                await informer.synced.wait()
+            for found in watched.jobs.store.all():
+                queue.add(_key(found), Priority.LIST)
+            looker = Looker(watched.caches, mailbox.take, now, since=now())
+            hands = Hands(client, watched.caches, looker, lambda: as_seen_by_pods(settings, certificates.ca))
+            tell = lambda found, event: _tell(recorder, found, event)  # noqa: E731 -- the same
+            reconcile = Reconciler(looker, hands, mailbox, tell, {})
+            await Controller(queue, settings.workers, reconcile).run()
+
+        parts = [informer.run() for informer in watched.all]
+        parts += [certificates.run(), recorder.run(), lag.run(), lease.run(lead)]
+        await _until_stopped(stop, parts)
+
+
+async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, None]]) -> None:
+    """Run the parts for ever: one that ends by itself ends all, with its error."""
+    stopping = asyncio.create_task(stop.wait())
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+    for task in done - {stopping}:
+        task.result()
+
+
+async def _serve_health(settings: Settings, watched: Watched, lag: LoopLag, stack: AsyncExitStack) -> None:
+    live = {"loop": lag.check} | {informer.resource.plural: fresh(informer) for informer in watched.all}
+    ready = {informer.resource.plural: synced(informer) for informer in watched.all}
+    runner = web.AppRunner(health_app(live, ready), access_log=None, handle_signals=False)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, None, settings.health_port).start()
+
+
+def as_seen_by_pods(settings: Settings, ca: str) -> Operator:
+    """What pods must know to report to this operator."""
+    return Operator(
+        namespace=settings.namespace,
+        service=settings.service,
+        port=settings.progress_port,
+        ca=ca,
+        audience_prefix=settings.audience_prefix,
+        kuberay_namespace=settings.kuberay_namespace,
+        metrics_namespace=settings.metrics_namespace,
+    )
+
+
+def _names(settings: Settings) -> list[str]:
+    return [settings.service, f"{settings.service}.cluster.local", "localhost", "127.0.0.1"]
+
+
+def _tell(recorder: EventRecorder, found: Object, event: Event) -> None:
+    recorder.event(found, event.kind, event.reason.value, event.note, "Reconcile")
+
+
+def _key(found: Object) -> Key:
+    return found["metadata"]["namespace"], found["metadata"]["name"]
+
+
+def _runtime_of(job: Object) -> str:
+    name: str = ((job.get("spec") or {}).get("runtimeRef") or {}).get("name", "default")
+    return name
+
+
+def _job_of(child: Object) -> Key | None:
+    name = (child["metadata"].get("labels") or {}).get(JOB_NAME)
+    return None if name is None else (child["metadata"]["namespace"], name)
+
+
+def _job_changed(queue: WorkQueue[Key], old: Object | None, new: Object | None) -> None:
+    _count_phases(old, new)
+    found = new or old
+    assert found is not None
+    changed = old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation")
+    queue.add(_key(found), Priority.SPEC if changed else Priority.CHILD)
+
+
+def _count_phases(old: Object | None, new: Object | None) -> None:
+    for found, step in ((old, -1), (new, 1)):
+        if found is not None:
+            metrics.JOBS.labels((found.get("status") or {}).get("phase", "Pending")).inc(step)

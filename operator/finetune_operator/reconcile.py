@@ -1,0 +1,169 @@
+"""Reconcile one job: look, decide, do, write the status once, then tell. The only place where these meet."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from finetune_operator.api.job import Job, read_job
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.status import JobStatus
+from finetune_operator.carry_out import Hands, Refused
+from finetune_operator.kube import NotFound, Object
+from finetune_operator.kube.resources import JOBS
+from finetune_operator.look import Looker
+from finetune_operator.policy.actions import Action, CreateAttempt, Decision
+from finetune_operator.policy.decide import decide
+from finetune_operator.story import Event, events_between
+from finetune_trainer.errors import SpecError
+
+REFUSED_AGAIN = 15.0
+"""Seconds after which something that the API server refused is tried again."""
+
+Key = tuple[str, str]
+
+logger = logging.getLogger(__name__)
+
+
+class Stops(Protocol):
+    """Where stops are put so that runs hear of them."""
+
+    def ask_stop(self, uid: str, deadline: datetime, reason: str, attempt: int | None = None) -> None:
+        """Ask this attempt of the job to commit and stop by then."""
+        ...
+
+    def call_off(self, uid: str) -> None:
+        """Ask no longer."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """Drop everything about a job that is gone."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """Brings one job at a time to where it should be. `tell` records an event about a job."""
+
+    looker: Looker
+    hands: Hands
+    stops: Stops
+    tell: Callable[[Object, Event], None]
+    uids: dict[Key, str]
+    """The uid by which each job was last known, so that what is kept of a job goes with it."""
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile the job of this namespace and name; returns the seconds after which to look again, if any."""
+        found = self.looker.caches.jobs.get(*key)
+        self._follow(key, found)
+        if found is None:
+            return None
+        try:
+            job = read_job(found)
+        except SpecError as error:
+            await self._refuse(found, error)
+            return None
+        decision, wake = await self._settle(job)
+        self._ask_stops(job.uid, decision.status)
+        await self._write(found, job, decision.status)
+        return wake
+
+    async def _settle(self, job: Job) -> tuple[Decision, float | None]:
+        """Decide and do, and decide again on what that made: the status to write, and when to look again."""
+        decision = decide(self.looker.look(job))
+        try:
+            done = [await self._do(job, action) for action in decision.actions]
+        except Refused as refused:
+            decision = decide(self.looker.look(job, refused.obstacle))
+            return decision, REFUSED_AGAIN
+        if CreateAttempt in done:
+            decision = decide(self.looker.look(job))
+        return decision, None if decision.wake_after is None else decision.wake_after.total_seconds()
+
+    async def _do(self, job: Job, action: Action) -> type[Action]:
+        logger.info("%s", action)
+        await self.hands.carry_out(job, action)
+        return type(action)
+
+    def _ask_stops(self, uid: str, status: JobStatus) -> None:
+        """The status says which stop is asked for; the mailbox, which forgets, is told each time."""
+        if status.stop is None:
+            self.stops.call_off(uid)
+        else:
+            self.stops.ask_stop(uid, status.stop.deadline, status.stop.reason.value, status.stop.attempt)
+
+    async def _write(self, found: Object, job: Job, status: JobStatus) -> None:
+        """Write the status if it differs, into the very object that was looked at; then tell what changed."""
+        old, new = found.get("status") or {}, json.loads(status.model_dump_json(exclude_none=True))
+        change = merge_patch(old, new)
+        if not change:
+            return
+        current = self.looker.caches.jobs.get(*job.key) or found  # a finalizer was added meanwhile
+        precondition = {"uid": job.uid, "resourceVersion": current["metadata"]["resourceVersion"]}
+        body = {"metadata": precondition, "status": change}
+        try:
+            written = await self.hands.client.patch(JOBS, job.namespace, job.name, body, subresource="status")
+        except NotFound:
+            return
+        self.looker.caches.jobs.put(written)
+        for event in events_between(job.status, status):
+            self.tell(written, event)
+
+    async def _refuse(self, found: Object, error: SpecError) -> None:
+        """A spec that older rules let pass: said in the status; an attempt that runs goes on."""
+        if "deletionTimestamp" in found["metadata"]:
+            await self.hands.release(found)
+            return
+        status = found.get("status") or {}
+        condition = refusal(error, found["metadata"].get("generation", 1), self.looker.clock())
+        others = [one for one in status.get("conditions") or () if one["type"] != condition["type"]]
+        before: dict[str, Any] = next(
+            (one for one in status.get("conditions") or () if one["type"] == condition["type"]), {}
+        )
+        if before.get("message") == condition["message"]:
+            return
+        metadata = found["metadata"]
+        body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [*others, condition]}}
+        place = (metadata["namespace"], metadata["name"])
+        written = await self.hands.client.patch(JOBS, *place, body, subresource="status")
+        self.looker.caches.jobs.put(written)
+        self.tell(written, Event("Warning", Reason.USER_ERROR, condition["message"]))
+
+    def _follow(self, key: Key, found: Object | None) -> None:
+        """Forget what was kept of a job that is gone, also when another one of its name has followed."""
+        known, now = self.uids.get(key), None if found is None else found["metadata"]["uid"]
+        if known is not None and known != now:
+            self.stops.forget(known)
+        if now is None:
+            self.uids.pop(key, None)
+        else:
+            self.uids[key] = now
+
+
+def refusal(error: SpecError, generation: int, now: datetime) -> dict[str, Any]:
+    """The condition that says why a spec cannot be worked with."""
+    return {
+        "type": ConditionType.ADMITTED.value,
+        "status": "False",
+        "reason": Reason.USER_ERROR.value,
+        "message": str(error)[:1024],
+        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "observedGeneration": generation,
+    }
+
+
+def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7386) that makes `new` of `old`; empty when they are equal."""
+    patch: dict[str, Any] = {name: None for name in old if name not in new}
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            if inner := merge_patch(before, value):
+                patch[name] = inner
+        elif before != value:
+            patch[name] = value
+    return patch

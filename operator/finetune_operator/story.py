@@ -1,0 +1,72 @@
+"""The events of a job: what changed between two statuses, as sentences for `kubectl describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.status import AttemptStatus, JobStatus
+
+TOLD = (ConditionType.ADMITTED, ConditionType.CLUSTER_READY, ConditionType.TRAINING, ConditionType.SUSPENDED)
+"""Conditions whose changes are events; ends of attempts and of the job are told by themselves."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sentence of the story; `reason` is the word, `note` the sentence."""
+
+    kind: Literal["Normal", "Warning"]
+    reason: Reason
+    note: str
+
+
+def events_between(old: JobStatus, new: JobStatus) -> list[Event]:
+    """What happened between two statuses of a job, in the order in which it is to be read."""
+    return [*_attempts(old, new), *_conditions(old, new), *_commits(old, new), *_ends(old, new)]
+
+
+def _attempts(old: JobStatus, new: JobStatus) -> Iterator[Event]:
+    known = {attempt.number: attempt for attempt in old.attempts}
+    for attempt in new.attempts:
+        before = known.get(attempt.number)
+        if before is None:
+            yield Event("Normal", Reason.STARTING, f"attempt {attempt.number}: created RayJob {attempt.ray_job}")
+        if attempt.finished_at is not None and (before is None or before.finished_at is None):
+            yield _end_of(attempt)
+    if new.stop is not None and old.stop is None:
+        text = f"asked attempt {new.stop.attempt} to commit and stop by {new.stop.deadline:%H:%M:%S} UTC"
+        yield Event("Normal", Reason.STOPPING, f"{text}: {new.stop.reason}")
+
+
+def _end_of(attempt: AttemptStatus) -> Event:
+    kind: Literal["Normal", "Warning"] = "Warning" if attempt.outcome == "Failed" else "Normal"
+    lost = f"; {attempt.steps_lost} steps lost" if attempt.steps_lost else ""
+    text = f"attempt {attempt.number} ended: {attempt.outcome}: {attempt.message}{lost}"
+    return Event(kind, attempt.reason or Reason.ERROR, text)
+
+
+def _conditions(old: JobStatus, new: JobStatus) -> Iterator[Event]:
+    for kind in TOLD:
+        before, now = old.condition(kind), new.condition(kind)
+        if now is None or not now.message:
+            continue
+        if before is None or (before.status, before.reason) != (now.status, now.reason):
+            obstacle = kind == ConditionType.ADMITTED and now.status == "False" and now.reason != Reason.QUEUED
+            yield Event("Warning" if obstacle else "Normal", now.reason, now.message)
+
+
+def _commits(old: JobStatus, new: JobStatus) -> Iterator[Event]:
+    before = old.checkpoint.step if old.checkpoint else None
+    if new.checkpoint is not None and new.checkpoint.step not in (None, before):
+        yield Event("Normal", Reason.COMMITTED, f"committed a checkpoint at step {new.checkpoint.step}")
+
+
+def _ends(old: JobStatus, new: JobStatus) -> Iterator[Event]:
+    if new.holds(ConditionType.COMPLETE) and not old.holds(ConditionType.COMPLETE):
+        where = f"; the model is at {new.output.uri}" if new.output and new.output.uri else ""
+        yield Event("Normal", Reason.SUCCEEDED, f"the job is complete{where}")
+    failed = new.condition(ConditionType.FAILED)
+    if failed is not None and failed.status == "True" and not old.holds(ConditionType.FAILED):
+        yield Event("Warning", failed.reason, f"the job failed: {failed.message}")
