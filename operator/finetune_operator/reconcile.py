@@ -118,14 +118,11 @@ class Reconciler:
         if "deletionTimestamp" in found["metadata"]:
             await self.hands.release(found)
             return
-        status = found.get("status") or {}
+        conditions = (found.get("status") or {}).get("conditions") or []
         condition = refusal(error, found["metadata"].get("generation", 1), self.looker.clock())
-        others = [one for one in status.get("conditions") or () if one["type"] != condition["type"]]
-        before: dict[str, Any] = next(
-            (one for one in status.get("conditions") or () if one["type"] == condition["type"]), {}
-        )
-        if before.get("message") == condition["message"]:
+        if any((one["type"], one.get("message")) == (condition["type"], condition["message"]) for one in conditions):
             return
+        others = [one for one in conditions if one["type"] != condition["type"]]
         metadata = found["metadata"]
         body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [*others, condition]}}
         place = (metadata["namespace"], metadata["name"])

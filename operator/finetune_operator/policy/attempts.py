@@ -27,7 +27,7 @@ def begin(draft: Draft, number: int, ray_job: str, created: datetime) -> None:
     draft.add_attempt(AttemptStatus(number=number, ray_job=ray_job, started_at=created, first_step=step or 0))
     draft.update(start_time=draft.status.start_time or created, restarts=0, queue=None)
     draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {number} was created")
-    draft.condition(ConditionType.SUSPENDED, False, Reason.RESUMED)
+    draft.not_suspended(Reason.RESUMED)
     draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING)
     draft.condition(ConditionType.TRAINING, False, Reason.STARTING)
 

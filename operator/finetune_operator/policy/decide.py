@@ -94,13 +94,13 @@ def _conclude(draft: Draft) -> bool:
 def _complete(draft: Draft, attempt: AttemptStatus) -> None:
     draft.update(completion_time=draft.seen.now, queue=None)
     draft.condition(ConditionType.COMPLETE, True, Reason.SUCCEEDED, attempt.message or "")
-    draft.condition(ConditionType.SUSPENDED, False, Reason.SUCCEEDED)
+    draft.not_suspended(Reason.SUCCEEDED)
 
 
 def _fail(draft: Draft, reason: Reason, message: str) -> None:
     draft.update(completion_time=draft.seen.now, queue=None)
     draft.condition(ConditionType.FAILED, True, reason, message)
-    draft.condition(ConditionType.SUSPENDED, False, reason)
+    draft.not_suspended(reason)
 
 
 def _delete(draft: Draft) -> None:
@@ -148,7 +148,7 @@ def _watch(draft: Draft, attempt: AttemptStatus) -> None:
 def _start(draft: Draft) -> None:
     """The first attempt or the next one, as soon as nothing stands against it."""
     seen, last = draft.seen, draft.attempt
-    draft.condition(ConditionType.SUSPENDED, False, Reason.RESUMED)
+    draft.not_suspended(Reason.RESUMED)
     if not _cleared(draft):
         return
     due = None if last is None or last.finished_at is None else last.finished_at + budget.pause(draft.status.attempts)

@@ -59,6 +59,11 @@ class Draft:
         order = list(ConditionType)
         self.update(conditions=tuple(sorted((*others, found), key=lambda one: order.index(one.type))))
 
+    def not_suspended(self, reason: Reason) -> None:
+        """Take the condition Suspended back, if it was ever set."""
+        if self.status.condition(ConditionType.SUSPENDED) is not None:
+            self.condition(ConditionType.SUSPENDED, False, reason)
+
     @property
     def attempt(self) -> AttemptStatus | None:
         """The newest attempt, as changed so far."""
