@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_operator.api.values import Decimal, Long, Text, Time, Total, Uri
 from finetune_trainer.spec.base import CountOrZero, Part
-
-Text = Annotated[str, Field(max_length=1024)]
-Long = Annotated[str, Field(max_length=32768)]
-Uri = Annotated[str, Field(max_length=2048)]
-Total = Annotated[int, Field(ge=0)]
-"""Summed over workers and attempts, which goes beyond 32 bits."""
-Decimal = Annotated[str, Field(max_length=32)]
-"""A loss as text, because controllers in other languages compare floats badly."""
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-Time = Annotated[
-    datetime,
-    Field(strict=False),
-    PlainSerializer(_rfc3339, when_used="json"),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-"""Whole seconds in UTC, as Kubernetes' `metav1.Time`."""
 
 
 class Condition(Part):
