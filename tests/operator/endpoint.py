@@ -190,6 +190,10 @@ class Endpoint:
     async def _stop(self) -> None:
         await self.server.close()
         await self.client.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}  # aiohttp reads on for 10 s after clients that hang up
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _observe(self, verb: str, plural: str, status: int, seconds: float) -> None:
         self.reviews += plural == "tokenreviews"
