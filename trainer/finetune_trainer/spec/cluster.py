@@ -56,13 +56,17 @@ class FailureReason(StrEnum):
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
     STORAGE = "Storage"
     HANG = "Hang"
+    IMAGE_PULL = "ImagePull"
+    UNSCHEDULABLE = "Unschedulable"
+    START_DEADLINE = "StartDeadline"
+    RAY_INTERNAL = "RayInternal"
     ERROR = "Error"
 
 
 class FailureRule(Part):
     """A budget of its own for some reasons."""
 
-    reasons: Annotated[tuple[FailureReason, ...], Field(min_length=1, max_length=8)]
+    reasons: Annotated[tuple[FailureReason, ...], Field(min_length=1, max_length=16)]
     """Reasons that this rule is for."""
 
     max_retries: CountOrZero
