@@ -35,8 +35,8 @@ test: setup ## Run the tests that need no GPU (ARGS="-k name -x")
 gpu: setup ## Run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest -m gpu $(ARGS)
 
-bench: setup ## Measure the ratios to bare DeepSpeed and to TRL, against their bounds
-	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench $(ARGS)
+bench: setup ## Measure ratios to bare DeepSpeed and TRL, and the rate of progress reports
+	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench tests/operator $(ARGS)
 
 lint: setup ## Check style (ruff) and formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .

@@ -116,7 +116,10 @@ async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
         lease = Lease(client, settings.namespace, LEASE, settings.identity, annotations=place)
         client.guard_writes(lease.assert_leading)
         recorder = EventRecorder(await stack.enter_async_context(client.separate()), settings.identity)
-        tokens = Tokens(own, settings.audience_prefix)
+        reviewing = await stack.enter_async_context(
+            client.separate(settings.qps, settings.burst)
+        )  # one a minute and job
+        tokens = Tokens(reviewing, settings.audience_prefix)
         forwarder = Forwarder(certificates, settings.service)
         count = lambda outcome: metrics.PROGRESS_REPORTS.labels(outcome).inc()  # noqa: E731 -- a name for one expression
         server = ProgressServer(mailbox, tokens, watched, certificates, forwarder, lambda: leader_address(lease), count)
