@@ -10,6 +10,9 @@ from typing import Any
 from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render import objects
+from finetune_trainer.launch.folders import RunFolder
+from finetune_trainer.launch.launcher import Plan
+from finetune_trainer.launch.machine import Machine
 from looks import make_job
 from render_example import OPERATOR, job_of
 
@@ -62,3 +65,11 @@ def with_workers(replicas: int, gpus: int, cpu: str | None = None) -> Job:
 def renamed(job: Job, **changes: Any) -> Job:
     """The job with other members."""
     return replace(job, **changes)
+
+
+def trainer_asks(job: Job) -> dict[str, float]:
+    """What the trainer asks Ray for, for each rank of the job."""
+    from finetune_trainer.launch.ray_train import resources_per_worker
+
+    nowhere = Path("/nowhere")
+    return resources_per_worker(Plan(job.manifest, Machine(2, 0), RunFolder(nowhere), nowhere), local=False)

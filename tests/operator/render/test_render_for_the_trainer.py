@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from finetune_operator.render.environment import RAY
 from finetune_operator.render.places import JOB_DIR, SCRATCH
-from finetune_trainer.launch.folders import STATE_DIR, WORKDIR, RunFolder
-from finetune_trainer.launch.launcher import Plan
-from finetune_trainer.launch.machine import Machine
+from finetune_trainer.launch.folders import STATE_DIR, WORKDIR
 from finetune_trainer.launch.progress import channel_of
 from finetune_trainer.launch.rank import ATTEMPT
 from finetune_trainer.launch.ray_environment import QUIET
 from finetune_trainer.spec import parse_job, ranks, run_id, to_manifest
 from looks import UID, make_job
-from rendering import containers, example, renamed, render, values, with_workers
+from rendering import containers, example, renamed, render, trainer_asks, values, with_workers
 
 
 def test_the_run_reads_the_manifest_as_it_was_applied_and_is_named_by_the_uid() -> None:
@@ -69,20 +66,13 @@ CASES = [
 @pytest.mark.parametrize(("replicas", "gpus", "cpu"), CASES)
 def test_ray_has_room_for_the_ranks_of_a_pod_and_for_no_rank_more(replicas: int, gpus: int, cpu: str | None) -> None:
     """Ray counts in 1/10,000 and rounds each amount (ray/common/scheduling/fixed_point.h)."""
-    asked = trainer_asks(replicas, gpus, cpu)
-    cluster = render(with_workers(replicas, gpus, cpu))["RayJob"]["spec"]["rayClusterSpec"]
+    job = with_workers(replicas, gpus, cpu)
+    asked = trainer_asks(job)
+    cluster = render(job)["RayJob"]["spec"]["rayClusterSpec"]
     (group,) = cluster["workerGroupSpecs"]
     has = {"CPU": group["rayStartParams"]["num-cpus"], "GPU": group["rayStartParams"]["num-gpus"]}
     fit = min(int(has[name]) * 10_000 // int(amount * 10_000 + 0.5) for name, amount in asked.items())
     assert fit == max(1, gpus)
-    assert group["replicas"] * fit == ranks(with_workers(replicas, gpus, cpu).manifest)
+    assert group["replicas"] * fit == ranks(job.manifest)
     head = cluster["headGroupSpec"]["rayStartParams"]
     assert (head["num-cpus"], head["num-gpus"]) == ("0", "0")
-
-
-def trainer_asks(replicas: int, gpus: int, cpu: str | None) -> dict[str, float]:
-    from finetune_trainer.launch.ray_train import resources_per_worker
-
-    nowhere = Path("/nowhere")
-    job = with_workers(replicas, gpus, cpu).manifest
-    return resources_per_worker(Plan(job, Machine(2, 0), RunFolder(nowhere), nowhere), local=False)
