@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,13 +37,18 @@ def _facts(entry: Entry) -> Iterator[str]:
             yield f"One of {one_of(entry.choices)}."
         return
     if bounds := " ".join(range_of(entry)):
-        yield f"Each {bounds}." if entry.is_list else f"{bounds[0].upper()}{bounds[1:]}."
+        yield f"Each {bounds}." if entry.is_list else f"{_sentence(bounds)}."
     if entry.path in NOT_YET_MEMBERS:
         yield "Not available yet."
     if later := [f"`{choice}`" for choice in entry.choices if choice in VALUES]:
         yield f"Not available yet: {', '.join(later)}."
     if entry.default not in ((), {}) and not entry.required and (default := default_of(entry)):
         yield f"Default: {default}."
+
+
+def _sentence(bounds: str) -> str:
+    lowest = re.fullmatch(r"from (\S+)", bounds)
+    return f"At least {lowest[1]}" if lowest else f"{bounds[0].upper()}{bounds[1:]}"
 
 
 def _reasons(entry: Entry) -> list[str]:

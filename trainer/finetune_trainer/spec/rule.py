@@ -38,6 +38,10 @@ class RuleBook:
 
         return add
 
+    def names(self) -> tuple[str, ...]:
+        """The checks' names, in order."""
+        return tuple(rule.check.__name__ for rule in self._rules)
+
     def problems(self, job: FineTuneJob, broken: Iterable[str] = ()) -> Iterator[Problem]:
         """All findings on `job`, except those that read something at or below one of the `broken` paths."""
         broken_paths = tuple(broken)
