@@ -36,10 +36,18 @@ class LoopLag:
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            self._due = self._clock() + TICK_SECONDS
+            self.plan()
             await asyncio.sleep(TICK_SECONDS)
-            self._last = max(0.0, self._clock() - self._due)
+            self.ran()
             metrics.LOOP_LAG_SECONDS.set(self._last)
+
+    def plan(self) -> None:
+        """Note that something is to run after TICK_SECONDS."""
+        self._due = self._clock() + TICK_SECONDS
+
+    def ran(self) -> None:
+        """Note that it runs now."""
+        self._last = max(0.0, self._clock() - self._due)
 
     def check(self) -> str | None:
         """Say so when the loop is too late for anything to work in time."""

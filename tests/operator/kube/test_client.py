@@ -227,7 +227,7 @@ def test_the_guard_keeps_every_write_back_and_no_read(kubeconfig: Path, namespac
     async def body(client: Client) -> None:
         await client.create(CONFIGMAPS, config_map(namespace, "a"))
         client.guard_writes(guard)
-        writes = [
+        writes: list[Callable[[], Awaitable[object]]] = [
             lambda: client.create(CONFIGMAPS, config_map(namespace, "b")),
             lambda: client.apply(CONFIGMAPS, config_map(namespace, "c")),
             lambda: client.patch(CONFIGMAPS, namespace, "a", {"data": {"value": "2"}}),

@@ -47,7 +47,7 @@ def use(proxy: KubeProxy, body: Callable[[Client], Awaitable[T]]) -> T:
 
 async def values(client: Client, namespace: str) -> dict[str, str]:
     """What is there now."""
-    found = {}
+    found: dict[str, str] = {}
     async for page in client.pages(CONFIGMAPS, namespace=namespace):
         found |= {item["metadata"]["name"]: item["data"].get("value", "") for item in page.items}
     found.pop("kube-root-ca.crt", None)
