@@ -1,0 +1,119 @@
+"""The real operator in this event loop: started through any kubeconfig, killed as by a crash, started anew."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from finetune_operator import application, reconcile
+from finetune_operator.core import Informer, WorkQueue
+from finetune_operator.core.backoff import Backoff
+from finetune_operator.core.informer import Patience
+from finetune_operator.kube import ApiError, Client, NotFound
+from finetune_operator.kube.resources import LEASES
+from finetune_operator.policy import budget
+from finetune_operator.progress import mailbox
+from finetune_operator.settings import Settings
+
+PREFIX = "finetune.dev/jobs"
+RETRIES = Backoff(0.02, 0.5)
+
+
+def quick(patch: pytest.MonkeyPatch, retries: Backoff = RETRIES) -> None:
+    """Let everything that is waited for come soon; nothing decides differently for it."""
+    patch.setattr(budget, "FIRST_PAUSE", timedelta(0))
+    patch.setattr(mailbox, "INTERVAL", 0.02)
+    patch.setattr(mailbox, "URGENT_INTERVAL", 0.01)
+    patch.setattr(reconcile, "REFUSED_AGAIN", 0.2)
+    patch.setattr(application, "WorkQueue", partial(WorkQueue, retries=retries))
+    patch.setattr(application, "Informer", partial(Informer, patience=Patience(retries=Backoff(0.02, 0.2))))
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class Replica:
+    """One replica of the operator. It is started again when it ends with an error, as a kubelet would do."""
+
+    def __init__(self, kubeconfig: Path, home: str, identity: str = "one") -> None:
+        self.kubeconfig, self.home, self.identity = kubeconfig, home, identity
+        self.port = free_port()
+        self.ends: list[Exception] = []
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.before: Callable[[Client], None] = lambda client: None
+
+    def start(self) -> None:
+        """Run until `stop` or `kill`."""
+        self._stop = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """End it in order: the lease is given back."""
+        self._stop.set()
+        await self._end()
+
+    async def kill(self) -> None:
+        """End it wherever it is. What it could still send on the way out must have been cut off before."""
+        assert self._task is not None
+        self._task.cancel()
+        await self._end()
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and not ended."""
+        return self._task is not None
+
+    @property
+    def settings(self) -> Settings:
+        """What it is told."""
+        return Settings(
+            kubeconfig=str(self.kubeconfig),
+            namespace=self.home,
+            identity=self.identity,
+            address="localhost",
+            service="localhost",
+            progress_port=self.port,
+            health_port=0,
+            workers=4,
+            qps=1000,
+            burst=2000,
+            kuberay_namespace="",
+            metrics_namespace="",
+            audience_prefix=PREFIX,
+            log_level="INFO",
+        )
+
+    async def _end(self) -> None:
+        assert self._task is not None
+        with suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+
+    async def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                async with await Client.connect(str(self.kubeconfig), qps=1000, burst=2000) as client:
+                    self.before(client)
+                    await application.run(self.settings, self._stop, client)
+            except (ApiError, OSError) as error:
+                self.ends.append(error)
+                await asyncio.sleep(0.05)  # a kubelet's pause, shorter
+
+
+async def expire_lease(direct: Client, home: str) -> None:
+    """What 15 s without its leader do to a lease."""
+    with suppress(NotFound):
+        await direct.delete(LEASES, home, application.LEASE)
