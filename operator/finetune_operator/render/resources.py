@@ -50,14 +50,7 @@ def worker_share(job: Job, runtime: RuntimeSpec) -> Share:
     own = wish.cpu if wish else None
     cpu = own or options.cpu or WORKER_CPU
     memory = (wish.memory if wish else None) or options.memory or WORKER_MEMORY
-    return Share(cpu, memory, gpus, _ray_cpus(own, max(1, gpus)))
-
-
-def _ray_cpus(own: str | None, ranks: int) -> int:
-    if own is None:
-        return ranks
-    whole = math.ceil(cpu_cores(own))
-    return whole if whole % ranks == 0 else whole + 1  # Ray rounds to 1/10,000: three thirds of 2 cores are 2.0001
+    return Share(cpu, memory, gpus, math.ceil(cpu_cores(own)) if own else max(1, gpus))
 
 
 def requirements(share: Share, runtime: RuntimeSpec) -> dict[str, dict[str, str]]:

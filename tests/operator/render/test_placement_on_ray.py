@@ -33,7 +33,7 @@ for case in json.load(sys.stdin):
         cluster.remove_node(node)
 """
 
-CASES = [(2, 3, "2"), (2, 0, "500m"), (2, 0, None), (1, 8, None), (2, 0, "1500m")]
+CASES = [(2, 3, "2"), (1, 7, "5"), (2, 0, "500m"), (2, 0, None), (1, 8, None)]
 
 
 @pytest.mark.slow

@@ -65,13 +65,13 @@ CASES = [
 
 @pytest.mark.parametrize(("replicas", "gpus", "cpu"), CASES)
 def test_ray_has_room_for_the_ranks_of_a_pod_and_for_no_rank_more(replicas: int, gpus: int, cpu: str | None) -> None:
-    """Ray counts in 1/10,000 and rounds each amount (ray/common/scheduling/fixed_point.h)."""
+    """Ray counts in 1/10,000, rounding down, so that thirds fit; test_placement_on_ray asks it."""
     job = with_workers(replicas, gpus, cpu)
     asked = trainer_asks(job)
     cluster = render(job)["RayJob"]["spec"]["rayClusterSpec"]
     (group,) = cluster["workerGroupSpecs"]
     has = {"CPU": group["rayStartParams"]["num-cpus"], "GPU": group["rayStartParams"]["num-gpus"]}
-    fit = min(int(has[name]) * 10_000 // int(amount * 10_000 + 0.5) for name, amount in asked.items())
+    fit = min(int(has[name]) * 10_000 // int(amount * 10_000) for name, amount in asked.items())
     assert fit == max(1, gpus)
     assert group["replicas"] * fit == ranks(job.manifest)
     head = cluster["headGroupSpec"]["rayStartParams"]
