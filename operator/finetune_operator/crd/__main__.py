@@ -22,11 +22,19 @@ def write(documents: Sequence[dict[str, Any]], out: TextIO) -> None:
     """The documents as YAML, lines that belong together in one block."""
     yaml = YAML()
     yaml.width = 120
+    yaml.representer.add_representer(float, _float)
     yaml.indent(mapping=2, sequence=4, offset=2)
     out.write(HEADER)
     for document in documents:
         out.write("---\n")
         yaml.dump(_readable(document), out)
+
+
+def _float(representer: Any, value: float) -> Any:
+    """With a dot in any case: `1e-08` is a text in YAML 1.1."""
+    text = repr(value)
+    dotted = text if "." in text else text.replace("e", ".0e")
+    return representer.represent_scalar("tag:yaml.org,2002:float", dotted)
 
 
 def _readable(value: Any) -> Any:

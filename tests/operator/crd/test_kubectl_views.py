@@ -26,7 +26,7 @@ from finetune_operator.api.status import (
 )
 from mistakes import Object, read
 
-EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").rglob("*.yaml"))
 LONG_AGO = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FULL_STATUS = JobStatus(
     observed_generation=3,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control_plane import ControlPlane, KubectlFailed
-from mistakes import JOB_TABLES, Mistake, apply_all, edited, in_any_order, mistakes, read
+from mistakes import JOB_TABLES, Mistake, Object, apply_all, edited, in_any_order, mistakes, read
 
 WRONG = mistakes(*JOB_TABLES, "runtimes")
 CHANGES = mistakes("changes")
@@ -62,7 +62,7 @@ def test_a_job_changes_only_where_it_may(mistake: Mistake, changes: dict[str, st
     assert changes.get(named(mistake), "accepted") in expected
 
 
-FULL_OUTPUT = {
+FULL_OUTPUT: dict[str, tuple[Object, str]] = {
     "a rule": (
         {"output.format": "Full"},
         'The FineTuneJob "support-bot" is invalid: spec.output.format: Invalid value: does not come out of method '
