@@ -8,7 +8,7 @@ from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import laid_over
 from finetune_operator.api.status import AttemptStatus, FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
 from finetune_operator.observe import RayJobView
-from finetune_operator.policy.classify import End, end_of
+from finetune_operator.policy.classify import End, end_of, next_judgement
 from finetune_operator.policy.deadlines import waiting_for
 from finetune_operator.policy.draft import Draft
 
@@ -42,6 +42,8 @@ def observe(draft: Draft) -> None:
     end = end_of(draft.live or attempt, draft.seen)
     if end is not None:
         finish(draft, end)
+    else:
+        draft.wake_at(next_judgement(draft.live or attempt, draft.seen))
 
 
 def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
@@ -85,9 +87,9 @@ def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
     )
     if heard.restarts is not None:
         draft.update(restarts=heard.restarts)
-    step = heard.progress.step if heard.progress else None
-    draft.change_attempt(running_at=attempt.running_at or heard.at, last_step=step)
-    training = heard.progress is not None and heard.failure is None
+    step = heard.progress.step if heard.progress else 0
+    draft.change_attempt(running_at=attempt.running_at or heard.at, last_step=step or attempt.last_step)
+    training = step > 0 and heard.failure is None
     activity = heard.progress.activity if heard.progress else None
     draft.condition(ConditionType.TRAINING, training, Reason.RUNNING if training else Reason.STARTING, activity or "")
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_operator.api.reasons import Reason
@@ -33,6 +33,9 @@ LAST_WORD = timedelta(seconds=30)
 
 HEAD_MISSING = timedelta(seconds=60)
 """Age from which an attempt without a head pod has lost it; before that, KubeRay may not have made it yet."""
+
+TICK = timedelta(seconds=1)
+"""The resolution of times in a status."""
 
 DISRUPTIONS = {
     "PreemptionByScheduler": Reason.PREEMPTED,
@@ -78,6 +81,16 @@ def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
     if ray_job is not None and ray_job.over:
         return _of_ray_job(ray_job, pods)
     return lost
+
+
+def next_judgement(attempt: AttemptStatus, seen: Seen) -> datetime | None:
+    """When a living attempt may be over by the passing of time alone."""
+    heard = seen.heard_of(attempt)
+    if heard is not None and heard.failure is not None:
+        return heard.at + LAST_WORD + TICK
+    if attempt.admitted_at is not None and not any(pod.is_head for pod in seen.pods_of(attempt.number)):
+        return attempt.admitted_at + HEAD_MISSING + TICK
+    return None
 
 
 def of_failure(failure: Failure, pods: Iterable[PodView]) -> End:

@@ -11,7 +11,7 @@ from finetune_operator.api.reasons import Reason
 from finetune_operator.api.report import Failure
 from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import PodView
-from finetune_operator.policy.classify import EXIT_CODES, End, end_of, failure_in
+from finetune_operator.policy.classify import EXIT_CODES, End, end_of, failure_in, next_judgement
 from looks import T0, World, after, heard, pod, pods, ray_job
 
 ATTEMPT = AttemptStatus(number=1, ray_job="support-bot-abcde-1", started_at=T0, admitted_at=T0, running_at=T0)
@@ -86,6 +86,7 @@ def test_a_head_that_ended_is_seen_from_the_pod_while_the_ray_job_still_says_run
 def test_a_head_that_is_gone_from_an_attempt_that_had_pods_is_a_lost_node() -> None:
     world = World(ray_jobs={1: ray_job()}, pods=(pod(),), now=after(30))
     assert end(world) is None
+    assert next_judgement(ATTEMPT, world.seen()) == after(61)
     world.now = after(61)
     found = end(world)
     assert found is not None and found.reason == Reason.NODE_LOST
@@ -136,6 +137,7 @@ def test_a_driver_that_told_its_failure_gets_time_to_end_by_itself() -> None:
         ray_jobs={1: ray_job()}, pods=pods(), heard=heard(failure=Failure(11, "DataError", "torn")), now=after(5)
     )
     assert end(world) is None
+    assert next_judgement(ATTEMPT, world.seen()) == after(31)
     world.now = after(31)
     found = end(world)
     assert found is not None and found.reason == Reason.BAD_DATA

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.report import Failure
+from finetune_operator.api.status import Progress
 from finetune_operator.policy.actions import (
     Action,
     CreateAttempt,
@@ -72,6 +73,14 @@ def test_a_job_that_trains_says_so_with_its_progress() -> None:
     assert status.phase == Phase.TRAINING
     assert status.progress is not None and status.progress.step == 5
     assert status.workers is not None and (status.workers.ready, status.workers.desired) == (2, 2)
+
+
+def test_a_job_that_still_fetches_its_model_is_starting_and_says_what_it_does() -> None:
+    fetching = replace(heard(), progress=Progress(activity="fetching the model"))
+    found = look(World(ray_jobs={1: ray_job()}, pods=pods(), heard=fetching))
+    training = found.status.condition(ConditionType.TRAINING)
+    assert training is not None and (training.status, training.message) == ("False", "fetching the model")
+    assert found.status.phase == Phase.STARTING
 
 
 def test_the_same_look_twice_changes_nothing() -> None:
