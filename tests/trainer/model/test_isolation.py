@@ -18,6 +18,10 @@ from finetune_trainer.spec.method import LoRA
 CPU = torch.device("cpu")
 ISOLATED = ["llama", "qwen3", "mistral-window", "gemma2", "gemma3", "mixtral", "qwen2-moe", "gpt2"]
 
+# A leak moves logits by 0.5. bfloat16: 4 times the rounding, which is 0.02 on most processors and 0.031 on those that
+# multiply bfloat16 themselves (AVX512-BF16).
+MOST_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.16}
+
 
 class CalledBadly(nn.Module):
     """A model whose caller changes one argument, as training code that leaks does."""
@@ -42,7 +46,7 @@ def test_attention_that_respects_positions_is_proved(kind: str, dtype: torch.dty
     model: Any = tiny_models.build(kind).train()
     report = prove_isolation(model.to(dtype), CPU)
     assert report.other_neighbour <= 1e-6
-    assert report.alone <= report.tolerance <= {torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
+    assert report.alone <= report.tolerance <= MOST_TOLERANCE[dtype]
     assert model.training
 
 
