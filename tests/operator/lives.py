@@ -62,5 +62,5 @@ LIVES = {
     "fail": Life((meets_a_wrong_manifest,), ends_as("Failed")),
     "suspend": Life((trains_until_stopped, succeeds), suspends_and_resumes),
     "delete": Life((trains_until_stopped,), deletes),
-    "time-to-live": Life((succeeds,), waits_for_its_end, {"ttlSecondsAfterFinished": 1}),
+    "time-to-live": Life((succeeds,), waits_for_its_end, {"ttlSecondsAfterFinished": 0}),
 }

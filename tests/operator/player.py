@@ -149,6 +149,7 @@ class Player:
         self._kuberay = kuberay
         self.trouble: list[str] = []
         self.hold_pods = False
+        self.played: list[str] = []
         self._port = port
         self._changed = asyncio.Event()
         self._runs: dict[str, asyncio.Task[None]] = {}
@@ -251,6 +252,8 @@ class Player:
                 task.cancel()
         elif new is not None:
             self._check(RAYJOBS.kind, self.ray_jobs, new)
+            if old is None:
+                self.played.append(new["metadata"]["name"])
             if old is None and not self._kuberay:
                 self._runs[new["metadata"]["uid"]] = asyncio.create_task(self._play(new))
 

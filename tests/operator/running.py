@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from finetune_operator import application, reconcile
-from finetune_operator.core import Informer, WorkQueue
+from finetune_operator.core import Informer, WorkQueue, metrics
 from finetune_operator.core.backoff import Backoff
 from finetune_operator.core.informer import Patience
 from finetune_operator.kube import ApiError, Client, NotFound
@@ -75,6 +75,12 @@ class Replica:
     def running(self) -> bool:
         """Whether it was started and not ended."""
         return self._task is not None
+
+    async def leads(self) -> None:
+        """Wait until a replica of this process leads."""
+        async with asyncio.timeout(20):
+            while not metrics.REGISTRY.get_sample_value("finetune_leader"):
+                await asyncio.sleep(0.02)
 
     @property
     def settings(self) -> Settings:

@@ -120,10 +120,18 @@ def _plain(found: Object) -> str:
 
 @asynccontextmanager
 async def staged(
-    plane: ControlPlane, namespace: str, *plots: Plot, kubeconfig: Path | None = None, kuberay: bool = False
+    plane: ControlPlane,
+    namespace: str,
+    *plots: Plot,
+    kubeconfig: Path | None = None,
+    kuberay: bool = False,
+    replica: Replica | None = None,
 ) -> AsyncIterator[Stage]:
-    """A stage on which the operator is not running yet; nothing is left on it afterwards. `kuberay`: the real one."""
-    replica = Replica(kubeconfig or plane.kubeconfig(), namespace)
+    """A stage on which the operator is not running yet; nothing is left on it afterwards. `kuberay`: the real one.
+
+    `replica` is the operator of another stage, which works on this one too.
+    """
+    replica = replica or Replica(kubeconfig or plane.kubeconfig(), namespace)
     async with await Client.connect(str(plane.kubeconfig()), qps=1000, burst=2000) as client:
         player = Player(client, namespace, *plots, port=lambda: replica.port, kuberay=kuberay)
         playing = asyncio.create_task(player.run())
