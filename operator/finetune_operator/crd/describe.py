@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from finetune_operator.crd.overrides import OTHERS, OVERRIDES
 from finetune_operator.crd.structural import MOST_CLOSED_CHOICES
 from finetune_trainer.spec.base import Part
 from finetune_trainer.spec.fields import Entry, walk
@@ -53,6 +54,8 @@ def _sentence(bounds: str) -> str:
 
 def _reasons(entry: Entry) -> list[str]:
     """The paragraphs of an object's type after its first, which say why its defaults are what they are."""
+    if entry.path == OVERRIDES:
+        return [OTHERS]
     paragraphs = (inspect.getdoc(entry.part) or "").split("\n\n")[1:] if entry.part else []
     return [" ".join(paragraph.split()) for paragraph in paragraphs]
 

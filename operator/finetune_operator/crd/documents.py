@@ -28,12 +28,13 @@ ENVELOPE = {
 def job_crd() -> dict[str, Any]:
     """FineTuneJob: namespaced, with a status of its own that only the operator writes."""
     schema = _root(FineTuneJob, {"spec": JobSpec, "status": JobStatus}, JOB_RULES)
-    names = _names("FineTuneJob", "ftj")
+    names = {**_names("FineTuneJob", "ftj"), "categories": ["all", "finetune"]}
     return _crd(names, "Namespaced", schema, JOB_COLUMNS, {"status": {}})
 
 
 def runtime_crd() -> dict[str, Any]:
-    """FineTuneRuntime: one for the whole cluster."""
+    """FineTuneRuntime: one for the whole cluster. It is in no category: a tenant, who may read what is in a namespace,
+    would get an error from `kubectl get all`."""
     schema = _root(FineTuneRuntime, {"spec": RuntimeSpec}, RUNTIME_RULES)
     return _crd(_names("FineTuneRuntime", "ftr"), "Cluster", schema, RUNTIME_COLUMNS, {})
 
@@ -51,7 +52,6 @@ def _names(kind: str, short: str) -> dict[str, Any]:
         "plural": f"{singular}s",
         "singular": singular,
         "shortNames": [short],
-        "categories": ["all", "finetune"],
     }
 
 

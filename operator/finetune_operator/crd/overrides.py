@@ -10,13 +10,20 @@ from typing import Any
 
 from finetune_trainer.spec.overrides import ALLOWED, MAX_TEXT, minimum
 
+OVERRIDES = "spec.deepspeed.overrides"
+OTHERS = (
+    "All that may be set are members here. Any other option of DeepSpeed follows from the manifest, was removed from "
+    "DeepSpeed, or is not available yet; `finetune validate` says what to write instead."
+)
+DOCUMENTATION = "DeepSpeed's option of this name: https://www.deepspeed.ai/docs/config-json"
 # As finetune_trainer.spec.yaml_reader reads whole numbers: `500000000`, `5e8`, `0x1f`.
 WHOLE_NUMBER = r"^[-+]?(0x[0-9a-fA-F]+|0o[0-7]+|[0-9]+(\.[0-9]*)?([eE][+]?[0-9]+)?)$"
 
 
 def options() -> dict[str, Any]:
     """The schema of the object."""
-    return {"type": "object", "properties": {key: _option(key, kind) for key, kind in ALLOWED.items()}}
+    members = {key: {"description": DOCUMENTATION, **_option(key, kind)} for key, kind in ALLOWED.items()}
+    return {"type": "object", "properties": members}
 
 
 def _option(key: str, kind: type) -> dict[str, Any]:

@@ -27,9 +27,9 @@ INTRODUCTION = """# What only the cluster has of the API (`{version}`)
 | `FineTuneJob` | `ftj` | namespace | the tenant; the operator writes `status` |
 | `FineTuneRuntime` | `ftr` | cluster | the platform team |
 
-`kubectl get finetune` shows both. The spec of a FineTuneJob is that of the manifest, [manifest.md](manifest.md), field
-by field: the same file runs with `finetune run` and with `kubectl apply`. `kubectl explain ftj.spec.checkpoint` shows
-it too. The definitions work on Kubernetes {since} and later.
+The spec of a FineTuneJob is that of the manifest, [manifest.md](manifest.md), field by field: the same file runs with
+`finetune run` and with `kubectl apply`. `kubectl explain ftj.spec.checkpoint` shows it too. Jobs are in the categories
+`all` and `finetune`. The definitions work on Kubernetes {since} and later.
 
 ## What `kubectl apply` checks
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.crd.overrides import options
+from finetune_operator.crd.overrides import OVERRIDES, options
 from finetune_trainer.spec.base import Part
 from finetune_trainer.spec.quantity import CPU_PATTERN, MEMORY_PATTERN
 from finetune_trainer.spec.reference import COMPUTED_DEFAULTS
@@ -68,7 +68,7 @@ class _Rewriter:
         source = self._resolve(given)
         if unknown := set(source) - _HANDLED - set(_COPIED):
             raise ValueError(f"{path}: the JSON schema has {sorted(unknown)}, which no CRD is known to have")
-        if path == "spec.deepspeed.overrides":
+        if path == OVERRIDES:
             return options()
         kind = {INT_OR_STRING: True} if source.get(INT_OR_STRING) else self._type(source, path)
         rest = {name: source[name] for name in _COPIED if name in source}

@@ -98,6 +98,13 @@ def test_every_field_of_the_types_is_in_the_schema_and_says_what_it_does() -> No
         assert missing == []
 
 
+def test_no_field_is_without_a_description() -> None:
+    """kubectl explain would show `<no description>`; the API server itself documents the metadata."""
+    members = [(path, node) for _, path, node in EVERY if not path.endswith(("[]", "{}")) and "metadata" not in path]
+    assert [path for path, node in members if not node.get("description")] == []
+    assert max(len(node["description"]) for _, node in members) <= 1024
+
+
 def test_lists_that_several_may_write_to_have_a_key() -> None:
     keys = {path: node["x-kubernetes-list-map-keys"] for _, path, node in EVERY if "x-kubernetes-list-map-keys" in node}
     assert keys == {
