@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from finetune_operator.core import metrics
+from finetune_operator.core.lease import NotLeading
 from finetune_operator.core.workqueue import WorkQueue
 from finetune_operator.kube import ApiError, Conflict
 
@@ -60,7 +61,7 @@ class Controller(Generic[K]):
         except Conflict as error:  # the cache was a moment behind: what it missed is on its way
             result = "conflict"
             logger.info("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
-        except ApiError as error:
+        except (ApiError, NotLeading) as error:
             logger.warning("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
         except Exception:
             logger.exception("%s: again in %.1f s", key, self._queue.retry(key))
@@ -68,6 +69,6 @@ class Controller(Generic[K]):
             result = "success"
             self._queue.forget(key)
             if after is not None:
-                self._queue.add(key, after=max(after, 0.001))
+                self._queue.add(key, after=after)
         finally:
             metrics.RECONCILE_SECONDS.labels(self._name, result).observe(time.monotonic() - started)

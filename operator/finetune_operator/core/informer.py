@@ -142,7 +142,8 @@ class Informer:
         if isinstance(error, Forbidden | NotFound):  # starting this process anew would not help
             self._contact = self._patience.clock()
         self._failures += 1
-        wait = max(self._patience.retries.seconds(self._failures), error.retry_after or 0.0)
+        asked = min(error.retry_after or 0.0, self._patience.retries.longest)
+        wait = max(self._patience.retries.seconds(self._failures), asked)
         metrics.WATCH_RESTARTS.labels(self.resource.plural, type(error).__name__).inc()
         level = logging.INFO if isinstance(error, Gone) or self._failures == 1 else logging.WARNING
         logger.log(level, "following %s again in %.1f s, after %s", self.resource.plural, wait, error)

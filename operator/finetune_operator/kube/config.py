@@ -43,7 +43,8 @@ class AccessError(Exception):
 class Access:
     """The address of one API server and the credentials for it, which renew themselves.
 
-    `opening` finds the credentials from the start, what it returns renews them as far as that is needed.
+    `opening` finds the credentials from the start, what it returns renews them as far as that is needed. Call `read`
+    before anything else.
     """
 
     def __init__(self, opening: Opening, clock: Callable[[], float] = time.monotonic) -> None:

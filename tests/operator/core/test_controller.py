@@ -10,11 +10,12 @@ import pytest
 
 from finetune_operator.core.backoff import Backoff
 from finetune_operator.core.controller import Controller
+from finetune_operator.core.lease import NotLeading
 from finetune_operator.core.metrics import REGISTRY
 from finetune_operator.core.workqueue import WorkQueue
 from finetune_operator.kube import Conflict, Unreachable
 
-AT_ONCE = Backoff(0.001, 0.001)
+AT_ONCE = Backoff(0.001, 0.1, chance=lambda: 1.0)
 
 
 def run(
@@ -63,26 +64,29 @@ def test_a_failed_key_is_tried_until_it_succeeds_and_the_others_go_on(error: Exc
         if key == "a" and calls.count("a") < 4:
             raise error
 
-    run("abc", reconcile, lambda: len(calls) == 6)
+    queue = run("abc", reconcile, lambda: len(calls) == 6)
     assert sorted(calls) == ["a", "a", "a", "a", "b", "c"]
     assert (count(result) - before[0], count("success") - before[1]) == (3, 3)
+    assert queue.retry("a") == 0.001  # its failures are forgotten
 
 
 def test_an_unexpected_error_is_logged_with_its_traceback_and_an_api_error_in_a_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    errors = {"a": Unreachable("no route"), "b": KeyError("bug")}
+    errors = {"a": Unreachable("no route"), "b": KeyError("bug"), "c": NotLeading("no leader")}
 
     async def reconcile(key: str) -> None:
         if (error := errors.pop(key, None)) is not None:
             raise error
 
     with caplog.at_level(logging.INFO):
-        run("ab", reconcile, lambda: not errors)
-    by_level = {record.levelname: record for record in caplog.records if record.name.endswith("controller")}
-    assert by_level["WARNING"].exc_info is None
-    assert "no route" in by_level["WARNING"].getMessage()
-    assert by_level["ERROR"].exc_info is not None
+        run("abc", reconcile, lambda: not errors)
+    logged = [record for record in caplog.records if record.name.endswith("controller")]
+    warnings = [record for record in logged if record.levelname == "WARNING"]
+    assert [record.getMessage().partition("after ")[2] for record in warnings] == ["no route", "no leader"]
+    assert [record.exc_info for record in warnings] == [None, None]
+    (error,) = [record for record in logged if record.levelname == "ERROR"]
+    assert error.exc_info is not None
 
 
 def test_a_reconcile_that_asks_for_it_is_called_again() -> None:

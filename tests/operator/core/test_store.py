@@ -70,6 +70,7 @@ def test_late_events_of_an_earlier_incarnation_harm_the_new_one_not(store: Store
     store.put(pod(7, "new"))
     store.put(pod(5, "old"))
     store.deleted(pod(6, "old"))
+    store.deleted(pod(8, "old"))
     assert reported == [(None, "new@7")]
     assert versions(store) == ["7"]
 
