@@ -60,8 +60,8 @@ def test_a_file_that_is_read_for_longer_than_the_deadline_is_indexed(
     with faulty_proxy(bucket.server.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         proxy.inject("GET", drip_answer(pieces=1), part="slow.jsonl")  # its first bytes, which tell the container
-        proxy.inject("GET", drip_answer(pieces=50, pause=0.1), part="slow.jsonl")
-        main, other = run_ranks(2, f"{RANKS}:index", {"job": str(job), "deadline": 2.0})
+        proxy.inject("GET", drip_answer(pieces=50, pause=0.2), part="slow.jsonl")
+        main, other = run_ranks(2, f"{RANKS}:index", {"job": str(job), "deadline": 5.0})
     assert main["records"] == other["records"] == 500
     assert not main["hung"]
     assert len(set(main["told"])) >= 4
