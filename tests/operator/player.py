@@ -24,7 +24,7 @@ from finetune_operator.kube.resources import JOBS, PODS, RAYJOBS, Resource
 from reports import body
 from running import PREFIX
 
-PATIENCE = 40.0
+PATIENCE = 20.0
 AGAIN = 0.03
 """Seconds after which a report that was not taken is sent again."""
 
@@ -179,6 +179,10 @@ class Player:
                 return found
         except TimeoutError:
             raise AssertionError(f"not within {PATIENCE} s: {what or condition}\n{self.describe()}") from None
+
+    def look_again(self) -> None:
+        """Let `until` look: something has changed that the API server does not know of."""
+        self._changed.set()
 
     def job(self, name: str) -> Object | None:
         """A job as it is now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import pytest
 
@@ -101,6 +102,7 @@ def test_jobs_over_the_limit_wait_for_their_turn_by_namespace(
     async def plot(run: Run) -> None:
         job = run.ray_job["metadata"]["labels"][JOB_NAME]
         started.append(job)
+        run.player.look_again()
         await may_end.setdefault(job, asyncio.Event()).wait()
         await succeeds(run)
 
@@ -122,13 +124,13 @@ async def two_tenants(
         await a.client.create(RUNTIMES, runtime(name, limits={"maxRunningJobs": 2}))
         for job in ("a1", "a2"):
             await a.apply(job, runtimeRef={"name": name})
-            await a.player.until(lambda: job in started, job)
+            await a.player.until(partial(started.count, job), job)
         for stage, job in ((a, "a3"), (a, "a4"), (b, "b1")):
             await stage.apply(job, runtimeRef={"name": name})
             await stage.player.phase_is(job, "Queued")
         for ends, follows, stage in (("a1", "b1", b), ("a2", "a3", a), ("b1", "a4", a)):
             may_end.setdefault(ends, asyncio.Event()).set()
-            await stage.player.until(lambda: follows in started, follows)
+            await stage.player.until(partial(started.count, follows), follows)
         for job in ("a3", "a4"):
             may_end.setdefault(job, asyncio.Event()).set()
             await a.player.phase_is(job, "Succeeded")

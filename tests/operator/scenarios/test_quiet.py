@@ -22,11 +22,13 @@ def test_a_thousand_irrelevant_events_are_answered_by_no_write(
             stage.replica.start()
             await stage.apply()
             await stage.player.until(lambda: converged(stage), "converged")
-            before = len(proxy.steps)
+            await worker_is(stage, ready=False)
+            await worker_is(stage, ready=True)
+            before, status = len(proxy.steps), stage.player.job("bot")
             for first in range(0, EVENTS, 50):
                 await asyncio.gather(*(annotate(stage, number) for number in range(first, first + 50)))
-            assert len(proxy.steps) == before
-            await worker_becomes_unready(stage)  # comes after all others, and is seen
+            assert len(proxy.steps) == before, (proxy.steps[before:], status, stage.player.job("bot"))
+            await worker_is(stage, ready=False)  # comes after all others, and is seen
             assert [one.resource for one in proxy.steps[before:]] == ["finetunejobs"]
 
     asyncio.run(main())
@@ -54,13 +56,14 @@ def target(stage: Stage, number: int) -> tuple[Resource, str]:
     return kind, found[number % len(found)]["metadata"]["name"]
 
 
-async def worker_becomes_unready(stage: Stage) -> None:
+async def worker_is(stage: Stage, *, ready: bool) -> None:
+    """Something that matters, and all that came before it, is seen and written down."""
     (worker,) = [one for one in stage.player.pods.store.all() if "worker" in one["metadata"]["name"]]
-    status = {"conditions": [{"type": "Ready", "status": "False"}]}
+    status = {"conditions": [{"type": "Ready", "status": str(ready)}]}
     await stage.player.set_status(PODS, stage.namespace, worker["metadata"]["name"], status)
 
     def seen() -> bool:
         found: Object = stage.player.job("bot") or {}
-        return bool(found["status"]["workers"]["ready"] == 0)
+        return bool(found["status"]["workers"]["ready"] == int(ready))
 
-    await stage.player.until(seen, "the worker is not ready")
+    await stage.player.until(seen, f"the worker is ready: {ready}")

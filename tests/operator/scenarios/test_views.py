@@ -42,10 +42,10 @@ def test_an_operator_whose_view_is_from_before_the_first_attempt_creates_no_othe
         await stage.apply()
         await asyncio.to_thread(proxy.freeze, "finetunejobs", "rayjobs", "pods")
         for _ in range(2):
-            seen = proxy.count("create", "rayjobs")
+            seen = proxy.count("patch", "finetunejobs")
             stage.replica.start()
-            await stage.player.until(lambda: stage.player.ray_jobs.store.all(), "a RayJob")
-            while proxy.count("create", "rayjobs") == seen:
+            await stage.player.until(stage.player.ray_jobs.store.all, "a RayJob")
+            while proxy.count("patch", "finetunejobs") == seen:  # it has acted on what it sees
                 await asyncio.sleep(0.02)
             await crash(stage)
         stage.replica.start()
