@@ -18,12 +18,15 @@ def rendered(example: str, runtime: str) -> list[str]:
     return [sys.executable, "tools/render_example.py", f"examples/{example}.yaml", f"examples/runtimes/{runtime}.yaml"]
 
 
-CRDS = "charts/finetune-operator/crds"
+CHART = "charts/finetune-operator"
 GENERATED = {
     "docs/manifest.md": [sys.executable, "-m", "finetune_trainer.spec.reference"],
     "docs/api.md": [sys.executable, "-m", "finetune_operator.crd.reference"],
-    f"{CRDS}/finetunejobs.yaml": [sys.executable, "-m", "finetune_operator.crd", "finetunejobs"],
-    f"{CRDS}/finetuneruntimes.yaml": [sys.executable, "-m", "finetune_operator.crd", "finetuneruntimes"],
+    f"{CHART}/crds/finetunejobs.yaml": [sys.executable, "-m", "finetune_operator.crd", "finetunejobs"],
+    f"{CHART}/crds/finetuneruntimes.yaml": [sys.executable, "-m", "finetune_operator.crd", "finetuneruntimes"],
+    f"{CHART}/values.yaml": [sys.executable, "tools/chart_files.py", "values"],
+    f"{CHART}/values.schema.json": [sys.executable, "tools/chart_files.py", "schema"],
+    f"{CHART}/README.md": [sys.executable, "tools/chart_files.py", "readme"],
     **{f"{GOLDEN}/{example}.yaml": rendered(example, "default") for example in EXAMPLES},
     f"{GOLDEN}/full-70b-zero3-on-h100.yaml": rendered("full-70b-zero3", "h100"),
 }

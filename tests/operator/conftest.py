@@ -88,13 +88,16 @@ def kuberay_controller(control_plane: ControlPlane, namespace: str) -> Iterator[
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """helm, with its files in a temporary folder; CalledProcessError when it fails. Give it --kubeconfig yourself."""
+    """helm, with its files in a temporary folder; CalledProcessError, which has its stderr, when it fails.
+
+    Give it --kubeconfig yourself.
+    """
     home = tmp_path_factory.mktemp("helm")
     environment = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
 
     def run(*arguments: str, input: str | None = None) -> str:
         command = [str(program("helm")), *arguments]
-        done = subprocess.run(command, env=environment, input=input, stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(command, env=environment, input=input, capture_output=True, text=True, check=True)
         return done.stdout
 
     return run
