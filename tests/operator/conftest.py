@@ -94,6 +94,7 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """
     home = tmp_path_factory.mktemp("helm")
     environment = {f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
+    environment["HOME"] = str(home)  # where it keeps what it asked an API server for
 
     def run(*arguments: str, input: str | None = None) -> str:
         command = [str(program("helm")), *arguments]
