@@ -50,7 +50,7 @@ contracts: setup ## Check which package may import which (import-linter)
 verify: setup ## Fail if a generated file differs from what generates it
 	@$(PY) tools/generate.py --check
 
-generate: setup ## Write the generated files (docs/manifest.md)
+generate: setup ## Write the generated files (CRDs, chart, reference pages, rendered examples)
 	@$(PY) tools/generate.py
 
 format: setup ## Format the Python files and sort their imports
