@@ -109,10 +109,10 @@ class Prometheus(Part):
 class Resources(Part):
     """What a pod of the operator may use."""
 
-    requests: Amounts = Field(default_factory=lambda: {"cpu": "100m", "memory": "256Mi"})
+    requests: Amounts = Field(default_factory=lambda: dict[str, str | int](cpu="100m", memory="256Mi"))
     """What it is sure to get."""
 
-    limits: Amounts = Field(default_factory=lambda: {"memory": "1Gi"})
+    limits: Amounts = Field(default_factory=lambda: dict[str, str | int](memory="1Gi"))
     """What it gets at most. No limit of CPU: throttled, it could lose its leadership."""
 
 

@@ -276,7 +276,7 @@ class Player:
         others = [one["metadata"].get("labels") or {} for one in informer.store.all()]
         alive = {one.get(ATTEMPT) for one in others if one.get(JOB_UID) == labels.get(JOB_UID)} - {None}
         if len(alive) > 1:
-            self.trouble.append(f"{kind}s of attempts {sorted(alive)} of a job are alive at once")
+            self.trouble.append(f"{kind}s of attempts {sorted(map(str, alive))} of a job are alive at once")
 
     async def _play(self, ray_job: Object) -> None:
         number = int(ray_job["metadata"]["labels"][ATTEMPT])

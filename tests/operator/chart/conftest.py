@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from chart_release import Release
+from cluster_fixtures import Command
 from control_plane import ControlPlane
 
 
@@ -24,7 +25,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]
 
 
 @pytest.fixture
-def release(platform: ControlPlane, helm: object) -> Iterator[Release]:
+def release(platform: ControlPlane, helm: Command) -> Iterator[Release]:
     """A release that is not installed yet; what is left of it in the end goes, with all jobs."""
     release = Release(platform, helm)
     yield release

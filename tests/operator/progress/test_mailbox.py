@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_operator.api.report import laid_over
+from finetune_operator.api.report import Failure, laid_over
 from finetune_operator.api.status import CheckpointStatus, Progress
 from finetune_operator.progress.mailbox import INTERVAL, MOST_STREAMS, URGENT_INTERVAL, Answer, Mailbox
-from finetune_operator.progress.payload import Batch, Failure, read_kubeflow, read_report
+from finetune_operator.progress.payload import Batch, read_kubeflow, read_report
 from finetune_trainer.launch.events import Kind
 from reports import body, commit, step
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.report import Failure
 from finetune_operator.api.status import OutputStatus, Progress
 from finetune_operator.progress.payload import (
     LONGEST_MESSAGE,
     NOTHING,
     Change,
-    Failure,
     Malformed,
     read_kubeflow,
     read_report,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from endpoint import WAIT, Endpoint, JobPod
+from finetune_operator.api.report import Failure
 from finetune_operator.progress.forward import HERE
-from finetune_operator.progress.payload import Failure
 from finetune_operator.progress.server import BURST, MAX_BODY
 from finetune_trainer.context import StopSignal
 from finetune_trainer.launch.progress import Channel, HttpReporter, ask

@@ -61,7 +61,7 @@ def test_a_long_evaluation_says_that_it_goes_on(process_group: None, small_job: 
     job = load_job(small_job.write("small", data={"packing": "None"}, **ONE_RANK))
     with build(job, context, lambda: next(moments)) as run:
         measure(run)
-    told = [event["done"] for event in recorder.of("phase") if event["name"] == "evaluating"]
+    told: list[Any] = [event["done"] for event in recorder.of("phase") if event["name"] == "evaluating"]
     assert len(told) > 2
     assert told == sorted(told)
 
