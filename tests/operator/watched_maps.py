@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from finetune_operator.core.backoff import Backoff
 from finetune_operator.core.informer import Informer, Patience
+from finetune_operator.core.metrics import REGISTRY
 from finetune_operator.kube import Client, Object
 from finetune_operator.kube.resources import CONFIGMAPS
+from kube_proxy import KubeProxy
 
 LABEL = "finetune.dev/test"
 WAIT_SECONDS = 30.0
@@ -70,3 +73,45 @@ async def following(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+
+QUICK = Patience(retries=Backoff(0.02, 0.1))
+Body = Callable[[Client, Informer, Changes], Awaitable[None]]
+
+
+def follow(kubeconfig: Path, namespace: str, body: Body, patience: Patience = QUICK) -> None:
+    async def main() -> None:
+        async with following(kubeconfig, namespace, patience) as (client, informer, changes):
+            await body(client, informer, changes)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+async def by_others(direct: Path, *steps: Callable[[Client], Awaitable[object]]) -> None:
+    """Let somebody else do something at the API server."""
+    async with await Client.connect(str(direct)) as client:
+        for step in steps:
+            await step(client)
+
+
+async def opened(proxy: KubeProxy) -> None:
+    """Wait until the informer's watch is open."""
+    while not proxy.watches:
+        await asyncio.sleep(0.01)
+
+
+def make(namespace: str, name: str, value: str = "1") -> Callable[[Client], Awaitable[object]]:
+    return lambda client: client.create(CONFIGMAPS, config_map(namespace, name, value))
+
+
+def change(namespace: str, name: str, value: str) -> Callable[[Client], Awaitable[object]]:
+    return lambda client: client.patch(CONFIGMAPS, namespace, name, {"data": {"value": value}})
+
+
+def delete(namespace: str, name: str) -> Callable[[Client], Awaitable[object]]:
+    return lambda client: client.delete(CONFIGMAPS, namespace, name)
+
+
+def restarts(reason: str) -> float:
+    labels = {"resource": "configmaps", "reason": reason}
+    return REGISTRY.get_sample_value("finetune_watch_restarts_total", labels) or 0.0

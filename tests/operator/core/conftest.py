@@ -1,8 +1,9 @@
-"""A fault-injecting proxy for each test that asks for one."""
+"""Ways to the API server: through a fault-injecting proxy, and as an administrator whom no fault meets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +15,9 @@ from kube_proxy import KubeProxy, kube_proxy
 def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
     with kube_proxy(control_plane) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def direct(control_plane: ControlPlane) -> Path:
+    """The kubeconfig of an administrator whom no fault meets."""
+    return control_plane.kubeconfig("admin")

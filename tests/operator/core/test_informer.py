@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,59 +13,11 @@ import pytest
 from control_plane import ControlPlane
 from finetune_operator.core.backoff import Backoff
 from finetune_operator.core.informer import Informer, Patience
-from finetune_operator.core.metrics import REGISTRY
 from finetune_operator.kube import Client, Object
 from finetune_operator.kube.resources import CONFIGMAPS, Resource
 from kube_faults import cut_short, drop, expire, refuse
 from kube_proxy import KubeProxy
-from watched_maps import Changes, config_map, following
-
-QUICK = Patience(retries=Backoff(0.02, 0.1))
-Body = Callable[[Client, Informer, Changes], Awaitable[None]]
-
-
-def follow(kubeconfig: Path, namespace: str, body: Body, patience: Patience = QUICK) -> None:
-    async def main() -> None:
-        async with following(kubeconfig, namespace, patience) as (client, informer, changes):
-            await body(client, informer, changes)
-
-    asyncio.run(asyncio.wait_for(main(), 60))
-
-
-def restarts(reason: str) -> float:
-    labels = {"resource": "configmaps", "reason": reason}
-    return REGISTRY.get_sample_value("finetune_watch_restarts_total", labels) or 0.0
-
-
-@pytest.fixture
-def direct(control_plane: ControlPlane) -> Path:
-    """The kubeconfig of an administrator whom no fault meets."""
-    return control_plane.kubeconfig("admin")
-
-
-async def by_others(direct: Path, *steps: Callable[[Client], Awaitable[object]]) -> None:
-    """Let somebody else do something at the API server."""
-    async with await Client.connect(str(direct)) as client:
-        for step in steps:
-            await step(client)
-
-
-async def opened(proxy: KubeProxy) -> None:
-    """Wait until the informer's watch is open."""
-    while not proxy.watches:
-        await asyncio.sleep(0.01)
-
-
-def make(namespace: str, name: str, value: str = "1") -> Callable[[Client], Awaitable[object]]:
-    return lambda client: client.create(CONFIGMAPS, config_map(namespace, name, value))
-
-
-def change(namespace: str, name: str, value: str) -> Callable[[Client], Awaitable[object]]:
-    return lambda client: client.patch(CONFIGMAPS, namespace, name, {"data": {"value": value}})
-
-
-def delete(namespace: str, name: str) -> Callable[[Client], Awaitable[object]]:
-    return lambda client: client.delete(CONFIGMAPS, namespace, name)
+from watched_maps import QUICK, Changes, by_others, change, config_map, delete, follow, make, opened, restarts
 
 
 def test_it_reports_what_is_there_and_then_what_happens(direct: Path, namespace: str) -> None:

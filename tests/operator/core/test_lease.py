@@ -10,74 +10,15 @@ from typing import Any
 
 import pytest
 
-from control_plane import ControlPlane
-from finetune_operator.core.lease import Lease, LeaseTimes, NotLeading, Sightings
+from clocks import Clock
+from finetune_operator.core.lease import Lease, LeaseTimes, NotLeading
 from finetune_operator.core.metrics import REGISTRY
-from finetune_operator.kube import Client, Object
+from finetune_operator.kube import Client
 from finetune_operator.kube.resources import LEASES
 from kube_faults import lose_answer, refuse
 from kube_proxy import KubeProxy
 
 QUICK = LeaseTimes(duration=4, renew=3.0, period=0.1)
-
-
-def lease_object(version: int, holder: str = "other", duration: int = 15) -> Object:
-    spec = {"holderIdentity": holder, "leaseDurationSeconds": duration, "leaseTransitions": 3}
-    return {"metadata": {"resourceVersion": str(version)}, "spec": spec}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_lease_is_free_when_it_did_not_change_for_its_duration() -> None:
-    clock = Clock()
-    sightings = Sightings(clock)
-    assert not sightings.free_for("me")
-    sightings.see(lease_object(1))
-    clock.now += 14.9
-    sightings.see(lease_object(1))
-    assert not sightings.free_for("me")
-    clock.now += 0.1
-    assert sightings.free_for("me")
-
-
-def test_each_renewal_that_is_seen_counts_from_when_it_is_seen() -> None:
-    clock = Clock()
-    sightings = Sightings(clock)
-    for version in (1, 2, 3):
-        sightings.see(lease_object(version))
-        clock.now += 14.9
-        assert not sightings.free_for("me")
-    clock.now += 0.1
-    assert sightings.free_for("me")
-
-
-def test_the_duration_is_the_one_that_its_leader_wrote() -> None:
-    clock = Clock()
-    sightings = Sightings(clock)
-    sightings.see(lease_object(1, duration=60))
-    clock.now += 59
-    assert not sightings.free_for("me")
-
-
-def test_a_lease_that_was_given_back_or_is_ours_is_free_at_once() -> None:
-    sightings = Sightings(Clock())
-    sightings.see(lease_object(1, holder=""))
-    assert sightings.free_for("me")
-    sightings.see(lease_object(2, holder="me"))
-    assert sightings.free_for("me")
-    assert not sightings.free_for("you")
-
-
-@pytest.mark.parametrize(("duration", "renew", "period"), [(10, 10.0, 2.0), (15, 2.0, 2.0), (15, 20.0, 2.0)])
-def test_times_that_let_two_lead_are_refused(duration: int, renew: float, period: float) -> None:
-    with pytest.raises(ValueError, match="two could lead at a time"):
-        LeaseTimes(duration, renew, period)
 
 
 class Replica:
@@ -127,11 +68,6 @@ async def replicas(*wanted: tuple[str, Path], namespace: str) -> AsyncIterator[t
 
 def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(body(), 60))
-
-
-@pytest.fixture
-def direct(control_plane: ControlPlane) -> Path:
-    return control_plane.kubeconfig("admin")
 
 
 def test_one_leads_and_the_next_takes_over_when_it_ends(direct: Path, namespace: str) -> None:
