@@ -64,7 +64,12 @@ def always_killed(job: FineTuneJob, context: RunContext) -> Result:
     return {"sum": add_ranks(context)}
 
 
-def until_stopped(job: FineTuneJob, context: RunContext) -> Result:
+def stopping_slowly(job: FineTuneJob, context: RunContext) -> Result:
+    """Like `until_stopped`, with a checkpoint that takes 4 s."""
+    return until_stopped(job, context, commit=4.0)
+
+
+def until_stopped(job: FineTuneJob, context: RunContext, commit: float = 0.0) -> Result:
     """Step until all ranks agree that a stop was requested."""
     wake = threading.Event()
     for number in range(1, 10_000):
@@ -73,6 +78,7 @@ def until_stopped(job: FineTuneJob, context: RunContext) -> Result:
         requested = torch.tensor([int(context.stop.requested)])
         distributed.all_reduce(requested, op=distributed.ReduceOp.MAX)
         if requested.item():
+            wake.wait(commit)
             raise Stopped(f"stopped at step {number}; a checkpoint was committed")
     raise AssertionError("nobody asked for a stop")
 

@@ -63,6 +63,15 @@ def test_ctrl_c_in_the_terminal_stops_after_a_checkpoint_without_noise(tmp_path:
     expect_gone(started)
 
 
+def test_sigterm_leaves_the_time_for_a_slow_checkpoint(tmp_path: Path) -> None:
+    with finetune_run(tmp_path / "sigterm-ray", "stopping_slowly", "--launcher", "ray") as process:
+        until(process, "progress")
+        process.send_signal(signal.SIGTERM)
+        events, err = rest(process)
+    assert process.returncode == 15, err
+    assert "a checkpoint was committed" in events[-1]["failure"]["message"]
+
+
 @pytest.mark.parametrize("launcher", ["ray", "torchrun"])
 def test_a_second_ctrl_c_ends_the_run_at_once(tmp_path: Path, launcher: str) -> None:
     with finetune_run(tmp_path / f"abort-{launcher}", "deaf", "--launcher", launcher) as process:

@@ -179,6 +179,7 @@ class Supervisor:
         """Count SIGINT and SIGTERM instead of ending at once."""
 
         def count(number: int, frame: FrameType | None) -> None:
+            signal.alarm(0)  # Ray's own handler, which runs before this one, aborts the process 3 s after a SIGTERM
             self._signals.append(number)
 
         previous = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
