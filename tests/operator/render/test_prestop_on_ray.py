@@ -143,7 +143,7 @@ def test_a_stopped_pod_ends_the_run_with_a_commit_and_goes_when_nothing_trains_a
     document["metadata"]["uid"] = "3f0c6b1e-0000-4000-8000-000000000001"
     (tmp_path / "job.json").write_text(json.dumps(document))
     with Receiver(sink, StopSignal()) as receiver:
-        entrypoint = f"{ENTRYPOINT.replace(JOB_DIR, str(tmp_path))} --entrypoint launch_targets:until_stopped"
+        entrypoint = f"{ENTRYPOINT.replace(JOB_DIR, str(tmp_path))} --entrypoint launch_targets:stopping_slowly"
         channel = " ".join(f"{name}={value}" for name, value in receiver.channel().environ().items())
         body = {"entrypoint": entrypoint.replace("exec ", f"exec env {channel} "), "submission_id": "stopped-abcde-1"}
         pod.request("POST", "/api/jobs/", body)
