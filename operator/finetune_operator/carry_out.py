@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.api.job import FINALIZER, Job
+from finetune_operator.api.job import FINALIZER, JOB_UID, MANAGED_BY, OPERATOR, Job
 from finetune_operator.api.reasons import Reason
 from finetune_operator.api.runtime import RuntimeSpec
-from finetune_operator.kube import AlreadyExists, Client, Forbidden, Invalid, NotFound, Object, Resource
+from finetune_operator.kube import AlreadyExists, Client, Conflict, Forbidden, Invalid, NotFound, Object, Resource
 from finetune_operator.kube.resources import (
     CONFIGMAPS,
     JOBS,
@@ -77,6 +77,21 @@ class Hands:
                 await self._delete(PODS, job.namespace, pod.name, pod.uid, grace_seconds=0)
             case DeleteJob():
                 await self._delete(JOBS, job.namespace, job.name, job.uid)
+
+    async def catch_up(self, job: Job) -> None:
+        """Bring the caches up to what the API server itself has of a job: each watch may be behind, by its own time.
+
+        Raises Conflict when the job is not as it was looked at.
+        """
+        found = await self.client.get(JOBS, job.namespace, job.name)
+        self.caches.jobs.put(found)
+        if found["metadata"]["resourceVersion"] != job.resource_version:
+            raise Conflict(409, "Conflict", f"job {job.namespace}/{job.name} has changed since it was seen")
+        selector = f"{MANAGED_BY}={OPERATOR},{JOB_UID}={job.uid}"
+        for resource, cache in ((RAYJOBS, self.caches.ray_jobs), (PODS, self.caches.pods)):
+            async for page in self.client.pages(resource, namespace=job.namespace, selector=selector):
+                for item in page.items:
+                    cache.put(item)
 
     async def release(self, found: Object) -> None:
         """Let a deleted job go as it is."""

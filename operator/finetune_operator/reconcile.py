@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from finetune_operator.api.job import Job, read_job
+from finetune_operator.api.job import FINALIZER, Job, read_job
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.status import JobStatus
 from finetune_operator.carry_out import Hands, Refused
@@ -75,6 +75,9 @@ class Reconciler:
     async def _settle(self, job: Job) -> tuple[Decision, float | None]:
         """Decide and do, and decide again on what that made: the status to write, and when to look again."""
         decision = decide(self.looker.look(job))
+        if rests_on_absence(job, decision):
+            await self.hands.catch_up(job)
+            decision = decide(self.looker.look(job))
         try:
             done = [await self._do(job, action) for action in decision.actions]
         except Refused as refused:
@@ -139,6 +142,17 @@ class Reconciler:
             self.uids.pop(key, None)
         else:
             self.uids[key] = now
+
+
+def rests_on_absence(job: Job, decision: Decision) -> bool:
+    """Whether something is decided that an old view could be the cause of: an attempt that is lost, or a next one.
+
+    The very first attempt is not meant: the finalizer is written before it, and only into the job that was looked at.
+    """
+    live = job.status.attempt is not None and job.status.attempt.finished_at is None
+    ended = decision.status.attempt
+    lost = live and ended is not None and ended.outcome == "Failed"
+    return lost or (FINALIZER in job.finalizers and any(isinstance(one, CreateAttempt) for one in decision.actions))
 
 
 def refusal(error: SpecError, generation: int, now: datetime) -> dict[str, Any]:

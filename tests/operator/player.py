@@ -150,7 +150,7 @@ class Player:
         self.trouble: list[str] = []
         self.hold_pods = False
         self.played: list[str] = []
-        self._port = port
+        self.port = port
         self._changed = asyncio.Event()
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._ends: set[asyncio.Task[None]] = set()
@@ -226,7 +226,7 @@ class Player:
         """Send one report of a run, again and again until somebody takes it."""
         while True:
             headers = {"Authorization": f"Bearer {await self._token(run)}"}
-            url = f"https://localhost:{self._port()}/v1/jobs/{run.uid}/progress"
+            url = f"https://localhost:{self.port()}/v1/jobs/{run.uid}/progress"
             with suppress(aiohttp.ClientError, TimeoutError):
                 async with self.session.post(url, data=body, headers=headers) as answer:
                     if answer.status == 200:

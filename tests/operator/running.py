@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -53,7 +52,6 @@ class Replica:
         self.ends: list[Exception] = []
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.before: Callable[[Client], None] = lambda client: None
 
     def start(self) -> None:
         """Run until `stop` or `kill`."""
@@ -112,7 +110,6 @@ class Replica:
         while not self._stop.is_set():
             try:
                 async with await Client.connect(str(self.kubeconfig), qps=1000, burst=2000) as client:
-                    self.before(client)
                     await application.run(self.settings, self._stop, client)
             except (ApiError, OSError) as error:
                 self.ends.append(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +40,10 @@ class Stage:
     replica: Replica
     namespace: str
 
-    async def apply(self, name: str = "bot", **spec: Any) -> Object:
+    async def apply(self, name: str = "bot", *, finalizers: Sequence[str] = (), **spec: Any) -> Object:
         """Create a job of one worker, as a user does."""
         body = manifest(**{"workers": {"replicas": 1, "gpusPerReplica": 0}, **spec})
-        body["metadata"] = {"name": name, "namespace": self.namespace}
+        body["metadata"] = {"name": name, "namespace": self.namespace, "finalizers": list(finalizers)}
         made = await self.client.create(JOBS, body)
         self.player.jobs.store.put(made)
         return made

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from control_plane import ControlPlane
-from finetune_operator.api.job import JOB_UID
+from finetune_operator.api.job import FINALIZER, JOB_UID
 from finetune_operator.kube.resources import JOBS
-from kube_faults import failure
+from kube_faults import failure, stall
 from kube_proxy import KubeProxy
 from player import Plot, Run, loses_its_node, succeeds, waits
 from running import Replica, expire_lease
 from stage import Stage, staged
 
+WATCHED = {"finetunejobs", "rayjobs", "pods"}
 TOO_OLD = {"type": "ERROR", "object": failure(410, "Expired", "too old resource version")}
 
 
@@ -98,6 +99,48 @@ def test_an_operator_whose_view_is_an_attempt_behind_disturbs_the_new_one_in_not
         assert len(proxy.steps) > before
 
     play(control_plane, namespace, proxy, script, first, second)
+
+
+def test_a_new_leader_whose_watches_hang_repeats_no_attempt_and_ends_none(
+    control_plane: ControlPlane, namespace: str, proxy: KubeProxy
+) -> None:
+    """It knows the job as it was before its first attempt, while the second one is running."""
+    may_end = asyncio.Event()
+
+    async def second(run: Run) -> None:
+        await may_end.wait()
+        await succeeds(run)
+
+    async def script(stage: Stage) -> None:
+        await stage.apply(finalizers=[FINALIZER])
+        await asyncio.to_thread(proxy.freeze, *WATCHED)
+        for resource in WATCHED:
+            proxy.inject("watch", stall(), resource=resource)
+        ahead = Replica(control_plane.kubeconfig(), namespace, "ahead")
+        ahead.start()
+        await ahead.leads()
+        here, stage.player.port = stage.player.port, lambda: ahead.port
+        stage.replica.start()
+        while not {one.resource for one in list(proxy.watches)} >= WATCHED:
+            await asyncio.sleep(0.02)
+        await stage.player.until(lambda: len(stage.player.played) == 2, "the second attempt")
+        await stage.player.until(lambda: stage.player.phase("bot") == "Restarting", "it is written down")
+        await asyncio.to_thread(proxy.thaw)
+        await ahead.stop()
+        seen = proxy.count("get", "finetunejobs")
+        # it looks itself, twice: at the job, then at what the job has
+        while proxy.count("get", "finetunejobs") < seen + 2 and len(stage.player.played) == 2:
+            await asyncio.sleep(0.02)
+        stage.player.port = here
+        may_end.set()
+        await asyncio.to_thread(proxy.resume_watches)
+        await stage.player.phase_is("bot", "Succeeded")
+        await stage.player.cleared()
+        wanted = [(1, "Failed", "NodeLost"), (2, "Succeeded", "Succeeded")]
+        assert (await stage.outcome())["attempts"] == wanted
+        assert len(stage.player.played) == 2
+
+    play(control_plane, namespace, proxy, script, loses_its_node, second)
 
 
 def test_deletions_that_were_missed_are_found_by_the_next_list(
