@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from finetune_operator.core.metrics import REGISTRY
 from finetune_operator.kube import Client, Object
 from finetune_operator.kube.resources import EVENTS
 from kube_exchange import Action
-from kube_faults import drop, lose_answer, refuse
+from kube_faults import drop, hold, lose_answer, refuse
 from kube_proxy import KubeProxy
 
 UID = "6ea0043d-2c8b-4efe-89f2-a6e31148ccda"
@@ -131,6 +132,31 @@ def test_a_repetition_within_the_minute_is_written_later(direct: Path, namespace
         await asyncio.gather(running, return_exceptions=True)
 
     use(direct, body)
+
+
+def test_what_happens_again_while_it_is_being_written_is_counted_later(proxy: KubeProxy, namespace: str) -> None:
+    clock = [1000.0]
+    release = threading.Event()
+
+    async def body(client: Client) -> None:
+        recorder = EventRecorder(client, "operator-0", clock=lambda: clock[0])
+        running = asyncio.create_task(recorder.run())
+        recorder.event(job(namespace), "Normal", "Queued", "waits", "Wait")
+        while not proxy.count("create", "events"):
+            await asyncio.sleep(0.01)
+        recorder.event(job(namespace), "Normal", "Queued", "waits", "Wait")
+        release.set()
+        await written(client, namespace, 1)
+        recorder.event(job(namespace), "Normal", "Other", "passes by", "Wait")
+        await written(client, namespace, 2)
+        clock[0] += 60
+        recorder.event(job(namespace), "Normal", "Third", "wakes the writer", "Wait")
+        await written(client, namespace, 4)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    proxy.inject("create", hold(release), resource="events")
+    use(proxy.kubeconfig(), body)
 
 
 @pytest.mark.parametrize(
