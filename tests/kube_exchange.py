@@ -102,7 +102,8 @@ class Exchange:
     def reset(self) -> web.Response:
         """End the client's connection with a TCP reset; what is returned goes nowhere."""
         if (transport := self.request.transport) is not None:
-            reset_when_closed(transport.get_extra_info("socket"))
+            if (connection := transport.get_extra_info("socket")) is not None:  # the client has not hung up already
+                reset_when_closed(connection)
             transport.abort()
         return web.Response()
 
