@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
 from typing import Any
 
+from cluster_fixtures import Command
 from control_plane import ControlPlane
 from render_chart import CHART
 
@@ -18,7 +18,7 @@ DEFINITIONS = ("finetunejobs.finetune.dev", "finetuneruntimes.finetune.dev")
 class Release:
     """The chart in the namespace HOME of `plane`, by `helm`; CalledProcessError with its stderr when it refuses."""
 
-    def __init__(self, plane: ControlPlane, helm: Callable[..., str], name: str = "finetune") -> None:
+    def __init__(self, plane: ControlPlane, helm: Command, name: str = "finetune") -> None:
         self.plane, self._helm, self.name = plane, helm, name
 
     def install(self, *arguments: str) -> str:

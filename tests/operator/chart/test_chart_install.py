@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from chart_release import DEFINITIONS, HOME, OPERATOR, Release
+from cluster_fixtures import Command
 from control_plane import ControlPlane, KubectlFailed
 from looks import manifest
 
@@ -91,7 +92,7 @@ def test_removal_keeps_jobs_and_definitions(release: Release) -> None:
     release.install()
 
 
-def test_a_second_release_in_the_cluster_is_refused(release: Release, helm: Callable[..., str]) -> None:
+def test_a_second_release_in_the_cluster_is_refused(release: Release, helm: Command) -> None:
     release.install()
     second = Release(release.plane, helm, "second")
     text = refusal(second.install)

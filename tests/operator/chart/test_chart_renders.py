@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from ruamel.yaml import YAML
 
 from chart_files import leaves
+from cluster_fixtures import Command
 from control_plane import ControlPlane
 from finetune_operator.api.reasons import FAILURES
 from finetune_operator.api.runtime import RuntimeSpec
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.cluster  # helm is built with the cluster's programs
 
 ROOT = Path(__file__).resolve().parents[3]
 Object = dict[str, Any]
-Command = Callable[..., str]
 ALL_ON: Object = {"prometheus": {"serviceMonitor": {"enabled": True}, "rules": {"enabled": True}}}
 SEEN_BY_NO_RENDER = {"crds.check"}
 
@@ -64,8 +63,8 @@ def test_lint_has_no_complaint(helm: Command) -> None:
 
 @pytest.mark.parametrize("name", RENDERS)
 def test_a_render_is_what_is_committed(helm: Command, name: str) -> None:
-    """After a change that is meant: .venv/bin/python tools/render_chart.py"""
-    assert helm(*template(*RENDERS[name])) == golden(name).read_text()
+    made = helm(*template(*RENDERS[name]))
+    assert made == golden(name).read_text(), "if it is meant: .venv/bin/python tools/render_chart.py"
 
 
 def test_the_api_server_takes_it_without_a_warning(helm: Command, control_plane: ControlPlane, namespace: str) -> None:
