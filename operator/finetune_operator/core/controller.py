@@ -61,7 +61,9 @@ class Controller(Generic[K]):
         except Conflict as error:  # the cache was a moment behind: what it missed is on its way
             result = "conflict"
             logger.info("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
-        except (ApiError, NotLeading) as error:
+        except NotLeading as error:  # another replica goes on with it
+            logger.info("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
+        except ApiError as error:
             logger.warning("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
         except Exception:
             logger.exception("%s: again in %.1f s", key, self._queue.retry(key))

@@ -77,7 +77,7 @@ def health_app(live: Mapping[str, Check], ready: Mapping[str, Check]) -> web.App
     def answer_with(checks: Mapping[str, Check]) -> Handler:
         async def answer(_: web.Request) -> web.Response:
             wrong = [f"{name}: {found}" for name, check in checks.items() if (found := check()) is not None]
-            return web.Response(text="\\n".join(wrong) or "ok", status=503 if wrong else 200)
+            return web.Response(text="\n".join(wrong) or "ok", status=503 if wrong else 200)
 
         return answer
 

@@ -40,6 +40,11 @@ def test_what_is_wrong_stands_in_the_answer_of_the_check_that_it_concerns() -> N
     assert ask(app(ready=lambda: "not listed yet"), "/healthz") == (200, "ok")
 
 
+def test_each_thing_that_is_wrong_has_a_line_of_its_own() -> None:
+    checks: dict[str, Check] = {"loop": lambda: "late", "pods": lambda: "silent"}
+    assert ask(health_app(checks, {}), "/healthz") == (503, "loop: late\npods: silent")
+
+
 def test_metrics_are_in_the_form_that_prometheus_reads() -> None:
     status, text = ask(app(), "/metrics")
     assert status == 200
