@@ -13,13 +13,13 @@ from rendering import Object, example, runtime, with_workers
 SECRET: Object = {"secretRef": {"name": "s3"}}
 
 
-@pytest.mark.parametrize("name", ["full-70b-zero3", "lora-8b-s3", "pretrain-parquet"])
+@pytest.mark.parametrize("name", ["full-70b-zero3", "lora-8b-s3", "pretrain-parquet", "quickstart"])
 def test_examples_for_a_cluster_run_on_the_default_runtime(name: str) -> None:
     assert check_job(example(name).manifest, runtime()) == []
 
 
 def test_files_of_a_laptop_are_named_one_by_one() -> None:
-    problems = check_job(example("quickstart").manifest, runtime())
+    problems = check_job(example("laptop").manifest, runtime())
     assert [problem.path for problem in problems] == [
         "spec.checkpoint.uri",
         "spec.output.uri",
