@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,20 @@ import pytest
 from answers import held_out_questions
 from s3_bucket import Bucket
 
-DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo" / "demo.py"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+DEMO = EXAMPLES / "demo" / "demo.py"
 EXPORTED = {"adapter_model.safetensors", "adapter_config.json", "audit.json", "metrics.jsonl", "manifest.json"}
 
 
 def run_demo(*options: str, env: dict[str, str]) -> str:
     """Run the demo; returns what it printed."""
+    return succeed([sys.executable, str(DEMO), "--fast", *options], env)
+
+
+def succeed(command: list[str], env: dict[str, str]) -> str:
+    """Run a command to its good end; returns what it printed."""
     done = subprocess.run(
-        [sys.executable, str(DEMO), "--fast", *options],
+        command,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "140"} | env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -89,11 +96,19 @@ def test_the_demo_runs_and_a_second_time_only_shows_its_results(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_demo_runs_over_s3(tmp_path: Path, bucket: Bucket) -> None:
+def test_the_demo_runs_over_s3_and_leaves_a_bucket_for_the_quickstart(tmp_path: Path, bucket: Bucket) -> None:
     shown = run_demo("--output", str(tmp_path), "--s3", bucket.name, env=bucket.env)
-    keys = {item["Key"] for item in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]}
-    assert {f"adapter/{name}" for name in EXPORTED} <= keys
+    assert {f"adapter/{name}" for name in EXPORTED} <= keys_of(bucket)
     assert not (tmp_path / "adapter").exists()
     result = json.loads((tmp_path / "from-s3" / "adapter" / "audit.json").read_text())["result"]
     assert result["output"] == f"s3://{bucket.name}/adapter"
     assert f"{result['evalLoss']:.3f}" in lines_of(shown, "held-out loss after")[-1]
+    manifest = tmp_path / "quickstart.yaml"
+    manifest.write_text((EXAMPLES / "quickstart.yaml").read_text().replace("s3://demo/", f"s3://{bucket.name}/"))
+    here = {f"FINETUNE_{name}": str(tmp_path / "quickstart") for name in ("STATE_DIR", "WORKDIR")}
+    succeed([str(Path(sysconfig.get_path("scripts")) / "finetune"), "run", str(manifest)], bucket.env | here)
+    assert {f"quickstart/adapter/{name}" for name in EXPORTED} <= keys_of(bucket)
+
+
+def keys_of(bucket: Bucket) -> set[str]:
+    return {item["Key"] for item in bucket.client.list_objects_v2(Bucket=bucket.name)["Contents"]}
