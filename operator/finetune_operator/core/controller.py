@@ -58,10 +58,8 @@ class Controller(Generic[K]):
         result = "error"
         try:
             after = await self._reconcile(key)
-        except Conflict as error:  # the cache was a moment behind: what it missed is on its way
+        except (Conflict, NotLeading) as error:  # what was missed is on its way, or another replica goes on
             result = "conflict"
-            logger.info("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
-        except NotLeading as error:  # another replica goes on with it
             logger.info("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
         except ApiError as error:
             logger.warning("%s: again in %.1f s, after %s", key, self._queue.retry(key), error)
