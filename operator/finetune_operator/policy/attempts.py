@@ -21,6 +21,13 @@ def adopt(draft: Draft) -> None:
         begin(draft, newest.attempt, newest.name, newest.created)
 
 
+def admit_again(draft: Draft) -> None:
+    """Take back that the spec cannot be read, which is written where nothing is decided: now it could be."""
+    attempt, admitted = draft.attempt, draft.status.condition(ConditionType.ADMITTED)
+    if attempt is not None and admitted is not None and admitted.reason == Reason.USER_ERROR:
+        draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {attempt.number} was created")
+
+
 def begin(draft: Draft, number: int, ray_job: str, created: datetime) -> None:
     """Note an attempt whose RayJob exists."""
     step = draft.status.checkpoint.step if draft.status.checkpoint else None
@@ -33,7 +40,9 @@ def begin(draft: Draft, number: int, ray_job: str, created: datetime) -> None:
 
 
 def observe(draft: Draft) -> None:
-    """Take over what the live attempt's objects and reports say, and its end if it has come to one."""
+    """Take over what the newest attempt told, also after its end; while it lives, what its objects say, and its end."""
+    if draft.attempt is not None:
+        _take_over(draft, draft.attempt)
     attempt = draft.live
     if attempt is None:
         return
@@ -76,15 +85,20 @@ def _observe_queue(draft: Draft, ray_job: RayJobView) -> None:
         draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {ray_job.attempt} was created")
 
 
+def _take_over(draft: Draft, attempt: AttemptStatus) -> None:
+    heard = draft.seen.heard_of(attempt)
+    if heard is not None:
+        draft.update(
+            progress=laid_over(draft.status.progress, heard.progress),
+            checkpoint=laid_over(draft.status.checkpoint, heard.checkpoint),
+            output=heard.output or draft.status.output,
+        )
+
+
 def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
     heard = draft.seen.heard_of(attempt)
     if heard is None:
         return
-    draft.update(
-        progress=laid_over(draft.status.progress, heard.progress),
-        checkpoint=laid_over(draft.status.checkpoint, heard.checkpoint),
-        output=heard.output or draft.status.output,
-    )
     if heard.restarts is not None:
         draft.update(restarts=heard.restarts)
     step = heard.progress.step if heard.progress else 0

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from finetune_operator.api.job import FINALIZER
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, QueueStatus
+from finetune_operator.api.status import AttemptStatus, OutputStatus, QueueStatus
 from finetune_operator.policy import attempts, budget, deadlines
 from finetune_operator.policy.actions import (
     AddFinalizer,
@@ -39,6 +39,7 @@ def decide(seen: Seen) -> Decision:
     draft = Draft(seen)
     draft.update(observed_generation=seen.job.generation)
     attempts.adopt(draft)
+    attempts.admit_again(draft)
     attempts.observe(draft)
     _end_overdue(draft)
     _settle_stop(draft)
@@ -92,8 +93,11 @@ def _conclude(draft: Draft) -> bool:
 
 
 def _complete(draft: Draft, attempt: AttemptStatus) -> None:
-    draft.update(completion_time=draft.seen.now, queue=None)
-    draft.condition(ConditionType.COMPLETE, True, Reason.SUCCEEDED, attempt.message or "")
+    """A result that nobody heard lies where the manifest says; only its verdict is missing then."""
+    output = draft.status.output or OutputStatus(uri=draft.seen.job.manifest.spec.output.uri)
+    draft.update(completion_time=draft.seen.now, queue=None, output=output)
+    where = f"; the model is at {output.uri}" if output.uri else ""
+    draft.condition(ConditionType.COMPLETE, True, Reason.SUCCEEDED, f"{attempt.message}{where}")
     draft.not_suspended(Reason.SUCCEEDED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import pytest
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.report import Failure
-from finetune_operator.api.status import Progress
+from finetune_operator.api.status import Condition, Progress
 from finetune_operator.policy.actions import (
     Action,
     CreateAttempt,
@@ -21,6 +22,8 @@ from finetune_operator.policy.actions import (
 )
 from finetune_operator.policy.decide import decide
 from finetune_operator.policy.seen import Obstacle
+from finetune_operator.reconcile import refusal
+from finetune_trainer.errors import Problem, SpecError
 from looks import T0, World, after, heard, make_job, pod, pods, ray_job
 
 
@@ -96,6 +99,27 @@ def test_success_is_written_before_the_cluster_is_given_back() -> None:
     assert (found.status.phase, found.actions) == (Phase.SUCCEEDED, ())
     assert kinds(look(world)) == [DeleteRayJob]
     assert look(clear(world)).actions == ()
+
+
+def wrong_spec(world: World) -> None:
+    """The spec could not be read, as `reconcile` writes it down."""
+    wrong = refusal(SpecError([Problem("spec.model", None, "is unknown")]), 1, world.now)
+    others = [one for one in world.job.status.conditions if one.type != ConditionType.ADMITTED]
+    condition = Condition.model_validate_json(json.dumps(wrong))
+    world.write(world.job.status.model_copy(update={"conditions": (*others, condition)}))
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_spec_that_can_be_read_again_is_not_called_wrong_any_more(ends: bool) -> None:
+    world = running(World())
+    if ends:
+        world.ray_jobs = {1: ray_job(ray_status="SUCCEEDED", deployment="Complete")}
+        look(world)
+    before = world.job.status
+    wrong_spec(world)
+    assert not world.job.status.holds(ConditionType.ADMITTED)
+    assert look(world).status.condition(ConditionType.ADMITTED) == before.condition(ConditionType.ADMITTED)
+    assert look(world).status.phase == before.phase
 
 
 def test_a_failed_attempt_is_followed_by_the_next_one_after_a_pause_and_only_when_it_is_gone() -> None:
