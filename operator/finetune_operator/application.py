@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from finetune_operator.api.job import JOB_NAME, JOB_UID, MANAGED_BY, OPERATOR
+from finetune_operator import kueue
+from finetune_operator.api.job import JOB_NAME, MANAGED_BY, OPERATOR
+from finetune_operator.api.reasons import ENDS
 from finetune_operator.carry_out import Hands
-from finetune_operator.core import Controller, EventRecorder, Informer, Lease, Priority, WorkQueue, metrics
+from finetune_operator.core import Controller, EventRecorder, Informer, Key, Lease, Priority, WorkQueue, key_of, metrics
 from finetune_operator.core.health import LoopLag, fresh, health_app, synced
 from finetune_operator.kube import Client, Object
 from finetune_operator.kube.resources import JOBS, PODS, RAYJOBS, RUNTIMES, Resource
-from finetune_operator.look import BY_JOB, BY_RUNTIME, BY_UID, Caches, Looker, next_in_turn
+from finetune_operator.look import (
+    BY_JOB,
+    BY_RUNTIME,
+    BY_UID,
+    Caches,
+    Looker,
+    has_children,
+    next_in_turn,
+    runtime_of,
+    stand_of,
+)
+from finetune_operator.observe import owner_uid
+from finetune_operator.policy.admission import Stand
 from finetune_operator.progress import ADDRESS, Certificates, Forwarder, Mailbox, ProgressServer, Tokens, leader_address
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.render import Operator
@@ -29,7 +44,8 @@ LEASE = "finetune-operator"
 SECRET = "finetune-operator-tls"
 OURS = f"{MANAGED_BY}={OPERATOR}"
 
-Key = tuple[str, str]
+WORKLOAD_PAUSE = 2.0
+"""Seconds in which changes of what Kueue says of a job are gathered: it rewrites its messages as others come and go."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +57,16 @@ def now() -> datetime:
 
 @dataclass(frozen=True)
 class Watched:
-    """The informers of everything that the operator reads; changes put the job they belong to into `queue`."""
+    """The informers of everything that the operator reads; changes put the job they belong to into `queue`.
+
+    `workloads` are Kueue's; they are followed where the operator is told to.
+    """
 
     jobs: Informer
     runtimes: Informer
     ray_jobs: Informer
     pods: Informer
+    workloads: Informer
 
     @classmethod
     def of(cls, client: Client, queue: WorkQueue[Key]) -> Watched:
@@ -56,46 +76,61 @@ class Watched:
         def runtime_changed(old: Object | None, new: Object | None) -> None:
             name = (new or old or {})["metadata"]["name"]
             for job in watched.jobs.store.by(BY_RUNTIME, name):
-                queue.add(_key(job), Priority.LIST)
+                queue.add(key_of(job), Priority.LIST)
 
         def child_changed(old: Object | None, new: Object | None) -> None:
             key = _job_of(new or old or {})
             if key is not None:
                 queue.add(key, Priority.CHILD)
-
-        def ray_job_changed(old: Object | None, new: Object | None) -> None:
-            child_changed(old, new)
             if new is None and old is not None:
-                for key in next_in_turn(watched.caches, old):
+                for job in watched.jobs.store.by(BY_UID, owner_uid(old)):
+                    wake_next(job)
+
+        def job_changed(old: Object | None, new: Object | None) -> None:
+            _job_changed(queue, old, new)
+            if old is not None and stand_of(old) < Stand.ASIDE and (new is None or stand_of(new) >= Stand.ASIDE):
+                wake_next(old)
+
+        def wake_next(job: Object) -> None:
+            """Look at those whose turn it may be now that this job leaves its place or the line."""
+            if not has_children(watched.caches, job["metadata"]["uid"]):
+                for key in next_in_turn(watched.caches, runtime_of(job)):
                     queue.add(key, Priority.CHILD)
 
-        def children(resource: Resource, changed: Callable[[Object | None, Object | None], None]) -> Informer:
-            indices = {BY_JOB: lambda obj: [(obj["metadata"].get("labels") or {}).get(JOB_UID, "")]}
-            return Informer(client, resource, selector=OURS, indices=indices, on_change=changed)
+        def children(resource: Resource) -> Informer:
+            indices = {BY_JOB: lambda obj: [owner_uid(obj)]}
+            return Informer(client, resource, selector=OURS, indices=indices, on_change=child_changed)
+
+        def workload_changed(namespace: str, ray_job: str) -> None:
+            key = _job_of(watched.ray_jobs.store.get(namespace, ray_job) or {"metadata": {}})
+            if key is not None:
+                queue.add(key, Priority.LIST, WORKLOAD_PAUSE)
 
         jobs = Informer(
             client,
             JOBS,
-            indices={BY_RUNTIME: lambda obj: [_runtime_of(obj)], BY_UID: lambda obj: [obj["metadata"]["uid"]]},
-            on_change=lambda old, new: _job_changed(queue, old, new),
+            indices={BY_RUNTIME: lambda obj: [runtime_of(obj)], BY_UID: lambda obj: [obj["metadata"]["uid"]]},
+            on_change=job_changed,
         )
         runtimes = Informer(client, RUNTIMES, on_change=runtime_changed)
-        watched = cls(jobs, runtimes, children(RAYJOBS, ray_job_changed), children(PODS, child_changed))
+        workloads = kueue.workloads(client, workload_changed)
+        watched = cls(jobs, runtimes, children(RAYJOBS), children(PODS), workloads)
         return watched
 
     @property
     def all(self) -> tuple[Informer, ...]:
-        """Every informer."""
+        """Every informer that the operator cannot work without."""
         return self.jobs, self.runtimes, self.ray_jobs, self.pods
 
     @property
     def caches(self) -> Caches:
         """What the informers have found."""
-        return Caches(self.jobs.store, self.runtimes.store, self.ray_jobs.store, self.pods.store)
+        informers = (*self.all, self.workloads)
+        return Caches(*(informer.store for informer in informers))
 
     def job(self, uid: str) -> Key | None:
         """Namespace and name of the job with this uid."""
-        return next((_key(found) for found in self.jobs.store.by(BY_UID, uid)), None)
+        return next((key_of(found) for found in self.jobs.store.by(BY_UID, uid)), None)
 
     def pod(self, namespace: str, name: str) -> Object | None:
         """A pod of a job."""
@@ -105,24 +140,27 @@ class Watched:
 async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
     """Run this replica until `stop` is set; then the lease is given back. `client` is the one to reconcile with."""
     queue: WorkQueue[Key] = WorkQueue(observe=metrics.QUEUE_WAIT_SECONDS.observe)
+    queue.close()  # until this replica leads
     metrics.QUEUE_DEPTH.set_function(lambda: len(queue))
+    for reason in ENDS:  # from 0, so that the first one of a kind is an increase too
+        metrics.ATTEMPTS_ENDED.labels(reason)
     watched = Watched.of(client, queue)
     mailbox = Mailbox(lambda key, after: queue.add(key, Priority.CHILD, after))
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(client.separate())
         certificates = Certificates(own, settings.namespace, SECRET, _names(settings))
         await certificates.ensure()
-        place = {ADDRESS: f"{settings.address}:{settings.progress_port}"}
+        place = {ADDRESS: settings.progress_address}
         lease = Lease(client, settings.namespace, LEASE, settings.identity, annotations=place)
         client.guard_writes(lease.assert_leading)
         recorder = EventRecorder(await stack.enter_async_context(client.separate()), settings.identity)
-        reviewing = await stack.enter_async_context(
-            client.separate(settings.qps, settings.burst)
-        )  # one a minute and job
+        # Each job's token is reviewed once a minute.
+        reviewing = await stack.enter_async_context(client.separate(settings.qps, settings.burst))
         tokens = Tokens(reviewing, settings.audience_prefix)
         forwarder = Forwarder(certificates, settings.service)
-        count = lambda outcome: metrics.PROGRESS_REPORTS.labels(outcome).inc()  # noqa: E731 -- a name for one expression
-        server = ProgressServer(mailbox, tokens, watched, certificates, forwarder, lambda: leader_address(lease), count)
+        server = ProgressServer(
+            mailbox, tokens, watched, certificates, forwarder, partial(leader_address, lease), _count_report
+        )
         await server.start(None, settings.progress_port)
         stack.push_async_callback(server.close)
         lag = LoopLag()
@@ -132,15 +170,19 @@ async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
             mailbox.clear()
             for informer in watched.all:
                 await informer.synced.wait()
-            for found in watched.jobs.store.all():
-                queue.add(_key(found), Priority.LIST)
             looker = Looker(watched.caches, mailbox.take, now, since=now())
             hands = Hands(client, watched.caches, looker, lambda: as_seen_by_pods(settings, certificates.ca))
-            tell = lambda found, event: _tell(recorder, found, event)  # noqa: E731 -- the same
-            reconcile = Reconciler(looker, hands, mailbox, tell, {})
-            await Controller(queue, settings.workers, reconcile).run()
+            reconcile = Reconciler(looker, hands, mailbox, partial(_tell, recorder), {}, queue.add)
+            queue.open()
+            try:
+                for found in watched.jobs.store.all():
+                    queue.add(key_of(found), Priority.LIST)
+                await Controller(queue, settings.workers, reconcile).run()
+            finally:
+                queue.close()
 
         parts = [informer.run() for informer in watched.all]
+        parts += [kueue.follow(client, watched.workloads)] if settings.kueue else []
         parts += [certificates.run(), recorder.run(), lag.run(), lease.run(lead)]
         await _until_stopped(stop, parts)
 
@@ -189,13 +231,8 @@ def _tell(recorder: EventRecorder, found: Object, event: Event) -> None:
     recorder.event(found, event.kind, event.reason.value, event.note, "Reconcile")
 
 
-def _key(found: Object) -> Key:
-    return found["metadata"]["namespace"], found["metadata"]["name"]
-
-
-def _runtime_of(job: Object) -> str:
-    name: str = ((job.get("spec") or {}).get("runtimeRef") or {}).get("name", "default")
-    return name
+def _count_report(outcome: str) -> None:
+    metrics.PROGRESS_REPORTS.labels(outcome).inc()
 
 
 def _job_of(child: Object) -> Key | None:
@@ -208,7 +245,7 @@ def _job_changed(queue: WorkQueue[Key], old: Object | None, new: Object | None) 
     found = new or old
     assert found is not None
     changed = old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation")
-    queue.add(_key(found), Priority.SPEC if changed else Priority.CHILD)
+    queue.add(key_of(found), Priority.SPEC if changed else Priority.CHILD)
 
 
 def _count_phases(old: Object | None, new: Object | None) -> None:

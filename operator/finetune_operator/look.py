@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from finetune_operator.api.job import JOB_UID, Job
-from finetune_operator.api.reasons import Reason
+from finetune_operator.api.job import Job
+from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Report
 from finetune_operator.api.runtime import FineTuneRuntime, RuntimeSpec
-from finetune_operator.observe import PodView, RayJobView, read_pod, read_ray_job
-from finetune_operator.policy.admission import Candidate, order, position
+from finetune_operator.observe import PodView, RayJobView, WorkloadView, read_pod, read_ray_job, read_workload
+from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Stand, may_start, position
 from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.render import check_job, check_runtime
 from finetune_trainer.errors import Problem
@@ -24,14 +24,14 @@ Object = dict[str, Any]
 BY_JOB = "job"
 """Index of RayJobs and pods by the uid of their job."""
 
+BY_RAY_JOB = "rayJob"
+"""Index of Kueue's Workloads by the uid of the RayJob that they were made for."""
+
 BY_RUNTIME = "runtime"
 """Index of FineTuneJobs by the name of their runtime."""
 
 BY_UID = "uid"
 """Index of FineTuneJobs by their uid."""
-
-TURNS = 4
-"""How many of the next in a line are woken when a place becomes free."""
 
 
 class Objects(Protocol):
@@ -60,12 +60,13 @@ class Objects(Protocol):
 
 @dataclass(frozen=True)
 class Caches:
-    """The caches of everything that the operator watches."""
+    """The caches of everything that the operator watches. `workloads` are Kueue's, none where it is not followed."""
 
     jobs: Objects
     runtimes: Objects
     ray_jobs: Objects
     pods: Objects
+    workloads: Objects
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Looker:
     heard: Callable[[str], Report | None]
     clock: Callable[[], datetime]
     since: datetime
+    starting: set[str] = field(default_factory=set)
+    """Uids of the jobs whose attempt is being created: their place at the limit is taken, though no RayJob shows it."""
 
     def look(self, job: Job, obstacle: Obstacle | None = None) -> Seen:
         """What there is of a job now; an obstacle that the API server put up is added by hand."""
@@ -108,48 +111,62 @@ class Looker:
     def _obstacle(self, job: Job) -> Obstacle | None:
         name = job.manifest.spec.runtime_ref.name
         runtime = self.runtime(name)
+        first = job.status.attempt is None  # later attempts run on what was kept of the runtime
         if isinstance(runtime, Obstacle):
-            return runtime if job.status.attempt is None else None  # later attempts run on what was kept of it
-        problems = check_job(job.manifest, runtime)
-        if problems:
+            return runtime if first else None
+        if first and (problems := check_job(job.manifest, runtime)):
             return _unsuitable(name, problems)
         return self._run_limit(job, name, runtime.limits.max_running_jobs)
 
     def _run_limit(self, job: Job, runtime: str, limit: int | None) -> Obstacle | None:
         if limit is None:
             return None
-        ahead = position(job.key, candidates(self.caches, runtime), limit)
+        ahead = position(job.key, candidates(self.caches, runtime, self.starting), limit)
         if ahead is None:
             return None
         text = f"{limit} jobs run on FineTuneRuntime {runtime!r} (limits.maxRunningJobs); {ahead} wait before this one"
         return Obstacle(Reason.RUN_LIMIT_REACHED, text, ahead)
 
     def _ray_jobs(self, uid: str) -> Iterator[RayJobView]:
-        views = (read_ray_job(found) for found in self.caches.ray_jobs.by(BY_JOB, uid))
+        views = (read_ray_job(found, self._workload(found)) for found in self.caches.ray_jobs.by(BY_JOB, uid))
         return (view for view in views if view is not None)
+
+    def _workload(self, ray_job: Object) -> WorkloadView | None:
+        """What Kueue says of a RayJob, which is of interest while it holds it back."""
+        if not (ray_job.get("spec") or {}).get("suspend"):
+            return None
+        found = self.caches.workloads.by(BY_RAY_JOB, ray_job["metadata"]["uid"])
+        return read_workload(found[0]) if found else None
 
     def _pods(self, uid: str) -> Iterator[PodView]:
         views = (read_pod(found) for found in self.caches.pods.by(BY_JOB, uid))
         return (view for view in views if view is not None)
 
 
-def candidates(caches: Caches, runtime: str) -> list[Candidate]:
-    """The jobs of a runtime that have a cluster or want one."""
-    found = [
-        candidate_of(one, bool(caches.ray_jobs.by(BY_JOB, one["metadata"]["uid"])))
+def runtime_of(job: Object) -> str:
+    """Name of the FineTuneRuntime that a job of the API server runs on."""
+    name: str = ((job.get("spec") or {}).get("runtimeRef") or {}).get("name", "default")
+    return name
+
+
+def candidates(caches: Caches, runtime: str, starting: Container[str] = ()) -> list[Candidate]:
+    """The jobs of a runtime at its limit; `starting` are the uids of those whose attempt is being created."""
+    return [
+        candidate_of(one, one["metadata"]["uid"] in starting or has_children(caches, one["metadata"]["uid"]))
         for one in caches.jobs.by(BY_RUNTIME, runtime)
     ]
-    return [one for one in found if one is not None]
 
 
-def next_in_turn(caches: Caches, ray_job: Object) -> list[tuple[str, str]]:
-    """The jobs that may start now that a RayJob is gone, if its runtime has a limit."""
-    for job in caches.jobs.by(BY_UID, (ray_job["metadata"].get("labels") or {}).get(JOB_UID, "")):
-        name = ((job.get("spec") or {}).get("runtimeRef") or {}).get("name", "default")
-        runtime = caches.runtimes.get("", name) or {}
-        if ((runtime.get("spec") or {}).get("limits") or {}).get("maxRunningJobs") is not None:
-            return order(candidates(caches, name))[:TURNS]
-    return []
+def has_children(caches: Caches, uid: str) -> bool:
+    """Whether anything of an attempt of the job with this uid is there."""
+    return bool(caches.ray_jobs.by(BY_JOB, uid) or caches.pods.by(BY_JOB, uid))
+
+
+def next_in_turn(caches: Caches, runtime: str) -> list[tuple[str, str]]:
+    """The jobs that the limit of this runtime lets start now; none where there is no limit to wait for."""
+    found = caches.runtimes.get("", runtime) or {}
+    limit = ((found.get("spec") or {}).get("limits") or {}).get("maxRunningJobs")
+    return [] if limit is None else may_start(candidates(caches, runtime), limit)
 
 
 def read_runtime(found: Object) -> FineTuneRuntime:
@@ -159,16 +176,33 @@ def read_runtime(found: Object) -> FineTuneRuntime:
     return FineTuneRuntime.model_validate_json(json.dumps(document))
 
 
-def candidate_of(found: Object, running: bool) -> Candidate | None:
-    """A job as the limit of running jobs sees it; None when it wants no cluster."""
-    metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
-    ended = any(
-        one["type"] in ("Complete", "Failed") and one["status"] == "True" for one in status.get("conditions") or ()
+def candidate_of(found: Object, live: bool) -> Candidate:
+    """A job of the API server as the limit of running jobs sees it; `live`: something of an attempt is there."""
+    metadata, attempts = found["metadata"], (found.get("status") or {}).get("attempts")
+    ended = attempts[-1].get("finishedAt") if attempts else None
+    return Candidate(
+        key=(metadata["namespace"], metadata["name"]),
+        stand=Stand.LIVE if live else stand_of(found),
+        since=datetime.fromisoformat(metadata["creationTimestamp"]),
+        ran_until=None if ended is None else datetime.fromisoformat(ended),
     )
-    if not running and (ended or spec.get("suspend") or metadata.get("deletionTimestamp")):
-        return None
-    since = datetime.fromisoformat(metadata["creationTimestamp"])
-    return Candidate((metadata["namespace"], metadata["name"]), running, since)
+
+
+def stand_of(found: Object) -> Stand:
+    """Where a job of the API server stands at the limit while nothing of an attempt is there."""
+    status = found.get("status") or {}
+    said = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions") or ()}
+    holds = {kind for kind, (text, _) in said.items() if text == "True"}
+    reason = said.get(ConditionType.ADMITTED, ("", ""))[1]
+    if found["metadata"].get("deletionTimestamp") or (found.get("spec") or {}).get("suspend"):
+        return Stand.OUT
+    if ConditionType.COMPLETE in holds or ConditionType.FAILED in holds:
+        return Stand.OUT
+    if status.get("attempts") and (ConditionType.ADMITTED in holds or reason == Reason.RETRYING):
+        return Stand.BETWEEN
+    if reason in UNABLE or (reason in UNTIL_TRIED and not status.get("queue")):
+        return Stand.ASIDE
+    return Stand.WAITING
 
 
 def _unsuitable(name: str, problems: list[Problem]) -> Obstacle:

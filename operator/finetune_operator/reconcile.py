@@ -11,14 +11,15 @@ from typing import Any, Protocol
 
 from finetune_operator.api.job import FINALIZER, Job, read_job
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import JobStatus
+from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.carry_out import Hands, Refused
-from finetune_operator.kube import NotFound, Object
+from finetune_operator.core import metrics
+from finetune_operator.kube import Conflict, NotFound, Object
 from finetune_operator.kube.resources import JOBS
-from finetune_operator.look import Looker
+from finetune_operator.look import Looker, next_in_turn
 from finetune_operator.policy.actions import Action, CreateAttempt, Decision
 from finetune_operator.policy.decide import decide
-from finetune_operator.story import Event, events_between
+from finetune_operator.story import Event, ended_between, events_between
 from finetune_trainer.errors import SpecError
 
 REFUSED_AGAIN = 15.0
@@ -47,7 +48,7 @@ class Stops(Protocol):
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Brings one job at a time to where it should be. `tell` records an event about a job."""
+    """Brings one job at a time to where it should be. `tell` records an event about a job, `wake` has one looked at."""
 
     looker: Looker
     hands: Hands
@@ -55,9 +56,20 @@ class Reconciler:
     tell: Callable[[Object, Event], None]
     uids: dict[Key, str]
     """The uid by which each job was last known, so that what is kept of a job goes with it."""
+    wake: Callable[[Key], None] = lambda key: None
 
     async def __call__(self, key: Key) -> float | None:
-        """Reconcile the job of this namespace and name; returns the seconds after which to look again, if any."""
+        """Reconcile the job of this namespace and name; returns the seconds after which to look again, if any.
+
+        One that has changed since it was seen is read anew and reconciled at once, once: its watch may hang.
+        """
+        try:
+            return await self._reconcile(key)
+        except Conflict:
+            await self.hands.read_again(key)
+            return await self._reconcile(key)
+
+    async def _reconcile(self, key: Key) -> float | None:
         found = self.looker.caches.jobs.get(*key)
         self._follow(key, found)
         if found is None:
@@ -74,18 +86,35 @@ class Reconciler:
 
     async def _settle(self, job: Job) -> tuple[Decision, float | None]:
         """Decide and do, and decide again on what that made: the status to write, and when to look again."""
-        decision = decide(self.looker.look(job))
+        decision = self._decide(job)
         if rests_on_absence(job, decision):
             await self.hands.catch_up(job)
-            decision = decide(self.looker.look(job))
+            decision = self._decide(job)
         try:
             done = [await self._do(job, action) for action in decision.actions]
         except Refused as refused:
+            self.looker.starting.discard(job.uid)
+            for key in next_in_turn(self.looker.caches, job.manifest.spec.runtime_ref.name):
+                if key != job.key:  # which is tried again by itself
+                    self.wake(key)
             decision = decide(self.looker.look(job, refused.obstacle))
             return decision, REFUSED_AGAIN
         if CreateAttempt in done:
+            self.looker.starting.discard(job.uid)
             decision = decide(self.looker.look(job))
         return decision, None if decision.wake_after is None else decision.wake_after.total_seconds()
+
+    def _decide(self, job: Job) -> Decision:
+        """Decide, and take the place of an attempt that will be created, before anybody else looks.
+
+        It is given back when the attempt is there or was refused: after any other error it may be there nevertheless.
+        """
+        decision = decide(self.looker.look(job))
+        if any(isinstance(action, CreateAttempt) for action in decision.actions):
+            self.looker.starting.add(job.uid)
+        else:
+            self.looker.starting.discard(job.uid)
+        return decision
 
     async def _do(self, job: Job, action: Action) -> type[Action]:
         logger.info("%s", action)
@@ -113,6 +142,8 @@ class Reconciler:
         except NotFound:
             return
         self.looker.caches.jobs.put(written)
+        for attempt in ended_between(job.status, status):
+            metrics.ATTEMPTS_ENDED.labels(attempt.reason).inc()
         for event in events_between(job.status, status):
             self.tell(written, event)
 
@@ -127,7 +158,8 @@ class Reconciler:
             return
         others = [one for one in conditions if one["type"] != condition["type"]]
         metadata = found["metadata"]
-        body = {"metadata": {"uid": metadata["uid"]}, "status": {"conditions": [*others, condition]}}
+        precondition = {name: metadata[name] for name in ("uid", "resourceVersion")}
+        body = {"metadata": precondition, "status": {"conditions": [*others, condition]}}
         place = (metadata["namespace"], metadata["name"])
         written = await self.hands.client.patch(JOBS, *place, body, subresource="status")
         self.looker.caches.jobs.put(written)
@@ -138,6 +170,7 @@ class Reconciler:
         known, now = self.uids.get(key), None if found is None else found["metadata"]["uid"]
         if known is not None and known != now:
             self.stops.forget(known)
+            self.looker.starting.discard(known)
         if now is None:
             self.uids.pop(key, None)
         else:
@@ -157,14 +190,15 @@ def rests_on_absence(job: Job, decision: Decision) -> bool:
 
 def refusal(error: SpecError, generation: int, now: datetime) -> dict[str, Any]:
     """The condition that says why a spec cannot be worked with."""
-    return {
-        "type": ConditionType.ADMITTED.value,
-        "status": "False",
-        "reason": Reason.USER_ERROR.value,
-        "message": str(error)[:1024],
-        "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "observedGeneration": generation,
-    }
+    condition = Condition(
+        type=ConditionType.ADMITTED,
+        status="False",
+        reason=Reason.USER_ERROR,
+        message=str(error)[:1024],
+        last_transition_time=now,
+        observed_generation=generation,
+    )
+    return condition.model_dump(mode="json")
 
 
 def merge_patch(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pytest
 from child import Child
 from cluster_programs import kuberay_crds, program
 from control_plane import ControlPlane, serving
+from kube_proxy import KubeProxy, kube_proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 OUR_CRDS = ROOT / "charts" / "finetune-operator" / "crds"
@@ -66,6 +67,13 @@ def kubectl(control_plane: ControlPlane) -> Command:
     `control_plane.kubectl` takes the user and the namespace too.
     """
     return control_plane.kubectl
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
+    """A fault-injecting proxy in front of the API server."""
+    with kube_proxy(control_plane) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from cluster_fixtures import (
     kubectl,
     kuberay_controller,
     namespace,
+    proxy,
     pytest_collection_finish,
     pytest_collection_modifyitems,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "kubectl",
     "kuberay_controller",
     "namespace",
+    "proxy",
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
 ]

@@ -87,20 +87,25 @@ def restore(run: Run) -> None:
     """
     while (seq := run.control.broadcast(_newest_good(run))) is not None:
         entry = run.log.journal.checkpoint(seq)
-        problems = _verify(run, entry)
+        problems = verify(run, entry)
         if not problems:
             load(run, entry)
             run.report_phase("resuming", f"step {entry.step}, {run.log.uri} log entry {seq}")
             return
-        run.report_phase("quarantining a damaged checkpoint", f"step {entry.step}: {'; '.join(problems)}")
-        if run.control.is_main:
-            run.writer.quarantine(entry, "; ".join(problems))
+        set_aside(run, entry, problems)
 
 
-def _verify(run: Run, entry: Checkpoint) -> list[str]:
-    """What is wrong with a checkpoint's objects; every rank reads its share of them."""
+def verify(run: Run, entry: Checkpoint) -> list[str]:
+    """What is wrong with a checkpoint's objects; collective, every rank reads its share of them."""
     share = (run.control.rank, run.control.world_size)
     return list(chain.from_iterable(run.control.agree(lambda: run.log.verify(entry, share))))
+
+
+def set_aside(run: Run, entry: Checkpoint, problems: list[str]) -> None:
+    """Quarantine a damaged checkpoint and say so; collective."""
+    reason = "; ".join(problems)
+    run.report_phase("quarantining a damaged checkpoint", f"step {entry.step}: {reason}")
+    run.control.agree(lambda: run.writer.quarantine(entry, reason) if run.control.is_main else None)
 
 
 def load(run: Run, entry: Checkpoint) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from finetune_trainer.audit import whole_counts
-from finetune_trainer.commit import best_entry, load
+from finetune_trainer.commit import best_entry, load, set_aside, verify
 from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
 from finetune_trainer.export.card import LOSS_PLOT, model_card
@@ -62,9 +61,8 @@ def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
 
     Every object is verified first. A damaged checkpoint is quarantined and the next best taken: the one returned.
     """
-    while entry.seq != run.parent and (problems := _verify(run, entry)):
-        run.report_phase("quarantining a damaged checkpoint", f"step {entry.step}: {'; '.join(problems)}")
-        _quarantine(run, entry, "; ".join(problems))
+    while entry.seq != run.parent and (problems := verify(run, entry)):
+        set_aside(run, entry, problems)
         entry = choose(run)
     if entry.seq != run.parent:
         progress, parent, records = run.progress, run.parent, list(run.history.records)
@@ -130,15 +128,6 @@ def _identify(run: Run, entry: Checkpoint) -> Exported:
         writer=entry.writer,
         format=run.job.spec.output.format,
     )
-
-
-def _verify(run: Run, entry: Checkpoint) -> list[str]:
-    share = (run.control.rank, run.control.world_size)
-    return list(chain.from_iterable(run.control.agree(lambda: run.log.verify(entry, share))))
-
-
-def _quarantine(run: Run, entry: Checkpoint, reason: str) -> None:
-    run.control.agree(lambda: run.writer.quarantine(entry, reason) if run.control.is_main else None)
 
 
 def _hold(run: Run) -> None:

@@ -57,11 +57,6 @@ def use(kubeconfig: Path, body: Callable[[Client], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-@pytest.fixture
-def direct(control_plane: ControlPlane) -> Path:
-    return control_plane.kubeconfig("admin")
-
-
 def dropped() -> float:
     return REGISTRY.get_sample_value("finetune_events_total", {"result": "dropped"}) or 0.0
 

@@ -1,20 +1,12 @@
-"""A proxy in front of the control plane, and clients through it and past it."""
+"""Ways to the API server past the fault-injecting proxy."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
 from control_plane import ControlPlane
 from kube_http import KubeHttp
-from kube_proxy import KubeProxy, kube_proxy
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
-    with kube_proxy(control_plane) as proxy:
-        yield proxy
+from kube_proxy import KubeProxy
 
 
 @pytest.fixture

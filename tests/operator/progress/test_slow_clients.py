@@ -13,7 +13,8 @@ from control_plane import ControlPlane
 from endpoint import HOST, WAIT, Endpoint
 from reports import body, step
 
-PATIENCE = 0.3
+PATIENCE = 2.0
+"""Seconds: longer than a handshake takes on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +80,9 @@ def test_who_vanishes_in_the_middle_of_a_body_leaves_nothing_behind(hasty: Endpo
     "head", [b"Authorization: Bearer secret" + b"x" * 100_000, b"Authorization: Bearer sec\x01ret", b"secret"]
 )
 def test_a_head_that_cannot_be_read_is_refused_and_not_quoted_in_the_log(
-    hasty: Endpoint, head: bytes, caplog: pytest.LogCaptureFixture
+    endpoint: Endpoint, head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with tls(hasty) as client:
+    with tls(endpoint) as client:
         client.sendall(b"POST / HTTP/1.1\r\n" + head + b"\r\n\r\n")
         assert client.recv(100)[8:13] == b" 400 "
     assert caplog.text == ""

@@ -43,12 +43,14 @@ def job_api(statuses: list[str], code: int = 200) -> Iterator[tuple[str, list[st
 
 def test_a_rank_is_known_by_the_title_that_ray_gives_its_process() -> None:
     assert not rank_runs()
-    rank = subprocess.Popen(["ray::RayTrainWorker.poll_status", "60"], executable="/bin/sleep")
-    try:
+    title = "ray::RayTrainWorker.poll_status"
+    with subprocess.Popen([title], executable="/bin/cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as rank:
+        assert rank.stdin is not None
+        assert rank.stdout is not None
+        rank.stdin.write(b"\n")
+        rank.stdin.flush()
+        rank.stdout.readline()  # it answers, so it has its title
         assert rank_runs()
-    finally:
-        rank.kill()
-        rank.wait()
     assert not rank_runs()
 
 

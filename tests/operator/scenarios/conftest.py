@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from control_plane import ControlPlane, serving
-from kube_proxy import KubeProxy, kube_proxy
 from running import quick
 
 CRDS = "charts/finetune-operator/crds"
@@ -21,12 +20,6 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneRuntime", "metadata": {"name": "default"}}
         plane.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": {"image": "registry/trainer:1"}}))
         yield plane
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
-    with kube_proxy(control_plane) as proxy:
-        yield proxy
 
 
 @pytest.fixture(autouse=True)

@@ -30,8 +30,7 @@ def finetune(job: SmallJob, name: str, **spec: Any) -> dict[str, Any]:
 
 def losses(job: SmallJob, name: str) -> list[float]:
     """The training loss of every step."""
-    lines = (job.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
-    return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+    return [record["loss"] for record in job.metrics(name) if "loss" in record]
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2, 3])

@@ -14,11 +14,10 @@ from loop_runner import Recorder, Train
 from small_job import SmallJob, make_small_job
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed wants to find it there
 
 
 @pytest.fixture(scope="session")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def gloo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
@@ -29,6 +28,12 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     )
     yield
     dist.destroy_process_group()
+
+
+@pytest.fixture
+def process_group(gloo: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of one rank, with the variable that DeepSpeed looks up; elsewhere accelerate would misread it."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
 
 
 @pytest.fixture

@@ -19,11 +19,6 @@ from small_job import SmallJob
 ONE_RANK: dict[str, Any] = {"workers": {"replicas": 1, "gpusPerReplica": 0}}
 
 
-def history(job: SmallJob, name: str) -> list[dict[str, Any]]:
-    lines = (job.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
-
-
 def log_of(job: SmallJob, name: str) -> RunLog:
     return RunLog(open_store(f"file://{job.folder}/checkpoints"), f"default.{name}")
 
@@ -41,7 +36,7 @@ def test_a_stopped_run_goes_on_exactly_where_it_was(train: Train, small_job: Sma
     stop_at(train, stopped, 9)
     result, _ = train(stopped)
     assert result["step"] == 12
-    assert history(small_job, "stopped") == history(small_job, "whole")
+    assert small_job.metrics("stopped") == small_job.metrics("whole")
 
 
 def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_it_is_used(train: Train, small_job: SmallJob) -> None:
@@ -59,7 +54,7 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_it_is_used(train
     assert [detail.split(",")[0] for detail in details] == ["step 6"]
     entries = log_of(small_job, "damaged").entries()
     assert [entry.target for entry in entries if isinstance(entry, Quarantine)] == [newest.seq]
-    assert history(small_job, "damaged") == history(small_job, "whole")
+    assert small_job.metrics("damaged") == small_job.metrics("whole")
 
 
 def test_a_finished_run_is_recognised_and_trains_no_further(train: Train, small_job: SmallJob) -> None:

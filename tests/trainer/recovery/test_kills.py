@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -114,12 +113,6 @@ def finish(job: Path) -> int:
         return int(process.wait(900))
 
 
-def records(job: SmallJob, name: str) -> list[dict[str, Any]]:
-    lines = (job.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [{key: value for key, value in record.items() if key != "seconds"} for record in found]
-
-
 def final_state(job: SmallJob, name: str) -> dict[str, Any]:
     log = RunLog(open_store(f"file://{job.folder}/checkpoints"), f"default.{name}")
     last = log.checkpoints()[-1]
@@ -143,6 +136,6 @@ def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path
             hits.append(kill_once(job, process, moment, chance))
     print("kills:", hits)
     assert finish(killed) == 0
-    assert records(job, "killed") == records(job, "whole")
+    assert job.metrics("killed") == job.metrics("whole")
     assert final_state(job, "killed") == final_state(job, "whole")
     assert "missed" not in hits, "the run ended before it was killed often enough: give it more steps"
