@@ -78,6 +78,10 @@ class Hands:
             case DeleteJob():
                 await self._delete(JOBS, job.namespace, job.name, job.uid)
 
+    async def read_again(self, key: tuple[str, str]) -> None:
+        """Bring the cache up to what the API server itself has of the job of this namespace and name."""
+        self.caches.jobs.put(await self.client.get(JOBS, *key))
+
     async def catch_up(self, job: Job) -> None:
         """Bring the caches up to what the API server itself has of a job: each watch may be behind, by its own time.
 
@@ -140,7 +144,8 @@ class Hands:
         if job.status.attempt is not None:
             try:
                 found = await self.client.get(REVISIONS, job.namespace, name)
-                return RuntimeSpec.model_validate_json(json.dumps(found["data"]))
+                # A newer operator may have kept fields that this one does not know.
+                return RuntimeSpec.model_validate_json(json.dumps(found["data"]), extra="ignore")
             except NotFound:
                 logger.warning("the kept runtime %s is gone: the present one is taken", name)
         runtime = self.looker.runtime(job.manifest.spec.runtime_ref.name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from finetune_operator.api.status import JobStatus
-from finetune_trainer.spec import FineTuneJob, parse_job
+from finetune_trainer.errors import SpecError
+from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec.check import check_document
+from finetune_trainer.spec.overrides import ALLOWED
 
 GROUP = "finetune.dev"
 FINALIZER = f"{GROUP}/graceful-stop"
@@ -22,6 +25,9 @@ JOB_UID = f"{GROUP}/job-uid"
 ATTEMPT = f"{GROUP}/attempt"
 ROLE = f"{GROUP}/role"
 """Labels of everything that belongs to a job: MANAGED_BY is OPERATOR, ROLE of pods is `head` or `worker`."""
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Kueue's label of what waits in one of its LocalQueues."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,21 @@ class Job:
         return self.namespace, self.name
 
 
+READ_OF_METADATA = ("name", "namespace", "uid")
+"""Labels and annotations are for others, who may write more of them than a manifest may hold."""
+
+NEWER = "is in the definitions and not known to this operator: upgrade the operator, or remove the field"
+
+
 def read_job(found: Mapping[str, Any]) -> Job:
     """Read an object of the API server. Raises finetune_trainer.errors.SpecError for a spec that only older rules let
-    pass, and pydantic's ValidationError for a status that nobody but the operator can have written."""
+    pass, or that has fields which only newer definitions have: they would have no effect. A job that has had an attempt
+    is read without them, because definitions that are renewed write their defaults into running jobs too."""
     metadata = found["metadata"]
     deleted = metadata.get("deletionTimestamp")
+    status = JobStatus.model_validate_json(json.dumps(found.get("status") or {}), extra="ignore")
     return Job(
-        manifest=parse_job(json.dumps(found)),
+        manifest=_manifest(found, started=bool(status.attempts)),
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],
@@ -63,5 +77,23 @@ def read_job(found: Mapping[str, Any]) -> Job:
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         deleted=None if deleted is None else datetime.fromisoformat(deleted),
         finalizers=tuple(metadata.get("finalizers") or ()),
-        status=JobStatus.model_validate_json(json.dumps(found.get("status") or {})),
+        status=status,
     )
+
+
+def _manifest(found: Mapping[str, Any], *, started: bool) -> FineTuneJob:
+    document = {**found, "metadata": {name: found["metadata"][name] for name in READ_OF_METADATA}}
+    try:
+        return check_document(document)
+    except SpecError as error:
+        known = check_document({**document, "spec": _known_options(found["spec"])}, unknown="ignore")
+        if started:
+            return known
+        raise SpecError([replace(problem, message=NEWER) for problem in error.problems]) from None
+
+
+def _known_options(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec without options of DeepSpeed that only a newer operator knows: they are fields of the definition too."""
+    deepspeed = spec.get("deepspeed") or {}
+    options = {name: value for name, value in (deepspeed.get("overrides") or {}).items() if name in ALLOWED}
+    return {**spec, "deepspeed": {**deepspeed, "overrides": options}}

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails
 
+from finetune_operator.api.job import NEWER
+from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.spec.base import Count, Part
+from finetune_trainer.spec.messages import shown_path, shown_value
 from finetune_trainer.spec.names import AnnotationValue, LabelKey, LabelValue, ObjectName, QueueName, SecretKey
 from finetune_trainer.spec.quantity import Cpu, Memory
 
@@ -174,3 +180,18 @@ class FineTuneRuntime(Part):
 
     spec: RuntimeSpec
     """What the clusters of the runtime's jobs are made of."""
+
+
+def read_runtime(found: Mapping[str, Any]) -> RuntimeSpec:
+    """What an object of the API server says. Raises finetune_trainer.errors.SpecError for what only older rules let
+    pass, and for fields that only newer definitions have."""
+    try:
+        return RuntimeSpec.model_validate_json(json.dumps(found["spec"]))
+    except ValidationError as error:
+        raise SpecError([_problem(details) for details in error.errors()]) from None
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    place = ("spec", *details["loc"])
+    message = NEWER if details["type"] == "extra_forbidden" else details["msg"]
+    return Problem(shown_path(place), shown_value(place, details["input"]), message)

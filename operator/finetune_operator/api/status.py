@@ -1,4 +1,7 @@
-"""The status of a FineTuneJob: written by the operator only, one write per reconcile and only when it differs."""
+"""The status of a FineTuneJob: written by the operator only, one write per reconcile and only when it differs.
+
+A newer operator may have written words that this one does not know; it reads over them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
-from finetune_operator.api.values import Decimal, Long, Text, Time, Total, Uri
+from finetune_operator.api.values import Decimal, Long, Text, Time, Total, Uri, known_by, word_or
 from finetune_trainer.spec.base import CountOrZero, Part
+
+KnownReason = Annotated[Reason, word_or(Reason.ERROR)]
 
 
 class Condition(Part):
@@ -20,7 +25,7 @@ class Condition(Part):
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
 
-    reason: Reason
+    reason: KnownReason
     """Why, as one word."""
 
     message: Long = ""
@@ -146,7 +151,7 @@ class AttemptStatus(Part):
     outcome: Literal["Succeeded", "Failed", "Stopped"] | None = None
     """How it ended; absent while it lives."""
 
-    reason: Reason | None = None
+    reason: KnownReason | None = None
     """Why it ended, as one word."""
 
     message: Long | None = None
@@ -165,7 +170,7 @@ class AttemptStatus(Part):
 class StopRequest(Part):
     """A stop that the operator has asked the run for; it is answered with a commit, or ended by the deadline."""
 
-    reason: Reason
+    reason: KnownReason
     """Why: `Suspended`, `Deleted`, `ActiveDeadline`."""
 
     attempt: Annotated[int, Field(ge=1)]
@@ -217,7 +222,7 @@ class JobStatus(Part):
     observed_generation: CountOrZero = 0
     """The generation of the spec that this status speaks of."""
 
-    phase: Phase = Phase.PENDING
+    phase: Annotated[Phase, word_or(Phase.PENDING)] = Phase.PENDING
     """One word for people, derived from the conditions."""
 
     start_time: Time | None = None
@@ -226,7 +231,7 @@ class JobStatus(Part):
     completion_time: Time | None = None
     """When the job succeeded or failed for good."""
 
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=8), known_by("type", ConditionType)] = ()
     """Conditions by type."""
 
     progress: Progress | None = None
@@ -247,7 +252,7 @@ class JobStatus(Part):
     attempts: Annotated[tuple[AttemptStatus, ...], Field(max_length=10)] = ()
     """The last 10 attempts, oldest first."""
 
-    failures: Annotated[tuple[FailureCount, ...], Field(max_length=32)] = ()
+    failures: Annotated[tuple[FailureCount, ...], Field(max_length=32), known_by("reason", Reason)] = ()
     """Failed attempts by reason, over all attempts: what the budgets are counted by."""
 
     stop: StopRequest | None = None

@@ -1,11 +1,13 @@
-"""Types of the values in a status: texts with their limits, times, sums."""
+"""Types of the values in a status: texts with their limits, times, sums, words that a newer operator may have added."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Any
 
-from pydantic import Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 Text = Annotated[str, Field(max_length=1024)]
 Long = Annotated[str, Field(max_length=32768)]
@@ -27,3 +29,19 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """Whole seconds in UTC, as Kubernetes' `metav1.Time`."""
+
+
+def word_or(otherwise: StrEnum) -> BeforeValidator:
+    """Reads another word in place of one that is not known."""
+    words = set(type(otherwise))
+    return BeforeValidator(lambda word: word if word in words else otherwise)
+
+
+def known_by(name: str, kind: type[StrEnum]) -> BeforeValidator:
+    """Leaves out those elements of a list whose key is not known."""
+    words = set(kind)
+
+    def known(elements: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(one for one in elements if not isinstance(one, Mapping) or one.get(name) in words)
+
+    return BeforeValidator(known)

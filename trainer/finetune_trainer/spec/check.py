@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -23,28 +23,32 @@ from finetune_trainer.spec.messages import MISSING, Location, generic_path, look
 from finetune_trainer.spec.rules import RULES
 
 MAX_REPAIRS = 3
+Unknown = Literal["forbid", "ignore"]
 
 
-def check_document(document: Any) -> FineTuneJob:
-    """Makes a job of a manifest read from YAML or JSON; raises `SpecError` with every problem found."""
+def check_document(document: Any, unknown: Unknown = "forbid") -> FineTuneJob:
+    """Makes a job of a manifest read from YAML or JSON; raises `SpecError` with every problem found.
+
+    `unknown` fields may be ignored where somebody else has checked the manifest who knows more of them.
+    """
     if not isinstance(document, Mapping):
         raise SpecError([Problem("manifest", document, "is no mapping: write apiVersion, kind, metadata and spec")])
     manifest = prepare(document)
     try:
-        job = _validate(manifest)
+        job = _validate(manifest, unknown)
     except ValidationError as error:
-        raise SpecError(_all_problems(manifest, error)) from None
+        raise SpecError(_all_problems(manifest, error, unknown)) from None
     if problems := list(RULES.problems(job)):
         raise SpecError(problems)
     return job
 
 
-def _validate(manifest: Mapping[str, Any]) -> FineTuneJob:
+def _validate(manifest: Mapping[str, Any], unknown: Unknown) -> FineTuneJob:
     # JSON is the form in which strict pydantic still takes text for an enum and a list for a tuple.
-    return FineTuneJob.model_validate_json(json.dumps(manifest), by_alias=True, by_name=False)
+    return FineTuneJob.model_validate_json(json.dumps(manifest), by_alias=True, by_name=False, extra=unknown)
 
 
-def _all_problems(manifest: Mapping[str, Any], error: ValidationError) -> list[Problem]:
+def _all_problems(manifest: Mapping[str, Any], error: ValidationError, unknown: Unknown) -> list[Problem]:
     problems = _field_problems(manifest, error.errors())
     repaired = copy.deepcopy(dict(manifest))
     broken: list[str] = []
@@ -52,7 +56,7 @@ def _all_problems(manifest: Mapping[str, Any], error: ValidationError) -> list[P
         for details in error.errors():
             broken += _repair(repaired, details)
         try:
-            return problems + list(RULES.problems(_validate(repaired), broken))
+            return problems + list(RULES.problems(_validate(repaired, unknown), broken))
         except ValidationError as next_error:
             error = next_error
     return problems
