@@ -39,6 +39,8 @@ def _facts(entry: Entry) -> Iterator[str]:
         return
     if bounds := " ".join(range_of(entry)):
         yield f"Each {bounds}." if entry.is_list else f"{_sentence(bounds)}."
+    if entry.is_list and entry.choices:  # kubectl shows the choices of a single value only
+        yield f"Each one of {one_of(entry.choices)}."
     if entry.path in NOT_YET_MEMBERS:
         yield "Not available yet."
     if later := [f"`{choice}`" for choice in entry.choices if choice in VALUES]:

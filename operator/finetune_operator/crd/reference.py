@@ -36,13 +36,15 @@ The spec of a FineTuneJob is that of the manifest, [manifest.md](manifest.md), f
 - Types, bounds and allowed values, in the API server's words. While one of these is wrong, the API server looks no
   further.
 - Everything else that `finetune validate` checks, in the same words: addresses, amounts, values that are not available
-  yet, and fields that contradict each other. In lists such as `spec.data.train`, the message names the list.
+  yet, and fields that contradict each other. Where a rule needs more than one element of a list to see a mistake, the
+  path is the list's, and the element stands in the text.
 - Unknown fields. kubectl refuses them; another client has to ask for it (`fieldValidation=Strict`), or they are dropped
   with a warning.
 - `spec.deepspeed.overrides` has the options of [manifest.md](manifest.md) as its only fields; `finetune validate` says
   what to write instead of any other.
-- Whether the runtime exists, and has what the job needs, shows in the job's conditions, and so does what the cluster
-  refuses (Pod Security, quota). Both heal by themselves when their cause is gone.
+- Whether the runtime exists, and has what the job needs, shows in the job's conditions. So does an address such as
+  `file://./x`, which lies beside a manifest and nowhere on a cluster, and what the cluster refuses (Pod Security,
+  quota). Each heals by itself when its cause is gone.
 
 Three things are read differently than by `finetune run`, because kubectl reads YAML 1.1 and the API server has its own
 types: a bare `On` or `Off` is true or false, so `gradientCheckpointing: "On"` needs its quotes; so does an amount of

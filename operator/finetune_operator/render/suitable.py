@@ -61,12 +61,14 @@ def _files(spec: JobSpec, runtime: RuntimeSpec) -> Iterator[Problem]:
         if uri.startswith("file://") and not any(is_inside(uri, f"file://{one}") for one in _mounted(runtime)):
             message = "is on the pod's own disk, which goes with the pod: write s3://<bucket>/<key>"
             yield Problem(path, uri, f"{message}, or a path below a volume that the runtime mounts in head and workers")
-    read = [("spec.model.uri", spec.model.uri)]
-    read += [(f"spec.data.train[{index}].uri", source.uri) for index, source in enumerate(spec.data.train)]
-    read += [(f"spec.data.eval[{index}].uri", source.uri) for index, source in enumerate(spec.data.eval)]
-    for path, uri in read:
+    store = "s3://<bucket>/<key>"
+    read = [("spec.model.uri", spec.model.uri, store)]
+    read += [("spec.model.chatTemplate", spec.model.chat_template or "", "the template itself")]
+    read += [(f"spec.data.train[{index}].uri", source.uri, store) for index, source in enumerate(spec.data.train)]
+    read += [(f"spec.data.eval[{index}].uri", source.uri, store) for index, source in enumerate(spec.data.eval)]
+    for path, uri, instead in read:
         if uri.startswith("file://./"):
-            message = "is relative to the manifest, which lies in no folder on a cluster: write s3://<bucket>/<key>"
+            message = f"is relative to the manifest, which lies in no folder on a cluster: write {instead}"
             yield Problem(path, uri, f"{message}, or an absolute path that the image or a volume of the runtime has")
 
 

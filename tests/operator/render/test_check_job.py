@@ -30,6 +30,15 @@ def test_files_of_a_laptop_are_named_one_by_one() -> None:
     assert "is relative to the manifest, which lies in no folder on a cluster" in problems[2].message
 
 
+def test_a_chat_template_beside_the_manifest_is_one_of_them() -> None:
+    job = make_job(model={"uri": "s3://models/tiny", "chatTemplate": "file://./chat.jinja"})
+    (problem,) = check_job(job.manifest, runtime())
+    assert problem.path == "spec.model.chatTemplate"
+    assert "write the template itself, or an absolute path" in problem.message
+    job = make_job(model={"uri": "s3://models/tiny", "chatTemplate": "file:///templates/chat.jinja"})
+    assert check_job(job.manifest, runtime()) == []
+
+
 def test_files_may_be_written_to_what_head_and_workers_mount() -> None:
     job = make_job(checkpoint={"uri": "file:///shared/ckpt", "everySteps": 1}, output={"uri": "file:///shared/out"})
     mount: Object = {

@@ -54,6 +54,8 @@ REFUSED = {
         "s3:///x": "is no bucket name",
         "s3://minio:9000/bucket": "is no bucket name",
         "s3://models/a//b": "has an empty path segment",
+        "s3://models//b": "has an empty path segment: write one slash between two segments",
+        "s3://models//": "has an empty path segment",
         "s3://models/../b": "has a '..' segment",
         "s3://models/x ": "a space at an end",
         "s3://models/a\nb": "has a control character",

@@ -135,6 +135,10 @@ FIELD_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"data.train.0.weight": 0},
         ["spec.data.train[0].weight: is too small: write a number above 0 (got 0)"],
     ),
+    "17 columns": (
+        {"data.train.0.columns": {f"c{number}": "x" for number in range(17)}},
+        ["spec.data.train[0].columns: has 17 entries: write at most 16 (got 'a mapping')"],
+    ),
     "no training data": ({"data.train": []}, ["spec.data.train: has 0 entries: write at least 1 (got 'a list')"]),
     "stage 4": ({"deepspeed.zeroStage": 4}, ["spec.deepspeed.zeroStage: is too large: write 3 or less (got 4)"]),
     "long job name": (

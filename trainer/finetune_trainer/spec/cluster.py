@@ -83,4 +83,4 @@ class FailurePolicy(Part):
     """Restarts of the workers within one attempt."""
 
     rules: Annotated[tuple[FailureRule, ...], Field(max_length=16)] = ()
-    """Budgets of their own for some reasons; the first rule that names a reason counts."""
+    """Budgets of their own for some reasons, each of which stands in one rule at most."""

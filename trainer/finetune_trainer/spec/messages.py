@@ -126,7 +126,10 @@ def _message(error: ErrorDetails, location: Location, entry: Entry | None, value
     if kind == "string_pattern_mismatch" and entry:
         return f"is no valid name: {_PATTERNS.get(entry.path, _NAME_ADVICE)}"
     if kind in _BOUNDS:
-        return _BOUNDS[kind].format(**{name: _plain(bound) for name, bound in context.items()})
+        bounds = {name: _plain(bound) for name, bound in context.items()}
+        if isinstance(value, dict):  # whose length pydantic does not tell
+            bounds["actual_length"] = len(value)
+        return _BOUNDS[kind].format(**bounds)
     if kind.endswith("_type") and entry:
         return _wrong_type(entry, value, element=bool(location) and isinstance(location[-1], int))
     if kind == "string_type":  # a value under a free name, such as a label

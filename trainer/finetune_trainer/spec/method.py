@@ -36,7 +36,7 @@ class LoRA(Part):
     """Scale of the adapters: their output is multiplied by alpha / rank."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the adapter's inputs that is dropped while training, from 0 up to but not including 1."""
+    """Share of the adapter's inputs that is dropped while training."""
 
     target_modules: Annotated[tuple[ModulePattern, ...], Field(min_length=1, max_length=64)] = (ALL_LINEAR,)
     """Modules that get an adapter: names or name endings such as `q_proj`, or `all-linear` alone."""

@@ -127,7 +127,7 @@ def _type(entry: Entry) -> str:
 
 def range_of(entry: Entry) -> Iterator[str]:
     """The bounds of a number in words: `from 1`, `to 1000`."""
-    words = {"ge": "from", "gt": "above", "lt": "below", "le": "to"}
+    words = {"ge": "from", "gt": "above", "lt": "to below", "le": "to"}
     for bound in entry.bounds:
         limits = {word: getattr(bound, name, None) for name, word in words.items()}
         yield from (f"{word} {limit}" for word, limit in limits.items() if limit not in (None, INT32_MAX))

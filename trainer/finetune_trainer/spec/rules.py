@@ -142,10 +142,11 @@ def format_of_the_objective(job: FineTuneJob) -> Iterator[Problem]:
 @RULES.rule("spec.data.train[].format", "spec.data.eval[].format")
 def columns_of_the_format(job: FineTuneJob) -> Iterator[Problem]:
     every = tuple(dict.fromkeys(name for names in COLUMNS.values() for name in names))
+    known_of = {**COLUMNS, Format.AUTO: every}  # of formats for later, nothing is known
     for path, source in _sources(job):
-        known = COLUMNS.get(source.format, every)
+        known = known_of.get(source.format)
         for name, column in source.columns.items():
-            if name not in known:
+            if known and name not in known:
                 message = f"is no column of format {source.format}: write {one_of(known)} before the colon"
                 yield Problem(f"{path}.{shown_path(('columns', name))}", column, message)
 

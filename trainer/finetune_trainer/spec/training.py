@@ -47,7 +47,7 @@ class Schedule(Part):
     """Shape after the warm-up; `WSD` is constant, then decays at the end (warm-up, stable, decay)."""
 
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.03
-    """Share of the run in which the learning rate rises from 0, from 0 up to but not including 1."""
+    """Share of the run in which the learning rate rises from 0."""
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -63,7 +63,7 @@ class Optimizer(Part):
     """Decoupled weight decay per step, times the learning rate."""
 
     betas: Annotated[tuple[Beta, ...], Field(min_length=2, max_length=2)] = (0.9, 0.95)
-    """Decay of the running averages of the gradient and of its square, each from 0 up to but not including 1."""
+    """Decay of the running averages of the gradient and of its square."""
 
     eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
     """Added to the denominator, against division by zero."""

@@ -27,7 +27,7 @@ def _refuse(message: str) -> PydanticCustomError:
 
 
 def _check_s3(rest: str) -> None:
-    bucket, _, key = rest.partition("/")
+    bucket = rest.partition("/")[0]
     if "@" in bucket:
         raise _refuse(
             "holds credentials: write s3://<bucket>/<key> and give the keys through the environment, an AWS profile "
@@ -38,7 +38,7 @@ def _check_s3(rest: str) -> None:
             f"{bucket!r} is no bucket name: write s3://<bucket>/<key> with 3 to 63 lower-case letters, digits, dots "
             "and dashes for the bucket; the endpoint is set by the runtime or AWS_ENDPOINT_URL"
         )
-    if "//" in key:
+    if "//" in rest:
         raise _refuse("has an empty path segment: write one slash between two segments")
 
 

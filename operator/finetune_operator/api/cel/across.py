@@ -20,6 +20,7 @@ from finetune_trainer.spec.rules import COLUMNS, FORMATS, MAX_ZERO_STAGE, OUTPUT
 
 MOST_ROWS = 2 * 1_048_576  # a multiple of microBatchSize may lie above the largest batch
 MOST_RANKS = 4096 * 64
+MOST_SOURCES = 64
 RANKS = "self.workers.replicas * (self.workers.gpusPerReplica > 0 ? self.workers.gpusPerReplica : 1)"
 ABOVE = "(self.globalBatchSize + self.microBatchSize - 1) / self.microBatchSize * self.microBatchSize"
 NO_EVAL = "(!has(self.data.eval) || self.data.eval.size() == 0)"
@@ -102,18 +103,21 @@ def _data() -> Iterator[Rule]:
 def _formats(sources: str, objective: ObjectiveType) -> Check:
     formats = FORMATS[objective]
     others = texts([value for value in Format if value not in formats and value not in VALUES])
-    found = f"{others}.filter(other, {sources}.exists(source, source.format == other))[0]"
+    # A rule's path has no index, and an element alone does not know the objective.
+    places = f"{list(range(MOST_SOURCES))}.filter(i, i < {sources}.size() && {sources}[i].format in {others})"
+    found = f"{others}.filter(other, {sources}[{places}[0]].format == other)[0]"
     return Check(
         f"self.objective.type == {text(objective)} && has({sources}) && "
         f"{sources}.exists(source, source.format in {others})",
-        f"format does not suit objective {objective}: write {one_of(formats)} (got '{{{found}}}')",
+        f"[{{{number(f'{places}[0]', MOST_SOURCES)}}}].format does not suit objective {objective}: "
+        f"write {one_of(formats)} (got '{{{found}}}')",
     )
 
 
 def _columns() -> Iterator[Check]:
     every = tuple(dict.fromkeys(name for names in COLUMNS.values() for name in names))
-    for form, names in [*COLUMNS.items(), (None, every)]:
-        here = f"self.format == {text(form)}" if form else f"!(self.format in {texts(tuple(COLUMNS))})"
+    for form, names in {**COLUMNS, Format.AUTO: every}.items():
+        here = f"self.format == {text(form)}"
         unknown = f"!(name in {texts(names)})"
         yield Check(
             f"has(self.columns) && {here} && self.columns.exists(name, {unknown})",

@@ -94,7 +94,7 @@ def _s3() -> Iterator[tuple[str, str]]:
         "dots and dashes for the bucket; the endpoint is set by the runtime or AWS_ENDPOINT_URL",
     )
     yield (
-        f"self.uri.startsWith('s3://') && {REST}.matches('^[^/]*/.*//')",
+        f"self.uri.startsWith('s3://') && {REST}.contains('//')",
         "has an empty path segment: write one slash between two segments",
     )
 
