@@ -17,6 +17,12 @@ HERE = Path(__file__).resolve().parent
 KUBERNETES = HERE / "kubernetes"
 KUBERAY = HERE / "kuberay"
 KUBERAY_MODULE = "github.com/ray-project/kuberay/ray-operator"
+KUBEFLOW_TRAINER = HERE / "kubeflow_trainer"
+KUBEFLOW_TRAINER_MODULE = "github.com/kubeflow/trainer/v2"
+KUEUE = HERE / "kueue"
+KUEUE_MODULE = "sigs.k8s.io/kueue"
+PROMETHEUS = HERE / "prometheus_operator"
+PROMETHEUS_MODULE = "github.com/prometheus-operator/prometheus-operator"
 TOOLS = {  # name: module, package
     "etcd": (HERE / "etcd", "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -24,6 +30,8 @@ TOOLS = {  # name: module, package
     "kubectl": (KUBERNETES, "k8s.io/kubernetes/cmd/kubectl"),
     "kuberay-operator": (KUBERAY, KUBERAY_MODULE),
     "helm": (HERE / "helm", "helm.sh/helm/v3/cmd/helm"),
+    "kubeflow-trainer": (KUBEFLOW_TRAINER, f"{KUBEFLOW_TRAINER_MODULE}/cmd/trainer-controller-manager"),
+    "prometheus_rules": (HERE / "prometheus_rules", "."),
 }
 
 
@@ -50,6 +58,24 @@ def version_definitions() -> list[str]:
 def kuberay_crds() -> Path:
     """Return the folder of KubeRay's CustomResourceDefinitions, as its release publishes them."""
     return go_build.module_folder(KUBERAY, KUBERAY_MODULE, "config/crd/bases")
+
+
+def kubeflow_trainer_crds() -> list[Path]:
+    """Return the CustomResourceDefinitions of Kubeflow Trainer and of the JobSets that it makes."""
+    own = go_build.module_folder(KUBEFLOW_TRAINER, KUBEFLOW_TRAINER_MODULE, "manifests/base/crds")
+    jobset = go_build.module_folder(KUBEFLOW_TRAINER, "sigs.k8s.io/jobset", "config/components/crd/bases")
+    return [*sorted(own.glob("trainer.kubeflow.org_*.yaml")), jobset]
+
+
+def prometheus_crds() -> list[Path]:
+    """Return the CustomResourceDefinitions of ServiceMonitor and PrometheusRule, from the Prometheus operator."""
+    folder = go_build.module_folder(PROMETHEUS, PROMETHEUS_MODULE, "example/prometheus-operator-crd")
+    return [folder / f"monitoring.coreos.com_{plural}.yaml" for plural in ("servicemonitors", "prometheusrules")]
+
+
+def kueue_crds() -> list[Path]:
+    """Return the CustomResourceDefinition of Kueue's Workload, with the versions that it serves."""
+    return [go_build.module_folder(KUEUE, KUEUE_MODULE, "config/components/crd/bases") / "kueue.x-k8s.io_workloads.yaml"]
 
 
 def main() -> None:

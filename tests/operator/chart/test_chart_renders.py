@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.metrics_core import Metric
 from ruamel.yaml import YAML
 
 from chart_files import leaves
+from chart_objects import Object, read, rendered
 from cluster_fixtures import Command
 from control_plane import ControlPlane
-from finetune_operator.api.reasons import FAILURES
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.application import LEASE, SECRET
-from finetune_operator.core import metrics
 from finetune_operator.crd.documents import SUPPORTED_SINCE
 from finetune_operator.render import check_runtime
 from finetune_operator.settings import read_settings
@@ -29,19 +26,9 @@ from render_example import runtime_of
 pytestmark = pytest.mark.cluster  # helm is built with the cluster's programs
 
 ROOT = Path(__file__).resolve().parents[3]
-Object = dict[str, Any]
 ALL_ON: Object = {"prometheus": {"serviceMonitor": {"enabled": True}, "rules": {"enabled": True}}}
+H100 = YAML(typ="safe").load((ROOT / "examples" / "runtimes" / "h100.yaml").read_text())["spec"]
 SEEN_BY_NO_RENDER = {"crds.check"}
-
-
-def read(text: str) -> list[Object]:
-    return [one for one in YAML(typ="safe").load_all(text) if one]
-
-
-def rendered(helm: Command, *arguments: str) -> dict[str, Object]:
-    """The rendered objects as `Kind/name`."""
-    found = read(helm(*template(*arguments)))
-    return {f"{one['kind']}/{one['metadata']['name']}": one for one in found}
 
 
 def at(values: Object, path: str) -> Any:
@@ -67,10 +54,25 @@ def test_a_render_is_what_is_committed(helm: Command, name: str) -> None:
     assert made == golden(name).read_text(), "if it is meant: .venv/bin/python tools/render_chart.py"
 
 
-def test_the_api_server_takes_it_without_a_warning(helm: Command, control_plane: ControlPlane, namespace: str) -> None:
+VALUE_SETS = {
+    "default": (),
+    "everything": ("--values", str(EVERYTHING)),
+    "openshift": ("--set=runAsUser=null",),
+    "one replica by tag": ("--set=replicas=1,image.tag=v7",),
+    "a large runtime": ("--set-json", f"defaultRuntime.spec={json.dumps(H100)}"),
+    "readers": ("--set=tenantRoles.runtimeReaders={system:authenticated,team-a}",),
+    "no tenants, no runtime": ("--set=tenantRoles.enabled=false,defaultRuntime.enabled=false",),
+}
+
+
+@pytest.mark.usefixtures("prometheus_kinds")
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_the_api_server_takes_it_without_a_warning(
+    helm: Command, control_plane: ControlPlane, namespace: str, values: str
+) -> None:
     """Strict validation refuses unknown fields; what Pod Security `restricted` objects to would be a warning."""
     control_plane.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/warn=restricted")
-    text = helm(*template("--include-crds", f"--namespace={namespace}"))
+    text = helm(*template("--include-crds", f"--namespace={namespace}", *VALUE_SETS[values]))
     command = ("apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", "-")
     answer = control_plane.kubectl(*command, input=text)
     assert answer.count("(server dry run)") == len(read(text))
@@ -175,19 +177,3 @@ def test_the_default_runtime_is_the_one_of_the_examples_and_suitable(helm: Comma
     read_back = RuntimeSpec.model_validate_json(json.dumps(spec))
     assert read_back == runtime_of(ROOT / "examples" / "runtimes" / "default.yaml").spec
     assert check_runtime(read_back) == []
-
-
-def test_alerts_ask_for_metrics_that_there_are(helm: Command) -> None:
-    (group,) = rendered(helm, "--values", str(EVERYTHING))["PrometheusRule/finetune-operator"]["spec"]["groups"]
-    text = " ".join(rule["expr"] for rule in group["rules"])
-    asked = set(re.findall(r"\bfinetune_\w+", text))
-    assert len(asked) >= 5
-    assert asked <= {name for metric in metrics.REGISTRY.collect() for name in sample_names(metric)}
-    (reasons,) = re.findall(r'reason=~"([^"]+)"', text)
-    assert set(reasons.split("|")) < set(FAILURES)
-
-
-def sample_names(metric: Metric) -> set[str]:
-    """What Prometheus calls the samples of a metric, also of one that has none yet."""
-    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
-    return {f"{metric.name}{suffix}" for suffix in suffixes.get(metric.type, [""])}
