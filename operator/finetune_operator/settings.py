@@ -32,6 +32,16 @@ class Settings:
     audience_prefix: str
     log_level: str
 
+    @property
+    def progress_address(self) -> str:
+        """Where other replicas hand reports on to, when this one leads."""
+        return host_port(self.address, self.progress_port)
+
+
+def host_port(host: str, port: int) -> str:
+    """A host and a port as in a URL: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 def read_settings(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
     """Read flags, with defaults from the environment; exits with a message when one makes no sense."""

@@ -27,13 +27,18 @@ def events_between(old: JobStatus, new: JobStatus) -> list[Event]:
     return [*_attempts(old, new), *_conditions(old, new), *_commits(old, new), *_ends(old, new)]
 
 
+def ended_between(old: JobStatus, new: JobStatus) -> list[AttemptStatus]:
+    """The attempts that ended between two statuses of a job."""
+    over = {attempt.number for attempt in old.attempts if attempt.finished_at is not None}
+    return [one for one in new.attempts if one.finished_at is not None and one.number not in over]
+
+
 def _attempts(old: JobStatus, new: JobStatus) -> Iterator[Event]:
-    known = {attempt.number: attempt for attempt in old.attempts}
+    known, ended = {attempt.number for attempt in old.attempts}, ended_between(old, new)
     for attempt in new.attempts:
-        before = known.get(attempt.number)
-        if before is None:
+        if attempt.number not in known:
             yield Event("Normal", Reason.STARTING, f"attempt {attempt.number}: created RayJob {attempt.ray_job}")
-        if attempt.finished_at is not None and (before is None or before.finished_at is None):
+        if attempt in ended:
             yield _end_of(attempt)
     if new.stop is not None and old.stop is None:
         text = f"asked attempt {new.stop.attempt} to commit and stop by {new.stop.deadline:%H:%M:%S} UTC"

@@ -95,4 +95,14 @@ FAILURES: tuple[Reason, ...] = (
     Reason.VALIDATION,
     Reason.ERROR,
 )
-"""The classes into which the end of an attempt is sorted; `policy.retry` has a budget for each."""
+"""The classes into which the end of an attempt is sorted; `policy.budget` has a budget for each."""
+
+ENDS: tuple[Reason, ...] = (
+    Reason.SUCCEEDED,
+    Reason.SUSPENDED,
+    Reason.DELETED,
+    Reason.STOPPED,
+    Reason.ACTIVE_DEADLINE,
+    *FAILURES,
+)
+"""Every reason for which an attempt ends."""

@@ -16,7 +16,7 @@ from finetune_operator.core.lease import Lease
 from finetune_operator.progress.secret import Certificates
 
 ADDRESS = "finetune.dev/progress-address"
-"""Annotation of the Lease: where the replica that holds it takes reports (host:port)."""
+"""Annotation of the Lease: where the replica that holds it takes reports (host:port, an IPv6 address in brackets)."""
 
 HERE = ""
 """The leader's address, seen from itself."""

@@ -143,6 +143,31 @@ def test_a_new_leader_whose_watches_hang_repeats_no_attempt_and_ends_none(
     play(control_plane, namespace, proxy, script, loses_its_node, second)
 
 
+def test_a_job_that_changes_while_its_watch_hangs_is_read_anew_and_goes_on(
+    control_plane: ControlPlane, namespace: str, proxy: KubeProxy
+) -> None:
+    may_end = asyncio.Event()
+
+    async def plot(run: Run) -> None:
+        await run.trains()
+        await may_end.wait()
+        await succeeds(run)
+
+    async def script(stage: Stage) -> None:
+        stage.replica.start()
+        await stage.apply()
+        await stage.player.phase_is("bot", "Training")
+        assert await asyncio.to_thread(proxy.stall_watches, "finetunejobs") == 1
+        await stage.client.patch(JOBS, namespace, "bot", {"metadata": {"labels": {"team": "a"}}})
+        seen = proxy.count("get", "finetunejobs")
+        may_end.set()
+        await stage.player.phase_is("bot", "Succeeded")
+        await stage.player.cleared()
+        assert proxy.count("get", "finetunejobs") == seen + 1
+
+    play(control_plane, namespace, proxy, script, plot)
+
+
 def test_deletions_that_were_missed_are_found_by_the_next_list(
     control_plane: ControlPlane, namespace: str, proxy: KubeProxy
 ) -> None:
