@@ -70,6 +70,14 @@ class KubeRay(Part):
     """Namespace of KubeRay's operator. Jobs let nobody else submit their driver: with a wrong name none starts."""
 
 
+class Kueue(Part):
+    """Kueue, in whose queues jobs may wait."""
+
+    enabled: bool = False
+    """Show in jobs what Kueue says of them; the operator may then read the Workloads of all namespaces. Jobs wait in
+    Kueue's queues without it too."""
+
+
 class ServiceMonitor(Part):
     """Have the Prometheus operator scrape the metrics. Its CustomResourceDefinitions must be there."""
 
@@ -161,6 +169,9 @@ class Values(Part):
 
     kuberay: KubeRay = KubeRay()
     """KubeRay, which makes the Ray clusters."""
+
+    kueue: Kueue = Kueue()
+    """Kueue, in whose queues jobs may wait."""
 
     default_runtime: DefaultRuntime = DefaultRuntime()
     """The FineTuneRuntime `default`, for jobs that name none."""

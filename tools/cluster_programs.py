@@ -75,7 +75,8 @@ def prometheus_crds() -> list[Path]:
 
 def kueue_crds() -> list[Path]:
     """Return the CustomResourceDefinition of Kueue's Workload, with the versions that it serves."""
-    return [go_build.module_folder(KUEUE, KUEUE_MODULE, "config/components/crd/bases") / "kueue.x-k8s.io_workloads.yaml"]
+    folder = go_build.module_folder(KUEUE, KUEUE_MODULE, "config/components/crd/bases")
+    return [folder / "kueue.x-k8s.io_workloads.yaml"]
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.api.job import ATTEMPT, JOB_UID, ROLE
+from finetune_operator.api.job import ATTEMPT, JOB_UID, QUEUE, ROLE
 
 Object = Mapping[str, Any]
 
@@ -20,8 +20,30 @@ DEPLOYMENT_TERMINAL = ("Complete", "Failed", "ValidationFailed")
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a condition of Kueue's says: its reason and its message."""
+
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}" if self.message else self.reason
+
+
+@dataclass(frozen=True)
+class WorkloadView:
+    """What Kueue holds of an attempt: why it is not admitted, and why it was evicted; None when it is not."""
+
+    waits: Said | None
+    evicted: Said | None
+
+
+@dataclass(frozen=True)
 class RayJobView:
-    """One attempt's RayJob. `ray_status` is Ray's word for the driver, `deployment` KubeRay's for the whole."""
+    """One attempt's RayJob. `ray_status` is Ray's word for the driver, `deployment` KubeRay's for the whole.
+
+    `queue` is Kueue's LocalQueue, `workload` what Kueue says of it where that is known.
+    """
 
     name: str
     uid: str
@@ -33,6 +55,8 @@ class RayJobView:
     deployment: str
     reason: str
     message: str
+    queue: str | None = None
+    workload: WorkloadView | None = None
 
     @property
     def over(self) -> bool:
@@ -81,7 +105,7 @@ class PodView:
         return self.phase == "Running" or self.gone
 
 
-def read_ray_job(found: Object) -> RayJobView | None:
+def read_ray_job(found: Object, workload: WorkloadView | None = None) -> RayJobView | None:
     """The view of a RayJob; None for one that no job of ours made."""
     metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
     attempt = _attempt(metadata)
@@ -98,7 +122,41 @@ def read_ray_job(found: Object) -> RayJobView | None:
         deployment=status.get("jobDeploymentStatus", ""),
         reason=status.get("reason", ""),
         message=status.get("message", ""),
+        queue=(metadata.get("labels") or {}).get(QUEUE),
+        workload=workload,
     )
+
+
+def read_workload(found: Object) -> WorkloadView:
+    """The view of Kueue's Workload, v1beta1 or v1beta2."""
+    status = found.get("status") or {}
+    conditions = {one["type"]: one for one in status.get("conditions") or ()}
+    reserved, admitted = conditions.get("QuotaReserved", {}), conditions.get("Admitted", {})
+    evicted = conditions.get("Evicted", {})
+    checks = [one for one in status.get("admissionChecks") or () if one.get("state") != "Ready"]
+    if reserved.get("status") != "True":
+        waits = _said(reserved)
+    elif admitted.get("status") != "True":
+        said = [f"{one['name']} is {one.get('state')}: {one.get('message', '')}".rstrip(": ") for one in checks]
+        waits = _said(admitted, *said)
+    else:
+        waits = None
+    return WorkloadView(waits, _said(evicted) if evicted.get("status") == "True" else None)
+
+
+def trim_workload(found: Object) -> dict[str, Any]:
+    """A Workload without what `read_workload` and `ray_job_owners` do not read: the pod templates are most of it."""
+    metadata, status = found["metadata"], found.get("status") or {}
+    kept = ("namespace", "name", "uid", "resourceVersion", "ownerReferences")
+    return {
+        "metadata": {name: metadata[name] for name in kept if name in metadata},
+        "status": {name: status[name] for name in ("conditions", "admissionChecks") if name in status},
+    }
+
+
+def ray_job_owners(workload: Object) -> list[dict[str, Any]]:
+    """References to the RayJobs that a Workload was made for: one, or none."""
+    return [one for one in workload["metadata"].get("ownerReferences") or () if one["kind"] == "RayJob"]
 
 
 def read_pod(found: Object) -> PodView | None:
@@ -137,6 +195,29 @@ def of_attempt(pods: Iterable[PodView], attempt: int) -> tuple[PodView, ...]:
 def owner_uid(found: Object) -> str:
     """The uid of the job that an object belongs to, from its label; empty without one."""
     return str((found["metadata"].get("labels") or {}).get(JOB_UID, ""))
+
+
+def belongs(found: Object) -> str:
+    """Namespace and uid of the job that a pod belongs to: anybody can write a label, but in his own namespace only."""
+    return belonging(found["metadata"]["namespace"], owner_uid(found))
+
+
+def belongs_as_owned(found: Object) -> list[str]:
+    """The same for what the operator made itself: its label and its controller must be the same job."""
+    owners = found["metadata"].get("ownerReferences") or ()
+    controllers = [one["uid"] for one in owners if one.get("controller")]
+    return [belongs(found)] if controllers == [owner_uid(found)] else []
+
+
+def belonging(namespace: str, uid: str) -> str:
+    """The key of what belongs to a job."""
+    return f"{namespace}/{uid}"
+
+
+def _said(condition: Object, *more: str) -> Said | None:
+    if not condition.get("reason"):
+        return None
+    return Said(condition["reason"], "; ".join(filter(None, (condition.get("message", ""), *more))))
 
 
 def _attempt(metadata: Object) -> int | None:

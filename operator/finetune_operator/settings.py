@@ -30,6 +30,7 @@ class Settings:
     kuberay_namespace: str
     metrics_namespace: str
     audience_prefix: str
+    kueue: bool
     log_level: str
 
     @property
@@ -60,6 +61,7 @@ def read_settings(arguments: Sequence[str] | None = None, environ: Mapping[str, 
     add("--kuberay-namespace", default="", help="namespace of KubeRay's operator (default: our own)")
     add("--metrics-namespace", default="", help="namespace that may read the pods' metrics (default: any)")
     add("--audience-prefix", default="finetune.dev/jobs", help="audience of the runs' tokens, before the job's uid")
+    add("--kueue", action="store_true", help="show what Kueue says of jobs in its queues, once its API is there")
     add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     found = vars(parser.parse_args(arguments))
     found["identity"] = found["identity"] or f"{socket.gethostname()}-{os.getpid()}"

@@ -60,7 +60,7 @@ async def send_everything(client: Client, admin: Client, place: Place, watches: 
     await lead_in_turn(client, place.home)
     await review_a_token(client, place)
     async with following(client) as caches:
-        await until(lambda: watches() == len(caches.all))
+        await until(lambda: watches() == len(caches.all) + 1)  # and Kueue's
         await follow_one_job(client, admin, caches, place)
 
 
@@ -96,7 +96,7 @@ async def review_a_token(client: Client, place: Place) -> None:
 async def following(client: Client) -> AsyncIterator[Watched]:
     """The operator's informers, running."""
     caches = Watched.of(client, WorkQueue())
-    tasks = [asyncio.create_task(informer.run()) for informer in caches.all]
+    tasks = [asyncio.create_task(informer.run()) for informer in (*caches.all, caches.workloads)]
     try:
         yield caches
     finally:

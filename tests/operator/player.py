@@ -282,6 +282,7 @@ class Player:
         number = int(ray_job["metadata"]["labels"][ATTEMPT])
         run = Run(self, ray_job)
         try:
+            await self._let_in(ray_job)
             await run.start()
             await self.plots[min(number, len(self.plots)) - 1](run)
         except NotFound:
@@ -289,6 +290,13 @@ class Player:
         except ApiError as error:
             self.trouble.append(f"attempt {number} could not be played: {error}")
             self._changed.set()
+
+    async def _let_in(self, ray_job: Object) -> None:
+        """KubeRay makes no pods for a RayJob that is suspended."""
+        place = (ray_job["metadata"]["namespace"], ray_job["metadata"]["name"])
+        while (self.ray_jobs.store.get(*place) or ray_job)["spec"].get("suspend"):
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _end_pod(self, pod: Object) -> None:
         """The kubelet says that nothing of a deleted pod runs any more."""

@@ -31,6 +31,7 @@ def quick(patch: pytest.MonkeyPatch, retries: Backoff = RETRIES) -> None:
     patch.setattr(mailbox, "INTERVAL", 0.02)
     patch.setattr(mailbox, "URGENT_INTERVAL", 0.01)
     patch.setattr(reconcile, "REFUSED_AGAIN", 0.2)
+    patch.setattr(application, "WORKLOAD_PAUSE", 0.02)
     patch.setattr(application, "WorkQueue", partial(WorkQueue, retries=retries))
     patch.setattr(application, "Informer", partial(Informer, patience=Patience(retries=Backoff(0.02, 0.2))))
 
@@ -49,6 +50,7 @@ class Replica:
     def __init__(self, kubeconfig: Path, home: str, identity: str = "one") -> None:
         self.kubeconfig, self.home, self.identity = kubeconfig, home, identity
         self.port = free_port()
+        self.kueue = False
         self.ends: list[Exception] = []
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -97,6 +99,7 @@ class Replica:
             kuberay_namespace="",
             metrics_namespace="",
             audience_prefix=PREFIX,
+            kueue=self.kueue,
             log_level="INFO",
         )
 

@@ -34,6 +34,7 @@ class WorkQueue(Generic[K]):
 
     A key that `get` gave is being worked on until `done`. Taking a key drops what was planned for it: its worker plans
     anew, with `add(after=...)` or, after a failure, `retry`. `observe` is told how long each key waited, in seconds.
+    While the queue is closed, which it is not at first, it takes no key.
     """
 
     def __init__(
@@ -55,13 +56,26 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._sleepers: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._open = True
 
     def __len__(self) -> int:
         """Return how many keys could be worked on now."""
         return len(self._waiting)
 
+    def open(self) -> None:
+        """Take keys from now on."""
+        self._open = True
+
+    def close(self) -> None:
+        """Forget all keys and take none, while nobody works on any: they would wait in vain, and count as late."""
+        self._open = False
+        for forgotten in (self._waiting, self._planned, self._plan, self._failures, *self._lines.values()):
+            forgotten.clear()
+
     def add(self, key: K, priority: Priority = Priority.CHILD, after: float = 0.0) -> None:
         """Have `key` worked on, at the earliest after so many seconds; of two plans for a key the earlier stands."""
+        if not self._open:
+            return
         if after > 0:
             self._add_later(key, priority, self._clock() + after)
         elif key in self._active:

@@ -8,12 +8,14 @@ from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple, Self
 
 from finetune_operator.kube.config import Access, find_access
-from finetune_operator.kube.errors import Conflict, Invalid
+from finetune_operator.kube.errors import Conflict, Invalid, NotFound
 from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.kube.transport import Observe, Request, Transport
 from finetune_operator.kube.watch import WatchEvent, read_events
 
 FIELD_MANAGER = {"fieldManager": "finetune-operator"}
+
+API_GROUPS = Resource("", "", "apis", "APIGroup", namespaced=False)
 
 STALL_SECONDS = 90.0
 """A watch on which no byte came for so long is dead: the API server sends a bookmark each minute."""
@@ -71,6 +73,14 @@ class Client:
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
         """Read one object."""
         return await self._send("get", resource, resource.path(namespace, name))
+
+    async def versions(self, group: str) -> list[str]:
+        """Return the versions of an API group that the server has; none of a group that it does not know."""
+        try:
+            found = await self._send("get", API_GROUPS, f"/apis/{group}")
+        except NotFound:
+            return []
+        return [one["version"] for one in found["versions"]]
 
     async def create(self, resource: Resource, body: Object) -> Object:
         """Create an object; raises AlreadyExists. After ServerError and Unreachable it may exist."""

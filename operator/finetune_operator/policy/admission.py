@@ -1,48 +1,111 @@
-"""Whose turn it is where a runtime limits the jobs that have a cluster: first come first served, namespaces in turn."""
+"""Whose turn it is where a runtime limits the jobs that have a cluster: namespaces in turn, the oldest job first.
+
+Everything is read from the jobs themselves and the objects of their attempts, so an operator that starts anew goes on
+with the same line. A finished job counts until it is deleted: a namespace that deletes its jobs at once is taken to
+have waited since its oldest waiting job was made, so it may come before others, but only with jobs that are older than
+the others' last turn.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import IntEnum, auto
+
+from finetune_operator.api.reasons import Reason
 
 Key = tuple[str, str]
+
+UNTIL_TRIED = frozenset({Reason.FORBIDDEN, Reason.NAME_TAKEN})
+"""What the API server refused: only another try tells whether it still does."""
+
+UNABLE = frozenset({Reason.RUNTIME_MISSING, Reason.RUNTIME_UNSUITABLE, Reason.USER_ERROR})
+"""What is known to keep a job from starting before anything is tried."""
+
+
+class Stand(IntEnum):
+    """Where a job stands at the limit; those before WAITING have a place, or keep the one that they had."""
+
+    LIVE = auto()
+    """It has an attempt, or its pods are not gone yet."""
+
+    BETWEEN = auto()
+    """Its attempt has ended and the next one follows after a pause."""
+
+    WAITING = auto()
+    ASIDE = auto()
+    """It cannot start for another reason: jobs behind it may, and it keeps its place in the line."""
+
+    OUT = auto()
+    """It is over, suspended or being deleted."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A job of the runtime as the limit sees it: `running` while it has an attempt, else waiting since `since`."""
+    """A job of the runtime as the limit sees it: made at `since`, its newest attempt ended at `ran_until`."""
 
     key: Key
-    running: bool
+    stand: Stand
     since: datetime
+    ran_until: datetime | None = None
 
 
 def order(candidates: Iterable[Candidate]) -> list[Key]:
-    """The waiting jobs, the next one first.
+    """The jobs without a cluster that want one, the next one first; those that stand aside are left out.
 
-    Each round takes the oldest waiting job of every namespace, the namespaces with fewer running jobs first; so a
-    tenant that submits a hundred jobs does not keep the others waiting for all of them.
+    A job that only pauses between attempts comes before any other. Then the namespaces with fewer jobs at the limit
+    come first, and of those with equally many the one that has waited longer: since its last attempt ended, or since
+    its oldest job was made if that came later. So no namespace has two turns while another one that runs nothing waits.
     """
-    waiting: dict[str, list[Candidate]] = defaultdict(list)
+    known = list(candidates)
     load: dict[str, int] = defaultdict(int)
-    for one in candidates:
-        if one.running:
-            load[one.key[0]] += 1
-        else:
-            waiting[one.key[0]].append(one)
-    turns = [
-        (load[namespace] + place, one.since, one.key)
-        for namespace, group in waiting.items()
-        for place, one in enumerate(sorted(group, key=lambda one: (one.since, one.key)))
-    ]
-    return [key for _, _, key in sorted(turns)]
+    ran_until: dict[str, datetime] = {}
+    waiting: dict[str, list[Candidate]] = defaultdict(list)
+    for one in known:
+        namespace = one.key[0]
+        if one.stand < Stand.WAITING:
+            load[namespace] += 1
+        elif one.stand == Stand.WAITING:
+            waiting[namespace].append(one)
+        if one.ran_until is not None:
+            ran_until[namespace] = max(one.ran_until, ran_until.get(namespace, one.ran_until))
+    turns = []
+    for namespace, group in waiting.items():
+        group.sort(key=_age)
+        idle = max(group[0].since, ran_until.get(namespace, group[0].since))
+        turns += [(load[namespace] + place, idle, one.since, one.key) for place, one in enumerate(group)]
+    between = sorted((one for one in known if one.stand == Stand.BETWEEN), key=_age)
+    return [*(one.key for one in between), *(turn[-1] for turn in sorted(turns))]
+
+
+def may_start(candidates: Iterable[Candidate], limit: int) -> list[Key]:
+    """The jobs that may start now, of those that do not stand aside."""
+    known = list(candidates)
+    return order(known)[: max(0, limit - _live(known))]
 
 
 def position(key: Key, candidates: Iterable[Candidate], limit: int) -> int | None:
-    """How many jobs are ahead of a waiting job, or None when it may start now."""
-    known = list(candidates)
-    free = limit - sum(one.running for one in known)
-    place = order(known).index(key)
+    """How many jobs are ahead of a job without a cluster, or None when it may start now.
+
+    A job that stands aside is tried again as if it stood in the line, at the place that its age gives it.
+    """
+    known = [_in_line(one) if one.key == key else one for one in candidates]
+    if any(one.key == key and one.stand == Stand.LIVE for one in known):
+        return None
+    line, free = order(known), limit - _live(known)
+    place = line.index(key) if key in line else len(line)
     return None if place < free else place - max(0, free)
+
+
+def _live(candidates: Iterable[Candidate]) -> int:
+    return sum(one.stand == Stand.LIVE for one in candidates)
+
+
+def _in_line(one: Candidate) -> Candidate:
+    return replace(one, stand=min(one.stand, Stand.WAITING))
+
+
+def _age(one: Candidate) -> tuple[datetime, Key]:
+    return one.since, one.key

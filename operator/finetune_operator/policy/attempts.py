@@ -12,6 +12,9 @@ from finetune_operator.policy.classify import End, end_of, next_judgement
 from finetune_operator.policy.deadlines import waiting_for
 from finetune_operator.policy.draft import Draft
 
+LONGEST_REASON = 1024
+"""Characters of why a queue holds a job back that stand in `queue.reason`; the condition has more."""
+
 
 def adopt(draft: Draft) -> None:
     """Take up an attempt that was created by an operator that ended before it could write so down."""
@@ -63,8 +66,8 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
     ray_job = seen.ray_job(attempt.number)
     if pods and attempt.admitted_at is None:
         draft.change_attempt(admitted_at=min(pod.created for pod in pods))
-    if ray_job is not None and attempt.admitted_at is None and not pods:
-        _observe_queue(draft, ray_job)
+    if ray_job is not None:
+        _observe_queue(draft, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
     whole = ready == workers.replicas and any(pod.is_head and pod.ready for pod in pods)
     if whole:
         draft.condition(ConditionType.CLUSTER_READY, True, Reason.READY, f"head and {ready} workers are ready")
@@ -75,14 +78,22 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
         draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING, text)
 
 
-def _observe_queue(draft: Draft, ray_job: RayJobView) -> None:
-    """A suspended RayJob without pods is one that its queue has not let in."""
-    if ray_job.suspended:
-        queue = draft.seen.job.manifest.spec.queue_name
-        draft.condition(ConditionType.ADMITTED, False, Reason.QUEUED, f"waits in queue {queue} for quota")
-        draft.update(queue=QueueStatus(name=queue, reason="waits for quota"))
+def _observe_queue(draft: Draft, ray_job: RayJobView, *, held: bool) -> None:
+    """A suspended RayJob that never had pods is one that its queue has not let in."""
+    if not held:
+        if not draft.status.holds(ConditionType.ADMITTED):
+            whose = "was created" if ray_job.queue is None else f"was admitted by queue {ray_job.queue}"
+            draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {ray_job.attempt} {whose}")
+        draft.update(queue=None)
+        return
+    if ray_job.queue is None:
+        why = message = f"RayJob {ray_job.name} is suspended, and by no queue: set its spec.suspend to false"
     else:
-        draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {ray_job.attempt} was created")
+        waits = ray_job.workload.waits if ray_job.workload is not None else None
+        why = "waits for quota" if waits is None else str(waits)
+        message = f"waits in queue {ray_job.queue} for quota" if waits is None else f"queue {ray_job.queue}: {waits}"
+    draft.condition(ConditionType.ADMITTED, False, Reason.QUEUED, message)
+    draft.update(queue=QueueStatus(name=ray_job.queue, reason=why[:LONGEST_REASON]))
 
 
 def _take_over(draft: Draft, attempt: AttemptStatus) -> None:

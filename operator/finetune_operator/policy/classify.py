@@ -51,6 +51,12 @@ POD_REASONS = {
     "Terminated": Reason.PREEMPTED,  # the kubelet's word when its node shuts down
     "Preempting": Reason.PREEMPTED,
 }
+QUEUE_REASONS = {
+    "NodeFailures": Reason.NODE_LOST,
+    "PodsReadyTimeout": Reason.START_DEADLINE,
+}
+"""Kueue's evictions that are not for the sake of other jobs, or of its administrator."""
+
 KUBERAY_REASONS = {
     "ValidationFailed": Reason.VALIDATION,
     "DeadlineExceeded": Reason.START_DEADLINE,
@@ -77,6 +83,9 @@ def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
     if (ray_job is not None and ray_job.ray_status == SUCCEEDED) or (heard and heard.finished and lost):
         return End("Succeeded", Reason.SUCCEEDED, "the run is complete")
     if heard is not None and heard.failure is not None and (lost or seen.now - heard.at > LAST_WORD):
+        taken = _taken_back(attempt, ray_job)
+        if taken is not None and heard.failure.exit_code == STOPPED_WITH_COMMIT:
+            return End("Stopped", taken.reason, f"{heard.failure.message}; {taken.message}")
         return of_failure(heard.failure, pods)
     if ray_job is not None and ray_job.over:
         return _of_ray_job(ray_job, pods)
@@ -127,8 +136,8 @@ def _lost(attempt: AttemptStatus, ray_job: RayJobView | None, pods: tuple[PodVie
     """Whether the attempt cannot go on, seen from its objects: KubeRay itself may say Running for minutes more."""
     if ray_job is None or ray_job.deleting:
         return fate_of(pods) or _error(f"RayJob {attempt.ray_job} was deleted, not by the operator")
-    if ray_job.suspended and attempt.admitted_at is not None:
-        return End("Failed", Reason.PREEMPTED, "the queue took the quota back: the RayJob was suspended")
+    if (taken := _taken_back(attempt, ray_job)) is not None:
+        return taken
     if ray_job.over:
         return _of_ray_job(ray_job, pods)
     head = next((pod for pod in pods if pod.is_head), None)
@@ -139,6 +148,18 @@ def _lost(attempt: AttemptStatus, ray_job: RayJobView | None, pods: tuple[PodVie
         code = f" with exit code {head.ended[0]}" if head.ended else ""
         return fate_of([head]) or End("Failed", Reason.RAY_INTERNAL, f"head pod {head.name} ended{code}")
     return None
+
+
+def _taken_back(attempt: AttemptStatus, ray_job: RayJobView | None) -> End | None:
+    """Whether the RayJob was suspended after it had pods: by its queue, which says why where it is followed."""
+    if ray_job is None or not ray_job.suspended or attempt.admitted_at is None:
+        return None
+    if ray_job.queue is None:
+        return End("Failed", Reason.PREEMPTED, f"RayJob {ray_job.name} was suspended, not by the operator")
+    evicted = ray_job.workload.evicted if ray_job.workload is not None else None
+    reason = QUEUE_REASONS.get(evicted.reason, Reason.PREEMPTED) if evicted is not None else Reason.PREEMPTED
+    why = f": {evicted}" if evicted is not None else ""
+    return End("Failed", reason, f"queue {ray_job.queue} took the quota back{why}")
 
 
 def _of_ray_job(ray_job: RayJobView, pods: Iterable[PodView]) -> End:

@@ -22,6 +22,7 @@ from finetune_operator.policy.actions import (
     ForceDeletePod,
     RemoveFinalizer,
 )
+from finetune_operator.policy.admission import UNTIL_TRIED
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.phase import checkpoint_freshness, phase_of
 from finetune_operator.policy.seen import Obstacle, Seen
@@ -31,7 +32,7 @@ POD_END = timedelta(seconds=30)
 """How long after its own grace a deleted pod's node may take to answer before the pod is deleted by force."""
 
 LINE_INTERVAL = timedelta(seconds=60)
-"""How often a job that waits for its turn looks at its place in the line."""
+"""How often the first of a line look at their place; the others do so a second later for each job before them."""
 
 
 def decide(seen: Seen) -> Decision:
@@ -69,7 +70,7 @@ def _settle_stop(draft: Draft) -> None:
     asked, attempt = draft.status.stop, draft.attempt
     if asked is None or attempt is None or attempt.finished_at is None:
         return
-    if attempt.outcome == "Stopped" and attempt.reason == Reason.STOPPED:
+    if attempt.outcome == "Stopped":
         draft.change_attempt(reason=asked.reason)
     draft.update(stop=None)
 
@@ -170,12 +171,19 @@ def _start(draft: Draft) -> None:
 
 
 def _wait(draft: Draft, obstacle: Obstacle) -> None:
-    """Say what the job waits for; a place in a line is looked at now and then, anything else heals by an event."""
-    draft.condition(ConditionType.ADMITTED, False, obstacle.reason, obstacle.message)
-    if obstacle.position is not None:
+    """Say what the job waits for; a place in a line is looked at now and then, anything else heals by an event.
+
+    What the API server refused stands until the job is tried again, for which it takes its place in the line.
+    """
+    admitted = draft.status.condition(ConditionType.ADMITTED)
+    if obstacle.position is None or admitted is None or admitted.reason not in UNTIL_TRIED:
+        draft.condition(ConditionType.ADMITTED, False, obstacle.reason, obstacle.message)
+    if obstacle.position is None:
+        draft.update(queue=None)
+    else:
         runtime = draft.seen.job.manifest.spec.runtime_ref.name
         draft.update(queue=QueueStatus(name=runtime, reason=obstacle.message, position=obstacle.position))
-        draft.wake_at(draft.seen.now + LINE_INTERVAL)
+        draft.wake_at(draft.seen.now + LINE_INTERVAL + timedelta(seconds=obstacle.position))
 
 
 def _cleared(draft: Draft) -> bool:

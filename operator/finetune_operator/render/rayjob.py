@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.job import Job
+from finetune_operator.api.job import QUEUE, Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.names import Object, attempt_labels, attempt_name, metadata
 from finetune_operator.render.places import JOB_DIR
@@ -11,7 +11,6 @@ from finetune_operator.render.reporting import Operator
 from finetune_operator.render.resources import head_share, ray_start, worker_share
 from finetune_trainer.spec import JobSpec
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 NO_SECOND_HEAD = {"ray.io/disable-provisioned-head-restart": "true"}
 """KubeRay copies it to the RayCluster: a new head would be given the same driver again, beside a new attempt."""
 
@@ -28,7 +27,7 @@ def queue(spec: JobSpec, runtime: RuntimeSpec) -> str | None:
 def ray_job(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> Object:
     """One attempt; it is never changed, and never repeated by KubeRay."""
     name, waits_in = attempt_name(job.name, job.uid, number), queue(job.manifest.spec, runtime)
-    labels = attempt_labels(job, number) | ({QUEUE_LABEL: waits_in} if waits_in else {})
+    labels = attempt_labels(job, number) | ({QUEUE: waits_in} if waits_in else {})
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",

@@ -158,6 +158,7 @@ def test_the_operator_understands_what_it_is_told(helm: Command) -> None:
     assert (told.namespace, told.identity, told.address) == tuple(environ.values())
     assert (told.workers, told.qps, told.burst, told.log_level) == (64, 500, 1000, "DEBUG")
     assert (told.kuberay_namespace, told.metrics_namespace, told.kubeconfig) == ("ray", "monitoring", None)
+    assert told.kueue
     service = objects["Service/finetune-operator"]
     assert told.service == f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc"
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from chart_release import HOME, OPERATOR, Release
+from cluster_programs import kueue_crds
 from control_plane import ControlPlane, KubectlFailed
 from every_request import Place, send_everything
 from finetune_operator.application import SECRET
 from finetune_operator.kube import Client, resources
-from finetune_operator.kube.resources import Resource
+from finetune_operator.kube.resources import WORKLOADS, Resource
 from kube_proxy import kube_proxy
 from kube_request import KubeRequest
 
@@ -27,7 +28,8 @@ Right = tuple[str, str, str]
 
 @pytest.fixture(scope="module")
 def tenant(platform: ControlPlane) -> str:
-    """A namespace of somebody else."""
+    """A namespace of somebody else, in a cluster with Kueue."""
+    platform.install_crds(*kueue_crds())
     platform.kubectl("create", "namespace", TENANT)
     platform.kubectl("create", "serviceaccount", "default", namespace=TENANT)  # no controller runs that would make it
     return TENANT
@@ -35,8 +37,8 @@ def tenant(platform: ControlPlane) -> str:
 
 @pytest.fixture
 def account(release: Release) -> Path:
-    """A kubeconfig of the service account that the chart makes."""
-    release.install()
+    """A kubeconfig of the service account that the chart makes, with every right that a value may give."""
+    release.install("--set=kueue.enabled=true")
     return release.plane.service_account(HOME, OPERATOR)
 
 
@@ -86,6 +88,11 @@ def test_the_operator_may_do_what_it_does_and_nothing_else(release: Release, acc
     assert elsewhere == granted(release.get("clusterrole"))
     assert at_home == granted(release.get("role"))
     assert {(group, resource.partition("/")[0]) for group, resource, _ in elsewhere | at_home} == kinds_in_the_code()
+
+
+def test_kueue_is_read_only_where_it_is_wanted(release: Release) -> None:
+    release.install()
+    assert not {right for right in granted(release.get("clusterrole")) if right[0] == WORKLOADS.group}
 
 
 FORBIDDEN = {

@@ -241,3 +241,20 @@ def test_whatever_happens_no_addition_is_lost_and_no_key_is_handed_out_twice(ste
         queue.done(key)
     clock.now += 100
     assert set(drain(queue)) == set(wanted)
+
+
+def test_a_closed_queue_forgets_its_keys_and_takes_none_until_it_is_opened(clock: Clock) -> None:
+    waits: list[float] = []
+    queue: WorkQueue[str] = WorkQueue(clock=clock, observe=waits.append)
+    queue.add("waiting")
+    queue.add("planned", after=5)
+    queue.close()
+    queue.add("meanwhile")
+    queue.add("meanwhile, later", after=5)
+    clock.now += 3600
+    assert (len(queue), queue.take()) == (0, None)
+    queue.open()
+    queue.add("new")
+    clock.now += 2
+    assert drain(queue) == ["new"]
+    assert waits == [2.0]

@@ -257,3 +257,11 @@ def test_every_request_is_observed_and_no_faster_than_the_limit(kubeconfig: Path
 
     assert asyncio.run(main()) > 0.18  # four of six waited for a token of 1/20 s each
     assert seen == [("get", "configmaps", 404)] * 6
+
+
+def test_the_versions_of_an_api_group_are_found_also_by_one_who_may_do_nothing(control_plane: ControlPlane) -> None:
+    async def body(client: Client) -> None:
+        assert "v1" in await client.versions("ray.io")
+        assert await client.versions("kueue.example") == []
+
+    use(control_plane.with_user("nobody", []), body)

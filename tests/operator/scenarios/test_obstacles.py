@@ -10,12 +10,12 @@ import pytest
 
 from control_plane import ControlPlane
 from finetune_operator.api.job import JOB_NAME
-from finetune_operator.kube import Forbidden, Object
-from finetune_operator.kube.resources import RAYJOBS, RUNTIMES, Resource
+from finetune_operator.kube import Object
+from finetune_operator.kube.resources import RUNTIMES
 from player import Plot, Run, succeeds
+from refusals import allow_ray_jobs, limit_ray_jobs
 from stage import Stage, on_stage, staged
 
-QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
 AT_ONCE = 2.0
 
 
@@ -54,21 +54,6 @@ def test_a_missing_runtime_is_named_and_the_job_starts_when_it_is_there(
     on_stage(control_plane, namespace, script, succeeds)
 
 
-async def limit_ray_jobs(stage: Stage, namespace: str) -> None:
-    """Allow no RayJob in the namespace, and return when the API server holds to it."""
-    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": namespace}}
-    await stage.client.create(QUOTAS, body | {"spec": {"hard": {"count/rayjobs.ray.io": "0"}}})
-    probe: Object = {"apiVersion": RAYJOBS.api_version, "kind": RAYJOBS.kind, "spec": {"entrypoint": "true"}}
-    probe["metadata"] = {"name": "probe", "namespace": namespace}
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                await stage.client.apply(RAYJOBS, probe, dry_run=True)
-            except Forbidden:
-                return
-            await asyncio.sleep(0.05)
-
-
 def test_a_quota_that_forbids_is_told_and_the_job_starts_when_there_is_room(
     control_plane: ControlPlane, namespace: str
 ) -> None:
@@ -78,7 +63,7 @@ def test_a_quota_that_forbids_is_told_and_the_job_starts_when_there_is_room(
         await stage.apply()
         found = await refused(stage, "Forbidden")
         assert "exceeded quota: none" in found["message"]
-        await stage.client.delete(QUOTAS, namespace, "none")
+        await allow_ray_jobs(stage, namespace)
         await stage.player.phase_is("bot", "Succeeded")
 
     on_stage(control_plane, namespace, script, succeeds)

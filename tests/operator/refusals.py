@@ -1,0 +1,40 @@
+"""What keeps a job's objects from being created, put up on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+
+from finetune_operator.kube import Forbidden, Object
+from finetune_operator.kube.resources import RAYJOBS, Resource
+from stage import Stage
+
+QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
+
+
+async def limit_ray_jobs(stage: Stage, namespace: str) -> None:
+    """Allow no RayJob in the namespace, and return when the API server holds to it."""
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": namespace}}
+    await stage.client.create(QUOTAS, body | {"spec": {"hard": {"count/rayjobs.ray.io": "0"}}})
+    await _until_refused(stage, namespace, refused=True)
+
+
+async def allow_ray_jobs(stage: Stage, namespace: str) -> None:
+    """Take that back, and return when the API server holds to it."""
+    await stage.client.delete(QUOTAS, namespace, "none")
+    await _until_refused(stage, namespace, refused=False)
+
+
+async def try_ray_job(stage: Stage, namespace: str, **labels: str) -> Object | None:
+    """What the API server would make of a RayJob now; None when it refuses it."""
+    metadata = {"name": "probe", "namespace": namespace, "labels": labels}
+    probe: Object = {"apiVersion": RAYJOBS.api_version, "kind": RAYJOBS.kind, "metadata": metadata}
+    try:
+        return await stage.client.apply(RAYJOBS, probe | {"spec": {"entrypoint": "true"}}, dry_run=True)
+    except Forbidden:
+        return None
+
+
+async def _until_refused(stage: Stage, namespace: str, *, refused: bool) -> None:
+    async with asyncio.timeout(20):
+        while (await try_ray_job(stage, namespace) is None) != refused:
+            await asyncio.sleep(0.05)
