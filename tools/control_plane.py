@@ -119,9 +119,9 @@ class ControlPlane:
 
     def install_crds(self, *folders: Path) -> None:
         """Apply the CustomResourceDefinitions in these folders and return when the API server serves them."""
-        for folder in folders:
-            names = self.kubectl("apply", "--server-side", "--force-conflicts", "-o", "name", "-f", str(folder))
-            self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names.split())
+        files = [f"--filename={folder}" for folder in folders]
+        names = self.kubectl("apply", "--server-side", "--force-conflicts", "-o", "name", *files).split()
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
 
     def install_kuberay_crds(self) -> None:
         """Apply KubeRay's CustomResourceDefinitions."""
