@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
 from finetune_operator.api.job import Job
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Report
-from finetune_operator.api.runtime import FineTuneRuntime, RuntimeSpec
+from finetune_operator.api.runtime import RuntimeSpec, read_runtime
 from finetune_operator.observe import PodView, RayJobView, WorkloadView, read_pod, read_ray_job, read_workload
 from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Stand, may_start, position
 from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.render import check_job, check_runtime
-from finetune_trainer.errors import Problem
+from finetune_trainer.errors import Problem, SpecError
 
 Object = dict[str, Any]
 BY_JOB = "job"
@@ -102,9 +99,9 @@ class Looker:
             text = f"spec.runtimeRef.name: there is no FineTuneRuntime {name!r}; the cluster has: {known}"
             return Obstacle(Reason.RUNTIME_MISSING, text)
         try:
-            spec = read_runtime(found).spec
-        except ValidationError as error:
-            return Obstacle(Reason.RUNTIME_UNSUITABLE, f"FineTuneRuntime {name!r} is not valid: {error}")
+            spec = read_runtime(found)
+        except SpecError as error:
+            return _unsuitable(name, error.problems)
         problems = check_runtime(spec)
         return _unsuitable(name, problems) if problems else spec
 
@@ -169,13 +166,6 @@ def next_in_turn(caches: Caches, runtime: str) -> list[tuple[str, str]]:
     return [] if limit is None else may_start(candidates(caches, runtime), limit)
 
 
-def read_runtime(found: Object) -> FineTuneRuntime:
-    """A FineTuneRuntime of the API server; raises pydantic's ValidationError."""
-    known = {"name": found["metadata"]["name"]}
-    document = {key: found.get(key) for key in ("apiVersion", "kind", "spec")} | {"metadata": known}
-    return FineTuneRuntime.model_validate_json(json.dumps(document))
-
-
 def candidate_of(found: Object, live: bool) -> Candidate:
     """A job of the API server as the limit of running jobs sees it; `live`: something of an attempt is there."""
     metadata, attempts = found["metadata"], (found.get("status") or {}).get("attempts")
@@ -205,6 +195,6 @@ def stand_of(found: Object) -> Stand:
     return Stand.WAITING
 
 
-def _unsuitable(name: str, problems: list[Problem]) -> Obstacle:
+def _unsuitable(name: str, problems: Sequence[Problem]) -> Obstacle:
     text = "; ".join(str(problem) for problem in problems)
     return Obstacle(Reason.RUNTIME_UNSUITABLE, f"FineTuneRuntime {name!r}: {text}")

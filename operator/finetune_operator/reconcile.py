@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from finetune_operator.api.job import FINALIZER, Job, read_job
-from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.carry_out import Hands, Refused
 from finetune_operator.core import metrics
@@ -152,14 +152,16 @@ class Reconciler:
         if "deletionTimestamp" in found["metadata"]:
             await self.hands.release(found)
             return
-        conditions = (found.get("status") or {}).get("conditions") or []
+        status = found.get("status") or {}
+        conditions = status.get("conditions") or []
         condition = refusal(error, found["metadata"].get("generation", 1), self.looker.clock())
         if any((one["type"], one.get("message")) == (condition["type"], condition["message"]) for one in conditions):
             return
         others = [one for one in conditions if one["type"] != condition["type"]]
         metadata = found["metadata"]
         precondition = {name: metadata[name] for name in ("uid", "resourceVersion")}
-        body = {"metadata": precondition, "status": {"conditions": [*others, condition]}}
+        told = {"phase": status.get("phase", Phase.PENDING.value), "conditions": [*others, condition]}
+        body = {"metadata": precondition, "status": told}
         place = (metadata["namespace"], metadata["name"])
         written = await self.hands.client.patch(JOBS, *place, body, subresource="status")
         self.looker.caches.jobs.put(written)

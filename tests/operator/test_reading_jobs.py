@@ -40,7 +40,7 @@ def test_before_its_first_attempt_a_job_waits_for_an_operator_that_knows_its_fie
         read(**LATER[case])
     (problem,) = refusal.value.problems
     assert problem.path == PATHS[case]
-    assert "not known to this operator: upgrade the operator, or remove the field" in problem.message
+    assert "not known to this operator, which is older: upgrade the operator" in problem.message
 
 
 @pytest.mark.parametrize("case", LATER)
@@ -93,4 +93,4 @@ def test_a_runtime_names_a_field_that_only_newer_definitions_have_and_what_older
     memory, cooling = refusal.value.problems
     assert (memory.path, memory.value) == ("spec.head.memory", "8GB")
     assert (cooling.path, cooling.value) == ("spec.cooling", "Liquid")
-    assert "not known to this operator: upgrade the operator" in cooling.message
+    assert "not known to this operator, which is older: upgrade the operator" in cooling.message

@@ -57,7 +57,7 @@ class Job:
 READ_OF_METADATA = ("name", "namespace", "uid")
 """Labels and annotations are for others, who may write more of them than a manifest may hold."""
 
-NEWER = "is in the definitions and not known to this operator: upgrade the operator, or remove the field"
+NEWER = "is in the definitions and not known to this operator, which is older: upgrade the operator"
 
 
 def read_job(found: Mapping[str, Any]) -> Job:

@@ -67,6 +67,7 @@ def test_jobs_that_have_started_go_on_and_new_ones_name_the_field(own_plane: Con
         assert attempts == [(1, "Failed", "NodeLost"), (2, "Succeeded", "Succeeded")]
         await stage.apply("new")
         status = await stage.player.until(lambda: (stage.player.job("new") or {}).get("status"), "it is refused")
+        assert status["phase"] == "Pending"
         (admitted,) = status["conditions"]
         assert (admitted["type"], admitted["status"]) == ("Admitted", "False")
         assert admitted["message"].startswith("spec.training.lookahead: is in the definitions and not known to this")
