@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from finetune_operator.look import (
     runtime_of,
     stand_of,
 )
-from finetune_operator.observe import owner_uid
+from finetune_operator.observe import controlled, labelled, owner_uid
 from finetune_operator.policy.admission import Stand
 from finetune_operator.progress import ADDRESS, Certificates, Forwarder, Mailbox, ProgressServer, Tokens, leader_address
 from finetune_operator.reconcile import Reconciler
@@ -93,13 +93,12 @@ class Watched:
 
         def wake_next(job: Object) -> None:
             """Look at those whose turn it may be now that this job leaves its place or the line."""
-            if not has_children(watched.caches, job["metadata"]["uid"]):
+            if not has_children(watched.caches, job):
                 for key in next_in_turn(watched.caches, runtime_of(job)):
                     queue.add(key, Priority.CHILD)
 
-        def children(resource: Resource) -> Informer:
-            indices = {BY_JOB: lambda obj: [owner_uid(obj)]}
-            return Informer(client, resource, selector=OURS, indices=indices, on_change=child_changed)
+        def children(resource: Resource, owners: Callable[[Object], list[str]]) -> Informer:
+            return Informer(client, resource, selector=OURS, indices={BY_JOB: owners}, on_change=child_changed)
 
         def workload_changed(namespace: str, ray_job: str) -> None:
             key = _job_of(watched.ray_jobs.store.get(namespace, ray_job) or {"metadata": {}})
@@ -114,7 +113,7 @@ class Watched:
         )
         runtimes = Informer(client, RUNTIMES, on_change=runtime_changed)
         workloads = kueue.workloads(client, workload_changed)
-        watched = cls(jobs, runtimes, children(RAYJOBS), children(PODS), workloads)
+        watched = cls(jobs, runtimes, children(RAYJOBS, controlled), children(PODS, labelled), workloads)
         return watched
 
     @property
@@ -135,6 +134,10 @@ class Watched:
     def pod(self, namespace: str, name: str) -> Object | None:
         """A pod of a job."""
         return self.pods.store.get(namespace, name)
+
+    def output(self, uid: str) -> Object | None:
+        """What the status of the job with this uid says of its output."""
+        return next(((found.get("status") or {}).get("output") for found in self.jobs.store.by(BY_UID, uid)), None)
 
 
 async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:

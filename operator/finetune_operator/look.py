@@ -11,18 +11,26 @@ from finetune_operator.api.job import Job
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Report
 from finetune_operator.api.runtime import RuntimeSpec, read_runtime
-from finetune_operator.observe import PodView, RayJobView, WorkloadView, read_pod, read_ray_job, read_workload
-from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Stand, may_start, position
+from finetune_operator.observe import (
+    PodView,
+    RayJobView,
+    WorkloadView,
+    belonging,
+    read_pod,
+    read_ray_job,
+    read_workload,
+)
+from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Stand, may_start, position, turn
 from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.render import check_job, check_runtime
 from finetune_trainer.errors import Problem, SpecError
 
 Object = dict[str, Any]
 BY_JOB = "job"
-"""Index of RayJobs and pods by the uid of their job."""
+"""Index of RayJobs and pods by the job that they belong to, as `observe.belonging` names it."""
 
 BY_RAY_JOB = "rayJob"
-"""Index of Kueue's Workloads by the uid of the RayJob that they were made for."""
+"""Index of Kueue's Workloads by the RayJob that they were made for, named as a job in BY_JOB."""
 
 BY_RUNTIME = "runtime"
 """Index of FineTuneJobs by the name of their runtime."""
@@ -79,12 +87,12 @@ class Looker:
 
     def look(self, job: Job, obstacle: Obstacle | None = None) -> Seen:
         """What there is of a job now; an obstacle that the API server put up is added by hand."""
-        ray_jobs = tuple(self._ray_jobs(job.uid))
+        ray_jobs = tuple(self._ray_jobs(belonging(job.namespace, job.uid)))
         waits = not job.status.finished and not ray_jobs and job.deleted is None
         return Seen(
             job=job,
             ray_jobs=ray_jobs,
-            pods=tuple(self._pods(job.uid)),
+            pods=tuple(self._pods(belonging(job.namespace, job.uid))),
             heard=self.heard(job.uid),
             obstacle=obstacle or (self._obstacle(job) if waits else None),
             now=self.clock(),
@@ -121,22 +129,23 @@ class Looker:
         ahead = position(job.key, candidates(self.caches, runtime, self.starting), limit)
         if ahead is None:
             return None
-        text = f"{limit} jobs run on FineTuneRuntime {runtime!r} (limits.maxRunningJobs); {ahead} wait before this one"
+        text = f"FineTuneRuntime {runtime!r} runs {limit} at a time (limits.maxRunningJobs); {turn(ahead)}"
         return Obstacle(Reason.RUN_LIMIT_REACHED, text, ahead)
 
-    def _ray_jobs(self, uid: str) -> Iterator[RayJobView]:
-        views = (read_ray_job(found, self._workload(found)) for found in self.caches.ray_jobs.by(BY_JOB, uid))
+    def _ray_jobs(self, owner: str) -> Iterator[RayJobView]:
+        views = (read_ray_job(found, self._workload(found)) for found in self.caches.ray_jobs.by(BY_JOB, owner))
         return (view for view in views if view is not None)
 
     def _workload(self, ray_job: Object) -> WorkloadView | None:
         """What Kueue says of a RayJob, which is of interest while it holds it back."""
         if not (ray_job.get("spec") or {}).get("suspend"):
             return None
-        found = self.caches.workloads.by(BY_RAY_JOB, ray_job["metadata"]["uid"])
+        metadata = ray_job["metadata"]
+        found = self.caches.workloads.by(BY_RAY_JOB, belonging(metadata["namespace"], metadata["uid"]))
         return read_workload(found[0]) if found else None
 
-    def _pods(self, uid: str) -> Iterator[PodView]:
-        views = (read_pod(found) for found in self.caches.pods.by(BY_JOB, uid))
+    def _pods(self, owner: str) -> Iterator[PodView]:
+        views = (read_pod(found) for found in self.caches.pods.by(BY_JOB, owner))
         return (view for view in views if view is not None)
 
 
@@ -149,14 +158,15 @@ def runtime_of(job: Object) -> str:
 def candidates(caches: Caches, runtime: str, starting: Container[str] = ()) -> list[Candidate]:
     """The jobs of a runtime at its limit; `starting` are the uids of those whose attempt is being created."""
     return [
-        candidate_of(one, one["metadata"]["uid"] in starting or has_children(caches, one["metadata"]["uid"]))
+        candidate_of(one, one["metadata"]["uid"] in starting or has_children(caches, one))
         for one in caches.jobs.by(BY_RUNTIME, runtime)
     ]
 
 
-def has_children(caches: Caches, uid: str) -> bool:
-    """Whether anything of an attempt of the job with this uid is there."""
-    return bool(caches.ray_jobs.by(BY_JOB, uid) or caches.pods.by(BY_JOB, uid))
+def has_children(caches: Caches, job: Object) -> bool:
+    """Whether anything of an attempt of a job of the API server is there."""
+    owner = belonging(job["metadata"]["namespace"], job["metadata"]["uid"])
+    return bool(caches.ray_jobs.by(BY_JOB, owner) or caches.pods.by(BY_JOB, owner))
 
 
 def next_in_turn(caches: Caches, runtime: str) -> list[tuple[str, str]]:

@@ -197,16 +197,16 @@ def owner_uid(found: Object) -> str:
     return str((found["metadata"].get("labels") or {}).get(JOB_UID, ""))
 
 
-def belongs(found: Object) -> str:
-    """Namespace and uid of the job that a pod belongs to: anybody can write a label, but in his own namespace only."""
-    return belonging(found["metadata"]["namespace"], owner_uid(found))
+def labelled(found: Object) -> list[str]:
+    """The job whose label an object has. Anybody can write it, so it counts in the object's own namespace only."""
+    return [belonging(found["metadata"]["namespace"], owner_uid(found))]
 
 
-def belongs_as_owned(found: Object) -> list[str]:
-    """The same for what the operator made itself: its label and its controller must be the same job."""
+def controlled(found: Object) -> list[str]:
+    """The same for what the operator made itself, of which the job is the controller too."""
     owners = found["metadata"].get("ownerReferences") or ()
     controllers = [one["uid"] for one in owners if one.get("controller")]
-    return [belongs(found)] if controllers == [owner_uid(found)] else []
+    return labelled(found) if controllers == [owner_uid(found)] else []
 
 
 def belonging(namespace: str, uid: str) -> str:
