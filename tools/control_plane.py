@@ -121,7 +121,13 @@ class ControlPlane:
         """Apply the CustomResourceDefinitions in these folders and return when the API server serves them."""
         files = [f"--filename={folder}" for folder in folders]
         names = self.kubectl("apply", "--server-side", "--force-conflicts", "-o", "name", *files).split()
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        # `kubectl wait` fails at one that has no conditions at all yet, as a large one may for a moment.
+        shown = "jsonpath={range .status.conditions[*]}{.type}={.status} {end}"
+        deadline = time.monotonic() + START_SECONDS
+        while missing := [name for name in names if "Established=True" not in self.kubectl("get", name, "-o", shown)]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not established after {START_SECONDS:.0f} s: {', '.join(missing)}")
+            time.sleep(0.05)
 
     def install_kuberay_crds(self) -> None:
         """Apply KubeRay's CustomResourceDefinitions."""

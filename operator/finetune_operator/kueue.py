@@ -14,7 +14,7 @@ from finetune_operator.core import Informer
 from finetune_operator.kube import ApiError, Client, Object
 from finetune_operator.kube.resources import WORKLOADS
 from finetune_operator.look import BY_RAY_JOB
-from finetune_operator.observe import ray_job_owners, trim_workload
+from finetune_operator.observe import belonging, ray_job_owners, trim_workload
 
 VERSIONS = ("v1beta2", "v1beta1")
 """What can be read, the best first: their conditions are the same."""
@@ -34,8 +34,11 @@ def workloads(client: Client, changed: Callable[[str, str], None]) -> Informer:
             for owner in ray_job_owners(found):
                 changed(found["metadata"]["namespace"], owner["name"])
 
-    indices = {BY_RAY_JOB: lambda found: [owner["uid"] for owner in ray_job_owners(found)]}
-    return Informer(client, WORKLOADS, indices=indices, trim=trim_workload, on_change=on_change)
+    def owners(found: Object) -> list[str]:
+        namespace = found["metadata"]["namespace"]  # beyond it, anybody can write a reference
+        return [belonging(namespace, owner["uid"]) for owner in ray_job_owners(found)]
+
+    return Informer(client, WORKLOADS, indices={BY_RAY_JOB: owners}, trim=trim_workload, on_change=on_change)
 
 
 async def follow(client: Client, informer: Informer) -> None:

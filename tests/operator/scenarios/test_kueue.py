@@ -162,7 +162,7 @@ def test_a_queued_job_says_what_kueue_says_and_a_preempted_one_queues_again(
         await queue.say(first, ("QuotaReserved", "False", "Pending", NO_ROOM))
         await shows(stage, "False", "Queued", f"queue team-a: Pending: {NO_ROOM}", f"Pending: {NO_ROOM}")
         assert stage.player.phase("bot") == "Queued"
-        assert NO_ROOM in control_plane.kubectl("get", "finetunejob", "bot", namespace=namespace)
+        assert "Pending: couldn't assign" in control_plane.kubectl("get", "finetunejob", "bot", namespace=namespace)
 
         reserved = ("QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue team-a")
         await queue.say(
