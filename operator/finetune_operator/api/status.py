@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
-from finetune_operator.api.values import Decimal, Long, Text, Time, Total, Uri, known_by, word_or
+from finetune_operator.api.values import Brief, Decimal, Long, Text, Time, Total, Uri, brief, known_by, word_or
 from finetune_trainer.spec.base import CountOrZero, Part
 
 KnownReason = Annotated[Reason, word_or(Reason.ERROR)]
@@ -212,8 +212,16 @@ class QueueStatus(Part):
     reason: Text | None = None
     """What it waits for."""
 
+    summary: Brief = ""
+    """The beginning of `reason`: Kueue may have much to say, and the columns of `kubectl get` are as wide as it."""
+
     position: CountOrZero | None = None
     """Jobs ahead of it, where that is known; 0 is next."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _summarise(cls, members: Any) -> Any:
+        return {**members, "summary": brief(members.get("reason") or "")} if isinstance(members, dict) else members
 
 
 class JobStatus(Part):

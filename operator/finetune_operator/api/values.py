@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from textwrap import shorten
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
@@ -12,6 +13,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 Text = Annotated[str, Field(max_length=1024)]
 Long = Annotated[str, Field(max_length=32768)]
 Uri = Annotated[str, Field(max_length=2048)]
+Brief = Annotated[str, Field(max_length=40)]
+"""What a column of `kubectl get` has room for."""
 Total = Annotated[int, Field(ge=0)]
 """Summed over workers and attempts, which goes beyond 32 bits."""
 Decimal = Annotated[str, Field(max_length=32)]
@@ -29,6 +32,11 @@ Time = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 """Whole seconds in UTC, as Kubernetes' `metav1.Time`."""
+
+
+def brief(text: str) -> str:
+    """The beginning of a text, by whole words."""
+    return shorten(text, 40, placeholder="...")
 
 
 def word_or(otherwise: StrEnum) -> BeforeValidator:

@@ -19,7 +19,7 @@ JOB_COLUMNS: tuple[Column, ...] = (
     # A string: kubectl shows a date as the time since, which the future has none of.
     _column("ETA", ".status.progress.estimatedCompletionTime", "string", "When the run ends at the present speed"),
     _column("Checkpoint", ".status.checkpoint.committedAt", "date", "Time since the newest commit"),
-    _column("Queue", ".status.queue.reason", "string", "Why the job waits"),
+    _column("Queue", ".status.queue.summary", "string", "Why the job waits"),
     _column("Restarts", ".status.restarts", "integer", "Restarts of the workers in the current attempt"),
     _column("Age", ".metadata.creationTimestamp", "date", "Time since the job was created"),
 )

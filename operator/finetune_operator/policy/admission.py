@@ -99,6 +99,11 @@ def position(key: Key, candidates: Iterable[Candidate], limit: int) -> int | Non
     return None if place < free else place - max(0, free)
 
 
+def turn(ahead: int) -> str:
+    """The position in words."""
+    return "next in turn" if ahead == 0 else f"{ahead} job{'s' if ahead > 1 else ''} ahead"
+
+
 def _live(candidates: Iterable[Candidate]) -> int:
     return sum(one.stand == Stand.LIVE for one in candidates)
 

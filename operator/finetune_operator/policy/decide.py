@@ -22,7 +22,7 @@ from finetune_operator.policy.actions import (
     ForceDeletePod,
     RemoveFinalizer,
 )
-from finetune_operator.policy.admission import UNTIL_TRIED
+from finetune_operator.policy.admission import UNTIL_TRIED, turn
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.phase import checkpoint_freshness, phase_of
 from finetune_operator.policy.seen import Obstacle, Seen
@@ -182,7 +182,7 @@ def _wait(draft: Draft, obstacle: Obstacle) -> None:
         draft.update(queue=None)
     else:
         runtime = draft.seen.job.manifest.spec.runtime_ref.name
-        draft.update(queue=QueueStatus(name=runtime, reason=obstacle.message, position=obstacle.position))
+        draft.update(queue=QueueStatus(name=runtime, reason=turn(obstacle.position), position=obstacle.position))
         draft.wake_at(draft.seen.now + LINE_INTERVAL + timedelta(seconds=obstacle.position))
 
 

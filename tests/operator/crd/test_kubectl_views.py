@@ -124,6 +124,12 @@ def test_the_columns_show_where_a_job_stands(control_plane: ControlPlane, job_wi
     assert row[9:12] == ["2-jobs", "ahead", "2"]
 
 
+def test_a_long_reason_does_not_stretch_the_table() -> None:
+    said = "couldn't assign flavors to pod set workers: insufficient unused quota for nvidia.com/gpu in flavor h100"
+    queue = QueueStatus(name="team-a", reason=said)
+    assert (queue.reason, queue.summary) == (said, "couldn't assign flavors to pod set...")
+
+
 def test_nothing_of_a_status_is_lost(control_plane: ControlPlane, job_with_status: str) -> None:
     found = stored(control_plane, job_with_status)["status"]
     assert JobStatus.model_validate_json(json.dumps(found)) == FULL_STATUS

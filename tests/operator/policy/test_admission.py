@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_operator.look import candidate_of
-from finetune_operator.policy.admission import Candidate, Key, Stand, may_start, order, position
+from finetune_operator.policy.admission import Candidate, Key, Stand, may_start, order, position, turn
 from looks import after
 
 
@@ -194,3 +194,7 @@ def test_where_a_job_stands_is_read_from_its_status(stand: Stand, status: dict[s
     assert found.ran_until == (after(0) + timedelta(minutes=10) if "attempts" in status else None)
     assert candidate_of(job, live=True).stand == Stand.LIVE
     assert candidate_of(job | {"spec": {"suspend": True}}, live=False).stand == Stand.OUT
+
+
+def test_a_position_is_told_in_words() -> None:
+    assert [turn(ahead) for ahead in (0, 1, 2)] == ["next in turn", "1 job ahead", "2 jobs ahead"]
