@@ -51,7 +51,9 @@ class _Waiting:
 
 
 class EventRecorder:
-    """Writes events of `events.k8s.io/v1`. Give it a client of its own (`Client.separate`).
+    """Writes events, of core/v1 because `kubectl describe` orders by a time that only they have.
+
+    Give it a client of its own (`Client.separate`).
 
     An event that is reported again, even by another process, raises the count of the one that is there. What is too
     much to hold, or is refused, is dropped and counted: nothing ever waits for an event.
@@ -71,6 +73,7 @@ class EventRecorder:
         key = key_of(body)
         if key in self._waiting:
             self._waiting[key].count += 1
+            self._waiting[key].body = body
         elif len(self._waiting) >= MOST_WAITING:
             metrics.EVENTS.labels("dropped").inc()
         else:
@@ -103,13 +106,13 @@ class EventRecorder:
 
     async def _create_or_count(self, body: Object, count: int) -> None:
         try:
-            await self._client.create(EVENTS, body if count == 1 else body | {"series": _series(count)})
+            await self._client.create(EVENTS, body | {"count": count})
         except AlreadyExists:
             namespace, name = key_of(body)
             found = await self._client.get(EVENTS, namespace, name)
-            series = _series((found.get("series") or {}).get("count", 1) + count)
+            again = {"count": found.get("count", 1) + count, "lastTimestamp": body["lastTimestamp"]}
             metadata = {"resourceVersion": found["metadata"]["resourceVersion"]}
-            await self._client.patch(EVENTS, namespace, name, {"metadata": metadata, "series": series})
+            await self._client.patch(EVENTS, namespace, name, {"metadata": metadata} | again)
 
     def _remember(self, key: Key) -> None:
         now = self._clock()
@@ -126,6 +129,7 @@ def event_body(regarding: Object, type: str, reason: str, note: str, action: str
     reference = {
         field: metadata[field] for field in ("namespace", "name", "uid", "resourceVersion") if field in metadata
     }
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "apiVersion": EVENTS.api_version,
         "kind": EVENTS.kind,
@@ -133,20 +137,15 @@ def event_body(regarding: Object, type: str, reason: str, note: str, action: str
             "namespace": namespace or "default",
             "name": f"{metadata['name'][:200]}.{hashlib.sha256(same.encode()).hexdigest()[:16]}",
         },
-        "eventTime": _now(),
-        "reportingController": CONTROLLER,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "source": {"component": CONTROLLER},
+        "reportingComponent": CONTROLLER,
         "reportingInstance": instance,
         "action": action,
         "reason": reason,
-        "regarding": {"apiVersion": regarding["apiVersion"], "kind": regarding["kind"]} | reference,
-        "note": note.encode()[:MOST_BYTES_OF_A_NOTE].decode(errors="ignore"),
+        "involvedObject": {"apiVersion": regarding["apiVersion"], "kind": regarding["kind"]} | reference,
+        "message": note.encode()[:MOST_BYTES_OF_A_NOTE].decode(errors="ignore"),
         "type": type,
     }
-
-
-def _series(count: int) -> Object:
-    return {"count": count, "lastObservedTime": _now()}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

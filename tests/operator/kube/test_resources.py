@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_operator.kube.resources import EVENTS, JOBS, PODS, RUNTIMES, TOKENREVIEWS
+from finetune_operator.kube.resources import JOBS, LEASES, PODS, RUNTIMES, TOKENREVIEWS
 
 
 def test_paths_of_the_core_and_of_other_groups() -> None:
@@ -18,4 +18,4 @@ def test_paths_of_objects_of_the_cluster_have_no_namespace() -> None:
 
 
 def test_api_versions_are_those_of_manifests() -> None:
-    assert (PODS.api_version, EVENTS.api_version) == ("v1", "events.k8s.io/v1")
+    assert (PODS.api_version, LEASES.api_version) == ("v1", "coordination.k8s.io/v1")
