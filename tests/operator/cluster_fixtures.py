@@ -22,6 +22,8 @@ from kube_proxy import KubeProxy, kube_proxy
 ROOT = Path(__file__).resolve().parents[2]
 OUR_CRDS = ROOT / "charts" / "finetune-operator" / "crds"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kuberay-operator")
+FIXTURE_PROGRAMS = ("helm", "prometheus_rules")
+"""Programs that only tests with a fixture of the same name use."""
 
 
 class Command(Protocol):
@@ -42,8 +44,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     needed = PROGRAMS if any(item.get_closest_marker("cluster") for item in session.items) else ()
-    if any("helm" in getattr(item, "fixturenames", ()) for item in session.items):
-        needed = (*needed, "helm")
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = (*needed, *(name for name in FIXTURE_PROGRAMS if name in asked))
     capture = session.config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         for name in needed:
