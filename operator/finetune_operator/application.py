@@ -32,7 +32,7 @@ from finetune_operator.look import (
     runtime_of,
     stand_of,
 )
-from finetune_operator.observe import controlled, labelled, owner_uid
+from finetune_operator.observe import controlled, labelled, owner_uid, trim_pod, trim_ray_job
 from finetune_operator.policy.admission import Stand
 from finetune_operator.progress import ADDRESS, Certificates, Forwarder, Mailbox, ProgressServer, Tokens, leader_address
 from finetune_operator.reconcile import Reconciler
@@ -43,6 +43,9 @@ from finetune_operator.story import Event
 LEASE = "finetune-operator"
 SECRET = "finetune-operator-tls"
 OURS = f"{MANAGED_BY}={OPERATOR}"
+
+EVENTS_PER_SECOND = 50
+"""As many jobs as may start each second tell it at once; more of them tell it later."""
 
 WORKLOAD_PAUSE = 2.0
 """Seconds in which changes of what Kueue says of a job are gathered: it rewrites its messages as others come and go."""
@@ -97,8 +100,11 @@ class Watched:
                 for key in next_in_turn(watched.caches, runtime_of(job)):
                     queue.add(key, Priority.CHILD)
 
-        def children(resource: Resource, owners: Callable[[Object], list[str]]) -> Informer:
-            return Informer(client, resource, selector=OURS, indices={BY_JOB: owners}, on_change=child_changed)
+        def children(
+            resource: Resource, owners: Callable[[Object], list[str]], trim: Callable[[Object], Object]
+        ) -> Informer:
+            indices = {BY_JOB: owners}
+            return Informer(client, resource, selector=OURS, indices=indices, trim=trim, on_change=child_changed)
 
         def workload_changed(namespace: str, ray_job: str) -> None:
             key = _job_of(watched.ray_jobs.store.get(namespace, ray_job) or {"metadata": {}})
@@ -113,7 +119,8 @@ class Watched:
         )
         runtimes = Informer(client, RUNTIMES, on_change=runtime_changed)
         workloads = kueue.workloads(client, workload_changed)
-        watched = cls(jobs, runtimes, children(RAYJOBS, controlled), children(PODS, labelled), workloads)
+        ray_jobs, pods = children(RAYJOBS, controlled, trim_ray_job), children(PODS, labelled, trim_pod)
+        watched = cls(jobs, runtimes, ray_jobs, pods, workloads)
         return watched
 
     @property
@@ -140,8 +147,13 @@ class Watched:
         return next(((found.get("status") or {}).get("output") for found in self.jobs.store.by(BY_UID, uid)), None)
 
 
-async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
-    """Run this replica until `stop` is set; then the lease is given back. `client` is the one to reconcile with."""
+async def run(
+    settings: Settings, stop: asyncio.Event, client: Client, settle: Callable[[], None] = lambda: None
+) -> None:
+    """Run this replica until `stop` is set; then the lease is given back.
+
+    `client` is the one to reconcile with; `settle` is called when the caches are filled and nothing is done yet.
+    """
     queue: WorkQueue[Key] = WorkQueue(observe=metrics.QUEUE_WAIT_SECONDS.observe)
     queue.close()  # until this replica leads
     metrics.QUEUE_DEPTH.set_function(lambda: len(queue))
@@ -156,7 +168,8 @@ async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
         place = {ADDRESS: settings.progress_address}
         lease = Lease(client, settings.namespace, LEASE, settings.identity, annotations=place)
         client.guard_writes(lease.assert_leading)
-        recorder = EventRecorder(await stack.enter_async_context(client.separate()), settings.identity)
+        telling = await stack.enter_async_context(client.separate(EVENTS_PER_SECOND, 2 * EVENTS_PER_SECOND))
+        recorder = EventRecorder(telling, settings.identity)
         # Each job's token is reviewed once a minute.
         reviewing = await stack.enter_async_context(client.separate(settings.qps, settings.burst))
         tokens = Tokens(reviewing, settings.audience_prefix)
@@ -173,6 +186,7 @@ async def run(settings: Settings, stop: asyncio.Event, client: Client) -> None:
             mailbox.clear()
             for informer in watched.all:
                 await informer.synced.wait()
+            settle()
             looker = Looker(watched.caches, mailbox.take, now, since=now())
             hands = Hands(client, watched.caches, looker, lambda: as_seen_by_pods(settings, certificates.ca))
             reconcile = Reconciler(looker, hands, mailbox, partial(_tell, recorder), {}, queue.add)

@@ -39,7 +39,7 @@ async def _run(settings: Settings) -> None:
     async with await Client.connect(
         settings.kubeconfig, qps=settings.qps, burst=settings.burst, observe=metrics.api_request
     ) as client:
-        await run(settings, stop, client)
+        await run(settings, stop, client, settle)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""What is cached of RayJobs and pods says the same as the whole objects, and is small."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from finetune_operator.api.job import ATTEMPT, JOB_UID, QUEUE, ROLE
+from finetune_operator.observe import controlled, labelled, read_pod, read_ray_job, trim_pod, trim_ray_job
+
+METADATA = {
+    "namespace": "team-a",
+    "name": "bot-abcde-1",
+    "uid": "u",
+    "resourceVersion": "7",
+    "generation": 1,
+    "creationTimestamp": "2026-11-27T12:00:00Z",
+    "deletionTimestamp": "2026-11-27T12:10:00Z",
+    "deletionGracePeriodSeconds": 30,
+    "labels": {JOB_UID: "j", ATTEMPT: "1", ROLE: "head", QUEUE: "team-a"},
+    "annotations": {"a": "b" * 1000},
+    "ownerReferences": [{"kind": "FineTuneJob", "name": "bot", "uid": "j", "controller": True}],
+    "managedFields": [{"manager": "m", "fieldsV1": {f"f:{name}": {} for name in range(100)}}],
+}
+TEMPLATE = {"containers": [{"name": "ray", "env": [{"name": f"V{n}", "value": "x" * 50} for n in range(50)]}]}
+
+
+def test_a_trimmed_ray_job_is_read_like_the_whole_one() -> None:
+    status = {"jobStatus": "FAILED", "jobDeploymentStatus": "Failed", "reason": "AppFailed", "message": "exit 10"}
+    spec = {"suspend": True, "rayClusterSpec": {"headGroupSpec": {"template": {"spec": TEMPLATE}}}}
+    whole: dict[str, Any] = {"metadata": METADATA, "spec": spec, "status": {**status, "rayClusterStatus": TEMPLATE}}
+    small = trim_ray_job(whole)
+    assert read_ray_job(small) == read_ray_job(whole)
+    assert controlled(small) == controlled(whole) == ["team-a/j"]
+    assert len(json.dumps(small)) < len(json.dumps(whole)) / 10
+
+
+def test_a_trimmed_pod_is_read_like_the_whole_one() -> None:
+    waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    ended = {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+    conditions = [
+        {"type": "Ready", "status": "True"},
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0 of 3 nodes"},
+        {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"},
+    ]
+    status = {"phase": "Failed", "reason": "Evicted", "message": "low on memory", "podIPs": TEMPLATE}
+    status |= {"conditions": conditions, "initContainerStatuses": [waiting], "containerStatuses": [ended]}
+    whole: dict[str, Any] = {"metadata": METADATA, "spec": {"nodeName": "node-1", **TEMPLATE}, "status": status}
+    small = trim_pod(whole)
+    view = read_pod(small)
+    assert view == read_pod(whole)
+    assert view is not None
+    assert view.node == "node-1"
+    assert view.grace_seconds == 30
+    assert labelled(small) == labelled(whole) == ["team-a/j"]
+    assert len(json.dumps(small)) < len(json.dumps(whole)) / 5
+
+
+def test_what_has_no_spec_or_status_yet_is_trimmed_too() -> None:
+    whole = {"metadata": METADATA}
+    assert read_pod(trim_pod(whole)) == read_pod(whole)
+    assert read_ray_job(trim_ray_job(whole)) == read_ray_job(whole)
