@@ -12,6 +12,9 @@ from finetune_operator.api.status import AttemptStatus, JobStatus
 TOLD = (ConditionType.ADMITTED, ConditionType.CLUSTER_READY, ConditionType.TRAINING, ConditionType.SUSPENDED)
 """Conditions whose changes are events; ends of attempts and of the job are told by themselves."""
 
+UNSAID = (Reason.ADMITTED, Reason.STARTING)
+"""Reasons of conditions that say no more than that the attempt was created, when it just was."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -53,9 +56,10 @@ def _end_of(attempt: AttemptStatus) -> Event:
 
 
 def _conditions(old: JobStatus, new: JobStatus) -> Iterator[Event]:
+    begun = new.attempt is not None and new.attempt.number not in {attempt.number for attempt in old.attempts}
     for kind in TOLD:
         before, now = old.condition(kind), new.condition(kind)
-        if now is None or not now.message:
+        if now is None or not now.message or (begun and now.reason in UNSAID):
             continue
         if before is None or (before.status, before.reason) != (now.status, now.reason):
             obstacle = kind == ConditionType.ADMITTED and now.status == "False" and now.reason != Reason.QUEUED
