@@ -55,12 +55,16 @@ class Known:
     def __init__(self) -> None:
         self.jobs: dict[str, Key] = {}
         self.pods: dict[tuple[str, str], Object] = {}
+        self.outputs: dict[str, Object] = {}
 
     def job(self, uid: str) -> Key | None:
         return self.jobs.get(uid)
 
     def pod(self, namespace: str, name: str) -> Object | None:
         return self.pods.get((namespace, name))
+
+    def output(self, uid: str) -> Object | None:
+        return self.outputs.get(uid)
 
 
 class Endpoint:

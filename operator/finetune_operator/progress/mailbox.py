@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from finetune_operator.api.report import Report, laid_over
-from finetune_operator.api.status import CheckpointStatus, Progress
+from finetune_operator.api.status import CheckpointStatus, OutputStatus, Progress
 from finetune_operator.progress.payload import LONGEST_REMAINING, Batch, Change
 
 Key = tuple[str, str]
@@ -121,6 +121,11 @@ class Mailbox:
             else:
                 self._wake(box)
         return box.shown
+
+    def output(self, uid: str, attempt: int) -> OutputStatus | None:
+        """What this attempt told of its result; None before, and once a newer attempt is heard."""
+        box = self._boxes.get(uid)
+        return box.report.output if box is not None and box.report.attempt == attempt else None
 
     def ask_stop(self, uid: str, deadline: datetime, reason: str, attempt: int | None = None) -> None:
         """Put into every answer that the run shall commit and stop by then; `attempt`: this one and those before it."""

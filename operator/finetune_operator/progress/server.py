@@ -2,7 +2,8 @@
 
 `POST /v1/jobs/<uid>/progress` speaks the trainer's protocol, `POST /v1/jobs/<uid>/status` takes what transformers'
 Kubeflow callback sends. Both are answered `{"stopBy": <seconds left> | null, "reason": "<why>"}`. 400 and 413 mean
-that the same request will never be taken; after 401, 403, 404, 408, 429 and 503 it may be sent again.
+that the same request will never be taken; after 401, 403, 404, 408, 429 and 503 it may be sent again. The result of a
+run is taken once it is in the job's status; all else that is lost with this process comes again or is told elsewhere.
 
 Order of the checks: size and form by the headers, the job, the token, the pod, the job's allowance; only then is the
 body read. So nobody but a pod of a job can make this process hold or parse anything.
@@ -40,6 +41,10 @@ UNIT = 64 * 1024
 HANDSHAKE_SECONDS = IDLE_SECONDS = BODY_SECONDS = 10.0
 """For a TLS handshake; without a complete request head; for a body. After that the connection is closed."""
 
+WRITTEN_LOOKS, WRITTEN_INTERVAL = 20, 0.1
+"""How often a result is looked for in the status before the run is told to come again, and every how many seconds:
+together less than what a replica that hands it on waits for."""
+
 LOG_INTERVAL = 60.0
 """Seconds between two lines of the log about the same refusal of the same job."""
 
@@ -64,6 +69,10 @@ class Directory(Protocol):
 
     def pod(self, namespace: str, name: str) -> Object | None:
         """A pod, with its labels."""
+        ...
+
+    def output(self, uid: str) -> Object | None:
+        """What the status of the FineTuneJob with this uid says of its output."""
         ...
 
 
@@ -183,7 +192,22 @@ class ProgressServer:
             batch = read(body)
         except Malformed as error:
             raise Refused(400, str(error)) from error
-        return self._mailbox.put(uid, key, attempt, batch).to_json()
+        answer = self._mailbox.put(uid, key, attempt, batch)
+        if any(change.finished for _, change in batch.changes):
+            await self._written(uid, attempt)
+        return answer.to_json()
+
+    async def _written(self, uid: str, attempt: int) -> None:
+        """Wait until a result is in the job's status: a run tells it once, and until then only this process knows."""
+        told = self._mailbox.output(uid, attempt)
+        if told is None:
+            return
+        wanted = told.model_dump(mode="json", exclude_none=True)
+        for _ in range(WRITTEN_LOOKS):
+            if self._directory.output(uid) == wanted:
+                return
+            await asyncio.sleep(WRITTEN_INTERVAL)
+        raise Refused(503, "the result could not be written into the job's status yet; come again")
 
     async def _sender(self, request: web.Request, uid: str) -> tuple[Key, int]:
         """The job, and the attempt whose pod sent this."""

@@ -13,6 +13,7 @@ import pytest
 
 from endpoint import WAIT, Endpoint, JobPod
 from finetune_operator.api.report import Failure
+from finetune_operator.api.status import OutputStatus
 from finetune_operator.progress.forward import HERE
 from finetune_operator.progress.server import BURST, MAX_BODY
 from finetune_trainer.context import StopSignal
@@ -20,6 +21,8 @@ from finetune_trainer.launch.progress import Channel, HttpReporter, ask
 from reports import body, commit, step
 
 SECRET = "the content of a record"
+MODEL = "s3://models/x"
+NOT_WRITTEN = "the result could not be written into the job's status yet; come again"
 
 
 @pytest.fixture
@@ -86,13 +89,14 @@ def test_a_run_that_is_not_asked_to_stop_goes_on(channel: Channel) -> None:
 
 @pytest.mark.usefixtures("following")
 def test_nothing_but_old_progress_is_lost_while_nobody_leads(endpoint: Endpoint, pod: JobPod, channel: Channel) -> None:
+    endpoint.known.outputs[pod.job] = {"uri": MODEL}
     with HttpReporter(channel) as reporter:
         reporter.report(commit(1))
         refused = len(endpoint.outcomes)
         endpoint.wait_for(lambda: "503" in endpoint.outcomes[refused - 1 :])
         reporter.report(step(1))
         reporter.report(step(2))
-        reporter.report({"kind": "result", "output": "s3://models/x"})
+        reporter.report({"kind": "result", "output": MODEL})
         endpoint.leader = HERE
     report = endpoint.mailbox.take(pod.job)
     assert report is not None
@@ -101,16 +105,45 @@ def test_nothing_but_old_progress_is_lost_while_nobody_leads(endpoint: Endpoint,
     assert (report.progress.step, report.checkpoint.step, report.finished) == (2, 1, True)
 
 
+def test_a_result_is_taken_once_it_is_in_the_status_of_its_job(endpoint: Endpoint, pod: JobPod, token: str) -> None:
+    result = {"kind": "result", "output": MODEL, "verdict": "Improved"}
+    status, answer = endpoint.post(pod.job, body(result), token)
+    assert (status, answer) == (503, {"error": NOT_WRITTEN})
+    assert endpoint.mailbox.output(pod.job, 1) == OutputStatus(uri=MODEL, verdict="Improved")
+    endpoint.known.outputs[pod.job] = {"uri": MODEL}  # as of an attempt before
+    assert endpoint.post(pod.job, body(result), token)[0] == 503
+    endpoint.known.outputs[pod.job] = {"uri": MODEL, "verdict": "Improved"}
+    assert endpoint.post(pod.job, body(result), token) == (200, {"stopBy": None, "reason": ""})
+
+
+def test_a_run_repeats_its_result_until_it_is_taken(endpoint: Endpoint, pod: JobPod, channel: Channel) -> None:
+    reporter = HttpReporter(channel)
+    refused = endpoint.outcomes.count("503")
+    reporter.report({"kind": "result", "output": MODEL})
+    endpoint.wait_for(lambda: endpoint.outcomes.count("503") > refused)
+    endpoint.known.outputs[pod.job] = {"uri": MODEL}
+    assert reporter.close(WAIT)
+
+
+def test_the_result_of_an_attempt_that_another_followed_is_not_waited_for(
+    endpoint: Endpoint, pod: JobPod, token: str
+) -> None:
+    follower = endpoint.pod(pod.job, attempt=2)
+    assert endpoint.post(pod.job, body(step(1), stream="b"), endpoint.token(follower))[0] == 200
+    status, answer = endpoint.post(pod.job, body({"kind": "result", "output": MODEL}), token)
+    assert (status, answer["reason"]) == (200, "attempt 2 has begun")
+
+
 def test_a_body_that_is_too_large_costs_itself_and_not_the_reports_after_it(
     endpoint: Endpoint, pod: JobPod, channel: Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     with HttpReporter(channel) as reporter:
         reporter.report({"kind": "audit", "sample": [{"text": "x" * MAX_BODY, "trained": True}]})
         endpoint.wait_for(lambda: "413" in endpoint.outcomes)
-        reporter.report({"kind": "result"})
+        reporter.report({"kind": "failure", "exitCode": 14})
     report = endpoint.mailbox.take(pod.job)
     assert report is not None
-    assert report.finished
+    assert report.failure is not None
     assert "refused 1 events" in caplog.text
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.cli.run import LauncherName, _supervise
 from finetune_trainer.context import StopSignal
-from finetune_trainer.launch.progress import Channel, HttpReporter, ask, channel_of
+from finetune_trainer.launch.progress import URL, Channel, HttpReporter, ask, channel_of
 from finetune_trainer.launch.receiver import MAX_BODY, NO_DEADLINE, Receiver
+from finetune_trainer.launch.render import JsonView
+from launch_job import manifest, plan_of
 
 WAIT = 20.0
 
@@ -227,3 +232,17 @@ def test_a_channel_survives_the_environment_and_needs_a_url() -> None:
     channel = Channel("http://h:1/progress", token_file="/var/run/token", ca_file="/ca.pem", interval=10.0)
     assert channel_of(channel.environ()) == channel
     assert channel_of({}) is None
+
+
+def test_a_run_tells_its_end_for_as_long_as_another_operator_needs_to_take_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds stand for half a minute; nobody listens, and there is no model."""
+    monkeypatch.setattr("finetune_trainer.launch.progress.LAST_REPORTS", 0.5)
+    monkeypatch.setenv(URL, "http://127.0.0.1:9/progress")
+    checkpoint = {"uri": (tmp_path / "checkpoints").as_uri(), "everySteps": 1}
+    made = plan_of(manifest("nobody-hears", checkpoint=checkpoint, output={"uri": (tmp_path / "out").as_uri()}))
+    began = time.monotonic()
+    ended = _supervise(JsonView(io.StringIO()), made, LauncherName.TORCHRUN, None)
+    assert ended.failure is not None
+    assert 0.5 <= time.monotonic() - began < 8

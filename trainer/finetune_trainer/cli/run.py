@@ -116,7 +116,7 @@ def _check(plan: Plan) -> Failure | None:
 
 def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str | None) -> Ended:
     from finetune_trainer.context import StopSignal
-    from finetune_trainer.launch.progress import HttpReporter, channel_of
+    from finetune_trainer.launch.progress import LAST_REPORTS, HttpReporter, channel_of
     from finetune_trainer.launch.ray_environment import reachable_address
     from finetune_trainer.launch.supervisor import Deadlines, Ended, Supervisor
 
@@ -127,7 +127,9 @@ def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str |
     stop = StopSignal()
     with ExitStack() as stack:
         listener = channel_of(os.environ)
-        upstream = stack.enter_context(HttpReporter(listener, stop)) if listener else None
+        upstream = HttpReporter(listener, stop) if listener else None
+        if upstream is not None:
+            stack.callback(upstream.close, LAST_REPORTS)
         if failure := _check(plan):
             if upstream is not None:
                 upstream.report(failure.event())

@@ -40,6 +40,9 @@ LONGEST_PAUSE = 30.0
 CLOSING_PAUSE = 0.5
 """Seconds between two attempts once the run is over and only its last events are to be delivered."""
 
+LAST_REPORTS = 30.0
+"""Seconds in which a run delivers its last events to the operator: another replica needs 15 to take over."""
+
 BATCH = 200
 """Events per request, so that a backlog fits into the receiver's body limit."""
 
