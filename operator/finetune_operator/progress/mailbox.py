@@ -119,6 +119,7 @@ class Mailbox:
             if self._clock() >= box.due - SLACK:
                 box.shown, box.shown_at, box.urgent, box.wake_at = box.report, self._clock(), False, None
             else:
+                box.wake_at = None  # the queue drops what is planned for a job when it hands it out
                 self._wake(box)
         return box.shown
 

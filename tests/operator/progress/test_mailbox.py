@@ -165,6 +165,16 @@ def test_a_wake_that_was_lost_is_made_up_for_by_the_next_look(desk: Desk) -> Non
     assert desk.wakes == [10.5], "the one that was arranged for 10.0 never came"
 
 
+def test_a_look_that_comes_too_early_arranges_another(desk: Desk) -> None:
+    desk.put(step(1))
+    desk.progress()
+    desk.time = 3.0
+    desk.put(step(2))
+    desk.time = 4.0
+    assert desk.progress().step == 1
+    assert desk.wakes == [0.0, 10.0, 10.0], "a queue drops what was planned for a job when it hands it out"
+
+
 @pytest.mark.parametrize(
     "event", [commit(2), {"kind": "failure", "exitCode": 11}, {"kind": "result"}, {"kind": "restart", "restarts": 1}]
 )
