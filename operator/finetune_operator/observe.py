@@ -81,8 +81,8 @@ class RayJobView:
 class PodView:
     """A pod of an attempt.
 
-    `waiting` (reason, message) and `ended` (exit code, reason) speak of its containers; `ended` may be of a container
-    that was started again. `disruption` is the reason of the condition DisruptionTarget: why somebody ends the pod.
+    `waiting` (reason, message) and `ended` (exit code, reason) speak of its containers; one that ended, at `ended_at`,
+    may have been started again. `disruption` is the reason of the condition DisruptionTarget: why the pod is to go.
     """
 
     name: str
@@ -101,6 +101,7 @@ class PodView:
     reason: str
     message: str
     disruption: str | None
+    ended_at: datetime | None = None
 
     @property
     def is_head(self) -> bool:
@@ -192,7 +193,8 @@ def read_pod(found: Object) -> PodView | None:
     if attempt is None or role is None:
         return None
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
-    containers: list[Object] = status.get("containerStatuses") or [{}]
+    container = (status.get("containerStatuses") or [{}])[RAY_CONTAINER]
+    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
     return PodView(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -206,10 +208,11 @@ def read_pod(found: Object) -> PodView | None:
         grace_seconds=metadata.get("deletionGracePeriodSeconds") or 0,
         unschedulable=_unschedulable(conditions),
         waiting=_waiting(status),
-        ended=_ended(containers[RAY_CONTAINER]),
+        ended=(int(ended.get("exitCode", 1)), str(ended.get("reason", ""))) if ended else None,
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         disruption=_disruption(conditions),
+        ended_at=_time(ended["finishedAt"]) if ended and ended.get("finishedAt") else None,
     )
 
 
@@ -278,11 +281,6 @@ def _waiting(status: Object) -> tuple[str, str] | None:
         if waiting and waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
             return waiting["reason"], waiting.get("message", "")
     return None
-
-
-def _ended(container: Object) -> tuple[int, str] | None:
-    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
-    return None if not ended else (int(ended.get("exitCode", 1)), str(ended.get("reason", "")))
 
 
 def _disruption(conditions: Mapping[str, Object]) -> str | None:

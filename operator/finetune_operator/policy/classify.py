@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from finetune_operator.api.reasons import Reason
-from finetune_operator.api.report import Failure
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.report import Failure, Report
 from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import FAILED, STOPPED, SUCCEEDED, PodView, RayJobView
 from finetune_operator.policy.seen import Seen
@@ -30,6 +30,9 @@ EXIT_CODES = {
 STOPPED_WITH_COMMIT = 15
 LAST_WORD = timedelta(seconds=30)
 """How long after its last report the driver may take to end by itself."""
+
+OUTLIVED = timedelta(seconds=60)
+"""A container that ended this long before the run's newest report was replaced: a later failure has another cause."""
 
 HEAD_MISSING = timedelta(seconds=60)
 """Age from which an attempt without a head pod has lost it; before that, KubeRay may not have made it yet."""
@@ -51,6 +54,9 @@ POD_REASONS = {
     "Terminated": Reason.PREEMPTED,  # the kubelet's word when its node shuts down
     "Preempting": Reason.PREEMPTED,
 }
+TAKEN_AWAY = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.NODE_LOST})
+"""Ends that somebody else brings about; the pods that tell of them may be gone when the attempt is judged."""
+
 QUEUE_REASONS = {
     "NodeFailures": Reason.NODE_LOST,
     "PodsReadyTimeout": Reason.START_DEADLINE,
@@ -78,39 +84,46 @@ class End:
 
 def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
     """How the attempt ended, or None while it lives."""
-    ray_job, pods, heard = seen.ray_job(attempt.number), seen.pods_of(attempt.number), seen.heard_of(attempt)
-    lost = _lost(attempt, ray_job, pods, seen)
-    if (ray_job is not None and ray_job.ray_status == SUCCEEDED) or (heard and heard.finished and lost):
+    ray_job, heard = seen.ray_job(attempt.number), seen.heard_of(attempt)
+    pods = tuple(_without_old_end(pod, heard) for pod in seen.pods_of(attempt.number))
+    fate, asked = fate_of(pods) or _noted(attempt, seen), seen.asked_to_stop(attempt)
+    lost = _lost(attempt, ray_job, pods, fate, seen)
+    certain = lost is not None or (heard is not None and seen.now - heard.at > LAST_WORD)
+    if (ray_job is not None and ray_job.ray_status == SUCCEEDED) or (heard and heard.finished and certain):
         return End("Succeeded", Reason.SUCCEEDED, "the run is complete")
-    if heard is not None and heard.failure is not None and (lost or seen.now - heard.at > LAST_WORD):
+    if heard is not None and heard.failure is not None and certain:
         taken = _taken_back(attempt, ray_job)
         if taken is not None and heard.failure.exit_code == STOPPED_WITH_COMMIT:
             return End("Stopped", taken.reason, f"{heard.failure.message}; {taken.message}")
-        return of_failure(heard.failure, pods)
-    if ray_job is not None and ray_job.over:
-        return _of_ray_job(ray_job, pods)
+        gone = lost if lost is not None and lost.reason in TAKEN_AWAY else None
+        return of_failure(heard.failure, fate or gone, asked)
     return lost
 
 
 def next_judgement(attempt: AttemptStatus, seen: Seen) -> datetime | None:
     """When a living attempt may be over by the passing of time alone."""
     heard = seen.heard_of(attempt)
-    if heard is not None and heard.failure is not None:
+    if heard is not None and (heard.failure is not None or heard.finished):
         return heard.at + LAST_WORD + TICK
     if attempt.admitted_at is not None and not any(pod.is_head for pod in seen.pods_of(attempt.number)):
         return attempt.admitted_at + HEAD_MISSING + TICK
     return None
 
 
-def of_failure(failure: Failure, pods: Iterable[PodView]) -> End:
-    """The class of an end that the driver told of; where it is only an error, the pods' fate is the class."""
-    if failure.exit_code == STOPPED_WITH_COMMIT:
-        return End("Stopped", Reason.STOPPED, failure.message)
+def of_failure(failure: Failure, fate: End | None, asked: Reason | None) -> End:
+    """The class of an end that the driver told of; where it says nothing of the cause, the pods' fate is the class.
+
+    `asked` is why the operator asked for a stop: one that it did not ask for is somebody else's doing.
+    """
+    stopped = failure.exit_code == STOPPED_WITH_COMMIT
+    if stopped and asked is not None:
+        return End("Stopped", asked, failure.message)
     told = f"{failure.reason}: {failure.message}"
     if failure.exit_code in EXIT_CODES:
         return End("Failed", EXIT_CODES[failure.exit_code], told)
-    fate = fate_of(pods)
-    return End("Failed", fate.reason, f"{fate.message}; the run said {told}") if fate else _error(told)
+    if fate is not None:
+        return End("Failed", fate.reason, f"{fate.message}; the run said {told}")
+    return _error(f"the run was stopped, not by the operator: {failure.message}" if stopped else told)
 
 
 def fate_of(pods: Iterable[PodView]) -> End | None:
@@ -132,22 +145,45 @@ def _fate(pod: PodView) -> Reason | None:
     return POD_REASONS.get(pod.reason)
 
 
-def _lost(attempt: AttemptStatus, ray_job: RayJobView | None, pods: tuple[PodView, ...], seen: Seen) -> End | None:
+def _without_old_end(pod: PodView, heard: Report | None) -> PodView:
+    """A pod whose container ended and was started again, and the run went on, without that end."""
+    told = heard.progress.updated_at if heard is not None and heard.progress is not None else None
+    outlived = told is not None and pod.ended_at is not None and pod.ended_at + OUTLIVED < told
+    return replace(pod, ended=None) if outlived else pod
+
+
+def _noted(attempt: AttemptStatus, seen: Seen) -> End | None:
+    """What was about to happen to a pod when it was last seen, as the status keeps it."""
+    known, noted = seen.job.status.attempt, seen.job.status.condition(ConditionType.CLUSTER_READY)
+    if known is None or known.number != attempt.number or noted is None or noted.reason not in TAKEN_AWAY:
+        return None
+    return End("Failed", noted.reason, noted.message)
+
+
+def _lost(
+    attempt: AttemptStatus, ray_job: RayJobView | None, pods: tuple[PodView, ...], fate: End | None, seen: Seen
+) -> End | None:
     """Whether the attempt cannot go on, seen from its objects: KubeRay itself may say Running for minutes more."""
     if ray_job is None or ray_job.deleting:
-        return fate_of(pods) or _error(f"RayJob {attempt.ray_job} was deleted, not by the operator")
+        return fate or _error(f"RayJob {attempt.ray_job} was deleted, not by the operator")
     if (taken := _taken_back(attempt, ray_job)) is not None:
         return taken
     if ray_job.over:
-        return _of_ray_job(ray_job, pods)
+        return _of_ray_job(ray_job, fate, seen.asked_to_stop(attempt))
     head = next((pod for pod in pods if pod.is_head), None)
     if head is None:
         missing = attempt.admitted_at is not None and seen.now - attempt.admitted_at > HEAD_MISSING
-        return fate_of(pods) or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None
-    if head.gone or (head.started and head.deleting_since is not None and head.disruption is not None):
+        return fate or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None
+    if head.gone or _cut_off(head):
         code = f" with exit code {head.ended[0]}" if head.ended else ""
         return fate_of([head]) or End("Failed", Reason.RAY_INTERNAL, f"head pod {head.name} ended{code}")
     return None
+
+
+def _cut_off(pod: PodView) -> bool:
+    """Whether it runs on a node that does not answer; on one that does, a pod that must go may still commit."""
+    node_lost = DISRUPTIONS.get(pod.disruption or "") == Reason.NODE_LOST
+    return pod.started and pod.deleting_since is not None and node_lost and not pod.ready
 
 
 def _taken_back(attempt: AttemptStatus, ray_job: RayJobView | None) -> End | None:
@@ -162,14 +198,13 @@ def _taken_back(attempt: AttemptStatus, ray_job: RayJobView | None) -> End | Non
     return End("Failed", reason, f"queue {ray_job.queue} took the quota back{why}")
 
 
-def _of_ray_job(ray_job: RayJobView, pods: Iterable[PodView]) -> End:
+def _of_ray_job(ray_job: RayJobView, fate: End | None, asked: Reason | None) -> End:
     """What Ray and KubeRay say: the driver's exit code and the end of its log are in the message."""
     if ray_job.ray_status == SUCCEEDED:
         return End("Succeeded", Reason.SUCCEEDED, "the run is complete")
     failure = failure_in(ray_job.message)
     if ray_job.ray_status == FAILED and failure is not None:
-        return of_failure(failure, pods)
-    fate = fate_of(pods)
+        return of_failure(failure, fate, asked)
     if fate is not None:
         return fate
     line = _last_line(ray_job.message) or ray_job.reason or f"Ray says {ray_job.ray_status or ray_job.deployment}"

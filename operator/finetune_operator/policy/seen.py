@@ -47,3 +47,12 @@ class Seen:
     def heard_of(self, attempt: AttemptStatus) -> Report | None:
         """What this attempt told; an older one's last words do not count for it."""
         return self.heard if self.heard is not None and self.heard.attempt == attempt.number else None
+
+    def asked_to_stop(self, attempt: AttemptStatus) -> Reason | None:
+        """Why the operator wants this attempt to stop, if it does; a run may hear of it before the status says so."""
+        asked = self.job.status.stop
+        if asked is not None and asked.attempt == attempt.number:
+            return asked.reason
+        if self.job.deleted is not None:
+            return Reason.DELETED
+        return Reason.SUSPENDED if self.job.manifest.spec.suspend else None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from finetune_operator.api.reasons import Reason
+from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Failure
-from finetune_operator.api.status import AttemptStatus
+from finetune_operator.api.status import AttemptStatus, Condition, JobStatus, StopRequest
 from finetune_operator.observe import PodView
 from finetune_operator.policy.classify import EXIT_CODES, End, end_of, failure_in, next_judgement
-from looks import T0, World, after, heard, pod, pods, ray_job
+from looks import T0, World, after, heard, make_job, pod, pods, ray_job
 
 ATTEMPT = AttemptStatus(number=1, ray_job="support-bot-abcde-1", started_at=T0, admitted_at=T0, running_at=T0)
+STOPPED = Failure(15, "Stopped", "stopped at step 7")
 
 
 def end(world: World) -> End | None:
@@ -126,10 +128,87 @@ def test_kuberays_reasons_serve_when_nothing_else_speaks(reason: str, deployment
     assert found is not None and (found.reason, found.message) == (expected, "why it failed")
 
 
-def test_a_stop_with_a_commit_is_no_failure() -> None:
-    told = heard(failure=Failure(15, "Stopped", "stopped at step 7"))
-    found = end(World(ray_jobs=failed_ray_job(""), pods=pods(), heard=told))
-    assert found is not None and (found.outcome, found.reason) == ("Stopped", Reason.STOPPED)
+def test_a_stop_with_a_commit_that_was_asked_for_is_no_failure() -> None:
+    stop = StopRequest(reason=Reason.ACTIVE_DEADLINE, attempt=1, deadline=after(300))
+    for job, reason in (
+        (make_job(JobStatus(stop=stop)), Reason.ACTIVE_DEADLINE),
+        (make_job(suspend=True), Reason.SUSPENDED),  # the run heard of it before the status said so
+        (make_job(deleted=T0), Reason.DELETED),
+    ):
+        found = end(World(job, ray_jobs=failed_ray_job(""), pods=pods(), heard=heard(failure=STOPPED)))
+        assert found == End("Stopped", reason, "stopped at step 7")
+
+
+@pytest.mark.parametrize(("fate", "reason"), FATES)
+def test_a_stop_that_the_operator_did_not_ask_for_counts_as_what_happened_to_a_pod(
+    fate: dict[str, Any], reason: Reason
+) -> None:
+    leaving = (pod("head"), pod(**fate))
+    for told in (heard(failure=STOPPED), None):  # its report may be lost: its log says the same
+        found = end(World(ray_jobs=failed_ray_job(ended(15)), pods=leaving, heard=told))
+        assert found is not None and (found.outcome, found.reason) == ("Failed", reason)
+
+
+def test_a_stop_that_nobody_explains_is_an_error() -> None:
+    found = end(World(ray_jobs=failed_ray_job(""), pods=pods(), heard=heard(failure=STOPPED)))
+    assert found == End("Failed", Reason.ERROR, "the run was stopped, not by the operator: stopped at step 7")
+
+
+def test_a_drained_head_may_commit_before_its_attempt_is_over() -> None:
+    drained = pod("head", deleting_since=T0, grace_seconds=330, disruption="EvictionByEvictionAPI")
+    world = World(ray_jobs={1: ray_job()}, pods=(drained, pod()), heard=heard(), now=after(300))
+    assert end(world) is None
+    world.pods = (replace(drained, phase="Failed", ready=False), pod())
+    found = end(world)
+    assert found is not None and found.reason == Reason.EVICTED
+
+
+@pytest.mark.parametrize("told", [None, STOPPED])
+def test_why_a_head_had_to_go_is_known_when_it_is_gone(told: Failure | None) -> None:
+    noted = Condition(
+        type=ConditionType.CLUSTER_READY,
+        status="False",
+        reason=Reason.PREEMPTED,
+        message="pod head-1-0: PreemptionByScheduler",
+        last_transition_time=T0,
+    )
+    job = make_job(JobStatus(attempts=(ATTEMPT,), conditions=(noted,)))
+    world = World(job, ray_jobs={1: ray_job()}, pods=(pod(),), heard=heard(failure=told), now=after(61))
+    found = end(world)
+    assert found is not None and (found.outcome, found.reason) == ("Failed", Reason.PREEMPTED)
+    assert noted.message in found.message
+
+
+def test_a_stop_whose_head_is_gone_without_a_word_is_a_lost_node() -> None:
+    world = World(ray_jobs={1: ray_job()}, pods=(pod(),), heard=heard(failure=STOPPED), now=after(61))
+    found = end(world)
+    assert found is not None and (found.outcome, found.reason) == ("Failed", Reason.NODE_LOST)
+
+
+def test_a_head_on_a_node_that_does_not_answer_is_lost_at_once() -> None:
+    head = pod("head", ready=False, deleting_since=T0, grace_seconds=330, disruption="DeletionByTaintManager")
+    found = end(World(ray_jobs={1: ray_job()}, pods=(head, pod()), heard=heard()))
+    assert found is not None and found.reason == Reason.NODE_LOST
+
+
+@pytest.mark.parametrize(("last_report", "reason"), [(61, Reason.ERROR), (60, Reason.HOST_OUT_OF_MEMORY)])
+def test_a_worker_that_ran_out_of_memory_explains_no_failure_after_the_run_went_on(
+    last_report: float, reason: Reason
+) -> None:
+    told = heard(at=after(last_report), failure=Failure(1, "Error", "KeyError: 'x'"))
+    world = World(ray_jobs=failed_ray_job(""), pods=(pod("head"), pod(ended=(137, "OOMKilled"), ended_at=T0)))
+    world.heard, world.now = told, after(last_report)
+    found = end(world)
+    assert found is not None and found.reason == reason
+
+
+def test_a_run_that_told_its_result_has_succeeded_when_nothing_more_is_heard() -> None:
+    world = World(ray_jobs={1: ray_job()}, pods=pods(), heard=heard(finished=True), now=after(30))
+    assert end(world) is None
+    assert next_judgement(ATTEMPT, world.seen()) == after(31)
+    world.now = after(31)
+    found = end(world)
+    assert found is not None and found.outcome == "Succeeded"
 
 
 def test_a_driver_that_told_its_failure_gets_time_to_end_by_itself() -> None:
