@@ -134,6 +134,13 @@ class Watched:
         informers = (*self.all, self.workloads)
         return Caches(*(informer.store for informer in informers))
 
+    def log_fields(self, key: Key) -> dict[str, object]:
+        """What every line about the job of this namespace and name says: these, its generation and its attempt."""
+        found = self.jobs.store.get(*key) or {"metadata": {}}
+        attempts = (found.get("status") or {}).get("attempts")
+        fields = {"namespace": key[0], "job": key[1], "generation": found["metadata"].get("generation")}
+        return fields | {"attempt": attempts[-1]["number"] if attempts else None}
+
     def job(self, uid: str) -> Key | None:
         """Namespace and name of the job with this uid."""
         return next((key_of(found) for found in self.jobs.store.by(BY_UID, uid)), None)
@@ -194,7 +201,7 @@ async def run(
             try:
                 for found in watched.jobs.store.all():
                     queue.add(key_of(found), Priority.LIST)
-                await Controller(queue, settings.workers, reconcile).run()
+                await Controller(queue, settings.workers, reconcile, fields=watched.log_fields).run()
             finally:
                 queue.close()
 

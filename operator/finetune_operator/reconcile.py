@@ -14,6 +14,7 @@ from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.carry_out import Hands, Refused
 from finetune_operator.core import metrics
+from finetune_operator.core.logs import about
 from finetune_operator.kube import Conflict, NotFound, Object
 from finetune_operator.kube.resources import JOBS
 from finetune_operator.look import Looker, next_in_turn
@@ -117,8 +118,9 @@ class Reconciler:
         return decision
 
     async def _do(self, job: Job, action: Action) -> type[Action]:
-        logger.info("%s", action)
-        await self.hands.carry_out(job, action)
+        with about(**({"attempt": action.number} if isinstance(action, CreateAttempt) else {})):
+            logger.info("%s", action)
+            await self.hands.carry_out(job, action)
         return type(action)
 
     def _ask_stops(self, uid: str, status: JobStatus) -> None:

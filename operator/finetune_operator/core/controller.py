@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import Generic, TypeVar
 
 from finetune_operator.core import metrics
 from finetune_operator.core.lease import NotLeading
+from finetune_operator.core.logs import about
 from finetune_operator.core.workqueue import WorkQueue
 from finetune_operator.kube import ApiError, Conflict
 
@@ -23,7 +24,7 @@ class Controller(Generic[K]):
 
     `reconcile` brings what is there closer to what is wanted and returns after how many seconds it wants to be called
     again for that key; None: when something happens. What it raises is logged, counted and tried again, later each
-    time. `name` is what the metrics call it.
+    time. `name` is what the metrics call it; `fields` are those of every line that is logged for a key.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class Controller(Generic[K]):
         reconcile: Callable[[K], Awaitable[float | None]],
         *,
         name: str = "jobs",
+        fields: Callable[[K], Mapping[str, object]] = lambda key: {},
     ) -> None:
         self._name = name
         self._queue = queue
         self._workers = workers
         self._reconcile = reconcile
+        self._fields = fields
 
     async def run(self) -> None:
         """Work until cancelled. A reconcile that is running then is cancelled, as a crash would end it."""
@@ -49,7 +52,8 @@ class Controller(Generic[K]):
         while True:
             key = await self._queue.get()
             try:
-                await self._call(key)
+                with about(**self._fields(key)):
+                    await self._call(key)
             finally:
                 self._queue.done(key)
 

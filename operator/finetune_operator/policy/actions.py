@@ -1,4 +1,7 @@
-"""What a decision asks of the API server; `reconcile` carries it out in this order, then writes the status."""
+"""What a decision asks of the API server; `reconcile` carries it out in this order, then writes the status.
+
+As text, for the log, an action names objects and nothing that a run prints: that may be a record of its data.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,16 @@ from finetune_operator.observe import PodView, RayJobView
 class AddFinalizer:
     """Hold the job back when it is deleted; before anything is created."""
 
+    def __str__(self) -> str:
+        return "adding the finalizer"
+
 
 @dataclass(frozen=True)
 class RemoveFinalizer:
     """Let a deleted job go."""
+
+    def __str__(self) -> str:
+        return "removing the finalizer"
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,18 @@ class CreateAttempt:
 
     number: int
 
+    def __str__(self) -> str:
+        return f"creating attempt {self.number}"
+
 
 @dataclass(frozen=True)
 class DeleteRayJob:
     """Delete an attempt's RayJob, and with it its cluster."""
 
     ray_job: RayJobView
+
+    def __str__(self) -> str:
+        return f"deleting RayJob {self.ray_job.name}"
 
 
 @dataclass(frozen=True)
@@ -39,10 +54,16 @@ class ForceDeletePod:
 
     pod: PodView
 
+    def __str__(self) -> str:
+        return f"deleting pod {self.pod.name} by force"
+
 
 @dataclass(frozen=True)
 class DeleteJob:
     """Delete the finished job itself."""
+
+    def __str__(self) -> str:
+        return "deleting the finished job"
 
 
 Action = AddFinalizer | RemoveFinalizer | CreateAttempt | DeleteRayJob | ForceDeletePod | DeleteJob
