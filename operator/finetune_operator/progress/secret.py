@@ -21,7 +21,7 @@ from finetune_operator.kube import AlreadyExists, ApiError, Client, Conflict, No
 from finetune_operator.kube.resources import SECRETS
 from finetune_operator.progress.certificates import CA, CERTIFICATE, KEY, renewed
 
-LOOK_INTERVAL = 300.0
+LOOK_INTERVAL = 60.0
 """Seconds between two looks at the Secret: renewed in time, restored if somebody deletes it, reloaded when another
 replica renewed it."""
 
