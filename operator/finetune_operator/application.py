@@ -32,13 +32,14 @@ from finetune_operator.look import (
     runtime_of,
     stand_of,
 )
-from finetune_operator.observe import controlled, labelled, owner_uid, trim_pod, trim_ray_job
+from finetune_operator.observe import controlled, labelled, owner_uid
 from finetune_operator.policy.admission import Stand
 from finetune_operator.progress import ADDRESS, Certificates, Forwarder, Mailbox, ProgressServer, Tokens, leader_address
 from finetune_operator.reconcile import Reconciler
 from finetune_operator.render import Operator
 from finetune_operator.settings import Settings
 from finetune_operator.story import Event
+from finetune_operator.trim import trim_pod, trim_ray_job
 
 LEASE = "finetune-operator"
 SECRET = "finetune-operator-tls"

@@ -18,19 +18,6 @@ SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 RAY_TERMINAL = (SUCCEEDED, FAILED, STOPPED)
 DEPLOYMENT_TERMINAL = ("Complete", "Failed", "ValidationFailed")
 
-METADATA = (
-    "namespace",
-    "name",
-    "uid",
-    "resourceVersion",
-    "labels",
-    "ownerReferences",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-)
-"""What is read of every object's metadata."""
-
 
 @dataclass(frozen=True)
 class Said:
@@ -156,29 +143,6 @@ def read_workload(found: Object) -> WorkloadView:
     else:
         waits = None
     return WorkloadView(waits, _said(evicted) if evicted.get("status") == "True" else None)
-
-
-def trim_workload(found: Object) -> dict[str, Any]:
-    """A Workload without what `read_workload` and `ray_job_owners` do not read: the pod templates are most of it."""
-    return _trimmed(found, status=("conditions", "admissionChecks"))
-
-
-def trim_ray_job(found: Object) -> dict[str, Any]:
-    """A RayJob with no more than `read_ray_job` and `controlled` read: a twentieth of it."""
-    return _trimmed(found, spec=("suspend",), status=("jobStatus", "jobDeploymentStatus", "reason", "message"))
-
-
-def trim_pod(found: Object) -> dict[str, Any]:
-    """A pod with no more than `read_pod` and `labelled` read."""
-    status = ("phase", "conditions", "initContainerStatuses", "containerStatuses", "reason", "message")
-    return _trimmed(found, spec=("nodeName",), status=status)
-
-
-def _trimmed(found: Object, spec: Iterable[str] = (), status: Iterable[str] = ()) -> dict[str, Any]:
-    """What is kept of an object, for reading only: written back, it would take away all the rest."""
-    kept = {"metadata": METADATA, "spec": spec, "status": status}
-    parts = {part: found.get(part) or {} for part in kept}
-    return {part: {name: parts[part][name] for name in names if name in parts[part]} for part, names in kept.items()}
 
 
 def ray_job_owners(workload: Object) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from finetune_operator.api.job import ATTEMPT, JOB_UID, QUEUE, ROLE
-from finetune_operator.observe import controlled, labelled, read_pod, read_ray_job, trim_pod, trim_ray_job
+from finetune_operator.observe import controlled, labelled, read_pod, read_ray_job
+from finetune_operator.trim import trim_pod, trim_ray_job
 
 METADATA = {
     "namespace": "team-a",
