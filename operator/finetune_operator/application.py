@@ -39,7 +39,7 @@ from finetune_operator.reconcile import Reconciler
 from finetune_operator.render import Operator
 from finetune_operator.settings import Settings
 from finetune_operator.story import Event
-from finetune_operator.trim import trim_pod, trim_ray_job
+from finetune_operator.trim import trim_job, trim_pod, trim_ray_job
 
 LEASE = "finetune-operator"
 SECRET = "finetune-operator-tls"
@@ -116,6 +116,7 @@ class Watched:
             client,
             JOBS,
             indices={BY_RUNTIME: lambda obj: [runtime_of(obj)], BY_UID: lambda obj: [obj["metadata"]["uid"]]},
+            trim=trim_job,
             on_change=job_changed,
         )
         runtimes = Informer(client, RUNTIMES, on_change=runtime_changed)

@@ -14,6 +14,7 @@ Object = dict[str, Any]
 Shape = Mapping[str, Any]
 """The members that are kept, each whole (None) or in the shape that it has here; that of a list is for each element."""
 
+NOT_READ_OF_A_JOB = ("managedFields", "annotations")
 METADATA: Shape = {
     "namespace": None,
     "name": None,
@@ -48,6 +49,12 @@ POD: Shape = {
 }
 CHECKS: Shape = dict.fromkeys(("name", "state", "message"))
 WORKLOAD: Shape = {"metadata": METADATA, "status": {"conditions": CONDITIONS, "admissionChecks": CHECKS}}
+
+
+def trim_job(found: Object) -> Object:
+    """A job without what others write into its metadata, which may be as long as all the rest."""
+    metadata = {name: found["metadata"][name] for name in found["metadata"] if name not in NOT_READ_OF_A_JOB}
+    return {**found, "metadata": metadata}
 
 
 def trim_ray_job(found: Object) -> Object:

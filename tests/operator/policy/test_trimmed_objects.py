@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finetune_operator.api.job import ATTEMPT, JOB_UID, QUEUE, ROLE
+from finetune_operator.api.job import ATTEMPT, FINALIZER, JOB_UID, QUEUE, ROLE, read_job
 from finetune_operator.observe import controlled, labelled, read_pod, read_ray_job
-from finetune_operator.trim import trim_pod, trim_ray_job
+from finetune_operator.trim import trim_job, trim_pod, trim_ray_job
+from looks import manifest
 
 METADATA = {
     "namespace": "team-a",
@@ -24,6 +25,17 @@ METADATA = {
     "managedFields": [{"manager": "m", "fieldsV1": {f"f:{name}": {} for name in range(100)}}],
 }
 TEMPLATE = {"containers": [{"name": "ray", "env": [{"name": f"V{n}", "value": "x" * 50} for n in range(50)]}]}
+
+
+def test_a_trimmed_job_is_read_like_the_whole_one() -> None:
+    found = manifest()
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": json.dumps(found)}
+    metadata = {**METADATA, "annotations": applied, "finalizers": [FINALIZER]}
+    whole: dict[str, Any] = {**found, "metadata": metadata, "status": {"phase": "Queued"}}
+    small = trim_job(whole)
+    assert read_job(small) == read_job(whole)
+    assert read_job(small).finalizers == (FINALIZER,)
+    assert len(json.dumps(small)) < len(json.dumps(whole)) / 2
 
 
 def test_a_trimmed_ray_job_is_read_like_the_whole_one() -> None:
