@@ -69,7 +69,10 @@ class WorkQueue(Generic[K]):
     def close(self) -> None:
         """Forget all keys and take none, while nobody works on any: they would wait in vain, and count as late."""
         self._open = False
-        for forgotten in (self._waiting, self._planned, self._plan, self._failures, *self._lines.values()):
+        for line in self._lines.values():
+            line.clear()
+        self._plan.clear()
+        for forgotten in (self._waiting, self._planned, self._failures):
             forgotten.clear()
 
     def add(self, key: K, priority: Priority = Priority.CHILD, after: float = 0.0) -> None:

@@ -78,7 +78,8 @@ class Turns:
 def admitted(stage: Stage, job: str) -> Object:
     """The condition Admitted of a job."""
     status = (stage.player.job(job) or {}).get("status") or {}
-    return {one["type"]: one for one in status.get("conditions") or ()}.get("Admitted", {})
+    found: Object = {one["type"]: one for one in status.get("conditions") or ()}.get("Admitted", {})
+    return found
 
 
 def place_in_line(stage: Stage, job: str) -> int | None:
