@@ -82,22 +82,22 @@ def _method() -> Iterator[Rule]:
     yield rule("spec.method.lora", "targetModules", targets, message, mirrors=name)
     checks = [
         Check(
-            f"self.method.type == {text(method)} && has(self.output.format) && "
-            f"!(self.output.format in {texts(formats)})",
+            f"self.method.type == {text(method)} && !(self.output.format in {texts(formats)})",
             f"does not come out of method {method}: write {one_of(formats)}, or leave it out "
             "(got '{self.output.format}')",
         )
         for method, formats in OUTPUTS.items()
     ]
-    yield Rule("spec", "output.format", tuple(checks), "output_of_the_method")
+    yield Rule("spec", "output.format", tuple(checks), "output_of_the_method", given="has(self.output.format)")
 
 
 def _data() -> Iterator[Rule]:
     for field in ("train", "eval"):
-        checks = (_formats(f"self.data.{field}", objective) for objective in FORMATS)
-        yield Rule("spec", f"data.{field}", tuple(checks), "format_of_the_objective")
+        checks = tuple(_formats(f"self.data.{field}", objective) for objective in FORMATS)
+        given = "" if field == "train" else f"has(self.data.{field})"
+        yield Rule("spec", f"data.{field}", checks, "format_of_the_objective", given=given)
     for at in ("spec.data.train[]", "spec.data.eval[]"):
-        yield Rule(at, "columns", tuple(_columns()), "columns_of_the_format")
+        yield Rule(at, "columns", tuple(_columns()), "columns_of_the_format", given="has(self.columns)")
 
 
 def _formats(sources: str, objective: ObjectiveType) -> Check:
@@ -107,8 +107,7 @@ def _formats(sources: str, objective: ObjectiveType) -> Check:
     places = f"{list(range(MOST_SOURCES))}.filter(i, i < {sources}.size() && {sources}[i].format in {others})"
     found = f"{others}.filter(other, {sources}[{places}[0]].format == other)[0]"
     return Check(
-        f"self.objective.type == {text(objective)} && has({sources}) && "
-        f"{sources}.exists(source, source.format in {others})",
+        f"self.objective.type == {text(objective)} && {sources}.exists(source, source.format in {others})",
         f"[{{{number(f'{places}[0]', MOST_SOURCES)}}}].format does not suit objective {objective}: "
         f"write {one_of(formats)} (got '{{{found}}}')",
     )
@@ -120,7 +119,7 @@ def _columns() -> Iterator[Check]:
         here = f"self.format == {text(form)}"
         unknown = f"!(name in {texts(names)})"
         yield Check(
-            f"has(self.columns) && {here} && self.columns.exists(name, {unknown})",
+            f"{here} && self.columns.exists(name, {unknown})",
             f"{{self.columns.filter(name, {unknown})[0]}} is no column of format {{self.format}}: "
             f"write {one_of(names)} before the colon "
             f"(got '{{self.columns[self.columns.filter(name, {unknown})[0]]}}')",
@@ -134,16 +133,16 @@ def _evaluation() -> Iterator[Rule]:
         ("evaluation.earlyStopping", _given("evaluation", "earlyStopping"), "'a mapping'"),
         (
             "checkpoint.keepBest",
-            _given("checkpoint", "keepBest", "self.checkpoint.keepBest > 0"),
+            "has(self.checkpoint.keepBest) && self.checkpoint.keepBest > 0",
             _value("checkpoint.keepBest", "self.checkpoint.keepBest"),
         ),
     )
     for field, given, got in (steps, base, stopping, best):
         message = f"needs held-out data: add spec.data.eval, or remove this (got {got})"
-        yield rule("spec", field, f"{NO_EVAL} && {given}", message, mirrors="evaluation_has_data")
+        yield rule("spec", field, f"{given} && {NO_EVAL}", message, mirrors="evaluation_has_data")
     for field, given, got in (stopping, best):
         message = f"needs evaluations during the run: add spec.evaluation.everySteps (got {got})"
-        wrong = f"!{NO_EVAL} && !({EVAL_STEPS}) && {given}"
+        wrong = f"{given} && !({EVAL_STEPS}) && !{NO_EVAL}"
         yield rule("spec", field, wrong, message, mirrors="choosing_needs_evaluations")
 
 
@@ -173,7 +172,8 @@ def _sharding() -> Iterator[Rule]:
         wrong = f"self.{field} != 'None' && self.zeroStage < {stage}"
         message = f"needs {advice}: raise spec.deepspeed.zeroStage, or write None (got '{{self.{field}}}')"
         yield rule("spec.deepspeed", field, wrong, message, mirrors=name)
-    yield Rule("spec.deepspeed", "overrides", tuple(_overrides()), "overrides_have_an_effect")
+    given = "has(self.overrides)"
+    yield Rule("spec.deepspeed", "overrides", tuple(_overrides()), "overrides_have_an_effect", given=given)
 
 
 def _overrides() -> Iterator[Check]:
@@ -182,7 +182,7 @@ def _overrides() -> Iterator[Check]:
         only_3 = key.startswith("zero_optimization.stage3_")
         stage, advice = (MAX_ZERO_STAGE, "zeroStage: 3") if only_3 else (1, "zeroStage: 1 or more")
         yield Check(
-            f"self.zeroStage < {stage} && has(self.overrides) && has(self.overrides.{key.replace('.', '__dot__')})",
+            f"self.zeroStage < {stage} && has(self.overrides.{key.replace('.', '__dot__')})",
             f"{key} has no effect with zeroStage {given}: remove it, or write {advice}",
         )
 

@@ -1,11 +1,19 @@
-"""What of a job's spec may change while it exists: whether it runs and for how long, never what it computes."""
+"""What of a job's spec may change while it exists: whether it runs and for how long, never what it computes.
+
+The API server evaluates all of this at every write of a status. A member of an object costs it a walk over all the
+fields that the object may have, so what can be compared is compared where it stands; and to compare two objects costs
+the square of their members, so `spec.training`, which has many, is compared member by member.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic.fields import FieldInfo
+
 from finetune_operator.api.cel.rule import Rule, rule
 from finetune_trainer.spec import JobSpec
+from finetune_trainer.spec.training import Training
 
 CHANGEABLE = (
     "suspend",
@@ -23,18 +31,37 @@ SUSPEND_FIRST = "can be changed only while the job is suspended: set suspend: tr
 
 
 def change_rules() -> tuple[Rule, ...]:
-    """One rule for each member of the spec that may not change, or not always."""
+    """Rules for each member of the spec that may not change, or not always: its value, and whether it is there."""
     return tuple(_rules())
 
 
 def _rules() -> Iterator[Rule]:
-    for field in JobSpec.model_fields.values():
-        name = str(field.alias)
-        same = f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
-        differs = f"self.{name} != oldSelf.{name}" if field.is_required() else f"!({same})"
-        if name in CHANGEABLE_WHILE_SUSPENDED:
-            differs, message = f"{differs} && !self.suspend && !oldSelf.suspend", SUSPEND_FIRST
-        else:
-            message = FIXED
-        if name not in CHANGEABLE:
-            yield rule("spec", name, differs, message, mirrors="", reason="FieldValueForbidden")
+    for name, field in JobSpec.model_fields.items():
+        if name == "training":
+            for one in Training.model_fields.values():
+                yield from _fixed("spec.training", one)
+        elif field.alias in CHANGEABLE_WHILE_SUSPENDED:
+            yield _fixed_while_running("spec", field)
+        elif field.alias not in CHANGEABLE:
+            yield from _fixed("spec", field)
+
+
+def _fixed(at: str, field: FieldInfo) -> Iterator[Rule]:
+    yield rule(f"{at}.{field.alias}", "", "self != oldSelf", FIXED, mirrors="", reason="FieldValueForbidden")
+    if not _filled_in(field):
+        yield rule(at, str(field.alias), _came_or_went(field), FIXED, mirrors="", reason="FieldValueForbidden")
+
+
+def _filled_in(field: FieldInfo) -> bool:
+    """Whether the field is always there: required, or with a default that the API server knows."""
+    return field.is_required() or isinstance(field.default, str | int | float)
+
+
+def _fixed_while_running(at: str, field: FieldInfo) -> Rule:
+    differs = f"({_came_or_went(field)} || (has(self.{field.alias}) && self.{field.alias} != oldSelf.{field.alias}))"
+    wrong = f"{differs} && !self.suspend && !oldSelf.suspend"
+    return rule(at, str(field.alias), wrong, SUSPEND_FIRST, mirrors="", reason="FieldValueForbidden")
+
+
+def _came_or_went(field: FieldInfo) -> str:
+    return f"has(self.{field.alias}) != has(oldSelf.{field.alias})"

@@ -2,7 +2,8 @@
 
 Messages are those of `finetune_trainer.spec.rules`, word for word; `{expression}` in them stands for the text that a
 CEL expression gives, since the API server computes messages too. A rule stands at an object and names the field that it
-is about: so the API server shows that field's path, and not its value (addresses may hold credentials).
+is about: so the API server shows that field's path, and not its value (addresses may hold credentials). What is
+forbidden is shown without its value anyway, and what stands at the field itself costs the API server least.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Rule:
     found: str = ""
     """CEL text of the value that was found, for the end of each message."""
 
+    given: str = ""
+    """A CEL condition without which none of the checks holds: it is looked at once, and first."""
+
     @property
     def path(self) -> str:
         """The field as a user would look it up; `[]` is any element of a list."""
@@ -79,6 +83,7 @@ def number(expression: str, most: int) -> str:
 def validation(rule: Rule) -> dict[str, str]:
     """The rule as an entry of `x-kubernetes-validations`."""
     wrong = " ||\n".join(f"({check.wrong})" for check in rule.checks) if len(rule.checks) > 1 else rule.checks[0].wrong
+    wrong = f"{rule.given} && ({wrong})" if rule.given else wrong
     entry = {"rule": f"!({wrong})", "reason": rule.reason, **({"fieldPath": f".{rule.field}"} if rule.field else {})}
     if len(rule.checks) == 1 and not _PLACE.search(rule.checks[0].message):
         return {**entry, "message": rule.checks[0].message}
