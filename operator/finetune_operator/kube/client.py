@@ -21,6 +21,10 @@ STALL_SECONDS = 90.0
 """A watch on which no byte came for so long is dead: the API server sends a bookmark each minute."""
 
 
+PAGE = 200
+"""Objects of a list at a time: what is read at once is held at once, and decoded before anything else can run."""
+
+
 class Page(NamedTuple):
     """A part of a list; all pages of a list show the state at the same `resource_version`."""
 
@@ -128,7 +132,7 @@ class Client:
         return None if found.get("kind") == "Status" else found
 
     async def pages(
-        self, resource: Resource, *, namespace: str | None = None, selector: str | None = None, limit: int = 500
+        self, resource: Resource, *, namespace: str | None = None, selector: str | None = None, limit: int = PAGE
     ) -> AsyncGenerator[Page, None]:
         """List all objects as they are now, not as a cache of the server may have them, `limit` at a time.
 

@@ -221,19 +221,19 @@ def test_a_quiet_watch_that_ends_in_its_time_goes_on_from_its_last_bookmark(prox
 def test_a_long_list_comes_in_pages_and_one_that_expires_starts_again(
     proxy: KubeProxy, direct: Path, namespace: str
 ) -> None:
-    names = [f"m{number:03}" for number in range(510)]
+    names = [f"m{number:03}" for number in range(210)]
 
     async def fill(client: Client) -> None:
         await asyncio.gather(*(client.create(CONFIGMAPS, config_map(namespace, name)) for name in names))
 
     async def body(client: Client, informer: Informer, changes: Changes) -> None:
         assert sorted(obj["metadata"]["name"] for obj in informer.store.all()) == names
-        assert len(changes.seen) == 510
+        assert len(changes.seen) == 210
 
     asyncio.run(by_others(direct, fill))
     proxy.inject("list", refuse(410), resource="configmaps")
     follow(proxy.kubeconfig(), namespace, body)
-    assert [one.query["limit"] for one in proxy.seen if one.verb == "list"] == ["500"] * 3
+    assert [one.query["limit"] for one in proxy.seen if one.verb == "list"] == ["200"] * 3
 
 
 def test_a_kind_that_is_not_installed_yet_is_followed_once_it_is(control_plane: ControlPlane) -> None:
