@@ -173,7 +173,6 @@ async def run(
     async with AsyncExitStack() as stack:
         own = await stack.enter_async_context(client.separate())
         certificates = Certificates(own, settings.namespace, SECRET, _names(settings))
-        await certificates.ensure()
         place = {ADDRESS: settings.progress_address}
         lease = Lease(client, settings.namespace, LEASE, settings.identity, annotations=place)
         client.guard_writes(lease.assert_leading)
@@ -186,13 +185,18 @@ async def run(
         server = ProgressServer(
             mailbox, tokens, watched, certificates, forwarder, partial(leader_address, lease), _count_report
         )
-        await server.start(None, settings.progress_port)
         stack.push_async_callback(server.close)
         lag = LoopLag()
-        await _serve_health(settings, watched, lag, stack)
+        await _serve_health(settings, watched, server, lag, stack)
+
+        async def take_reports() -> None:
+            await certificates.obtain()
+            await server.start(None, settings.progress_port)
+            await certificates.run()
 
         async def lead() -> None:
             mailbox.clear()
+            await server.started.wait()  # and with it the certificates that pods are given
             for informer in watched.all:
                 await informer.synced.wait()
             settle()
@@ -209,7 +213,7 @@ async def run(
 
         parts = [informer.run() for informer in watched.all]
         parts += [kueue.follow(client, watched.workloads)] if settings.kueue else []
-        parts += [certificates.run(), recorder.run(), lag.run(), lease.run(lead)]
+        parts += [take_reports(), recorder.run(), lag.run(), lease.run(lead)]
         await _until_stopped(stop, parts)
 
 
@@ -227,9 +231,12 @@ async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, No
         task.result()
 
 
-async def _serve_health(settings: Settings, watched: Watched, lag: LoopLag, stack: AsyncExitStack) -> None:
+async def _serve_health(
+    settings: Settings, watched: Watched, server: ProgressServer, lag: LoopLag, stack: AsyncExitStack
+) -> None:
     live = {"loop": lag.check} | {informer.resource.plural: fresh(informer) for informer in watched.all}
     ready = {informer.resource.plural: synced(informer) for informer in watched.all}
+    ready["reports"] = lambda: None if server.started.is_set() else "nobody listens for them yet: see the log"
     runner = web.AppRunner(health_app(live, ready), access_log=None, handle_signals=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

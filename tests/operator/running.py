@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from finetune_operator import application, reconcile
@@ -18,7 +19,7 @@ from finetune_operator.core.informer import Patience
 from finetune_operator.kube import ApiError, Client, NotFound
 from finetune_operator.kube.resources import LEASES
 from finetune_operator.policy import budget
-from finetune_operator.progress import mailbox
+from finetune_operator.progress import mailbox, secret
 from finetune_operator.settings import Settings
 
 PREFIX = "finetune.dev/jobs"
@@ -30,6 +31,7 @@ def quick(patch: pytest.MonkeyPatch, retries: Backoff = RETRIES) -> None:
     patch.setattr(budget, "FIRST_PAUSE", timedelta(0))
     patch.setattr(mailbox, "INTERVAL", 0.02)
     patch.setattr(mailbox, "URGENT_INTERVAL", 0.01)
+    patch.setattr(secret, "RETRIES", Backoff(0.02, 0.2))
     patch.setattr(reconcile, "REFUSED_AGAIN", 0.2)
     patch.setattr(application, "WORKLOAD_PAUSE", 0.02)
     patch.setattr(application, "WorkQueue", partial(WorkQueue, retries=retries))
@@ -44,12 +46,22 @@ def free_port() -> int:
         return port
 
 
+async def health(port: int, path: str) -> tuple[int, str]:
+    """Status and text of an answer of a replica that has this health port, once it listens."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            with suppress(aiohttp.ClientConnectionError):
+                async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
+                    return answer.status, await answer.text()
+            await asyncio.sleep(0.02)
+
+
 class Replica:
     """One replica of the operator. It is started again when it ends with an error, as a kubelet would do."""
 
     def __init__(self, kubeconfig: Path, home: str, identity: str = "one") -> None:
         self.kubeconfig, self.home, self.identity = kubeconfig, home, identity
-        self.port = free_port()
+        self.port, self.health_port = free_port(), 0
         self.kueue = False
         self.ends: list[Exception] = []
         self._stop = asyncio.Event()
@@ -92,7 +104,7 @@ class Replica:
             address="localhost",
             service="localhost",
             progress_port=self.port,
-            health_port=0,
+            health_port=self.health_port,
             workers=4,
             qps=1000,
             burst=2000,

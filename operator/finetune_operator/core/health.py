@@ -68,7 +68,12 @@ def fresh(informer: Informer) -> Check:
 
 def synced(informer: Informer) -> Check:
     """Return a check that the first list is through."""
-    return lambda: None if informer.synced.is_set() else f"{informer.resource.plural} are not listed yet"
+
+    def check() -> str | None:
+        why = f": {informer.trouble}" if informer.trouble else ""
+        return None if informer.synced.is_set() else f"{informer.resource.plural} are not listed yet{why}"
+
+    return check
 
 
 def health_app(live: Mapping[str, Check], ready: Mapping[str, Check]) -> web.Application:

@@ -52,7 +52,8 @@ class Informer:
     """A list and a watch of one kind that never end.
 
     `on_change` is what Store calls; until `synced` is set, it reports what the first list finds. Nothing is lost: what
-    was deleted while the API server could not be reached is reported when it can be again.
+    was deleted while the API server could not be reached is reported when it can be again. `trouble` says for people
+    why the store may not be current, "" when it is.
     """
 
     def __init__(
@@ -70,18 +71,22 @@ class Informer:
         self.resource = resource
         self.store = Store(indices, trim, on_change)
         self.synced = asyncio.Event()
+        self.trouble = ""
         self._client = client
         self._namespace = namespace
         self._selector = selector
         self._patience = patience
-        self._contact = patience.clock()
+        self._contact: float | None = None
         self._version = ""  # up to where the store is current; empty: list first
         self._failures = 0
         metrics.CACHED_OBJECTS.labels(resource.plural).set_function(lambda: len(self.store))
 
     def silence(self) -> float:
-        """Return the seconds since the API server last showed that the store is current, or could not be."""
-        return self._patience.clock() - self._contact
+        """Return the seconds since the API server last showed that the store is current, or could not be.
+
+        None have passed before it did so once: a process that has just begun would hear no more if it began anew.
+        """
+        return 0.0 if self._contact is None else self._patience.clock() - self._contact
 
     async def run(self) -> None:
         """Follow the API server until cancelled."""
@@ -111,6 +116,7 @@ class Informer:
                     self.store.put(obj)
         self.store.keep(uids, version)
         self._version = version
+        self.trouble = ""
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -120,6 +126,7 @@ class Informer:
             self.resource, self._version, namespace=self._namespace, selector=self._selector, stall=self._patience.stall
         ) as events:
             self._contact = self._patience.clock()
+            self.trouble = ""
             async for event in events:
                 self._contact = self._patience.clock()
                 self._failures = 0
@@ -141,10 +148,18 @@ class Informer:
             self._version = ""
         if isinstance(error, Forbidden | NotFound):  # starting this process anew would not help
             self._contact = self._patience.clock()
+        self.trouble = self._said(error)
         self._failures += 1
         asked = min(error.retry_after or 0.0, self._patience.retries.longest)
         wait = max(self._patience.retries.seconds(self._failures), asked)
         metrics.WATCH_RESTARTS.labels(self.resource.plural, type(error).__name__).inc()
         level = logging.INFO if isinstance(error, Gone) or self._failures == 1 else logging.WARNING
-        logger.log(level, "following %s again in %.1f s, after %s", self.resource.plural, wait, error)
+        logger.log(level, "following %s again in %.1f s, after %s", self.resource.plural, wait, self.trouble)
         return wait
+
+    def _said(self, error: ApiError) -> str:
+        """An error of a list or watch, and what to do about it if that is known."""
+        if not isinstance(error, NotFound):
+            return str(error)
+        kind = f"{self.resource.kind} ({self.resource.api_version})"
+        return f"the cluster has no kind {kind}: install {self.resource.provider}"

@@ -11,13 +11,17 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Resource:
-    """One kind of object. `plural` is its name in addresses; `group` is empty for the core API."""
+    """One kind of object. `plural` is its name in addresses; `group` is empty for the core API.
+
+    `provider` is what to install where the API server does not know it.
+    """
 
     group: str
     version: str
     plural: str
     kind: str
     namespaced: bool = True
+    provider: str = "what defines it"
 
     @property
     def api_version(self) -> str:
@@ -31,9 +35,10 @@ class Resource:
         return "".join([root, place, f"/{self.plural}", *(f"/{part}" for part in (name, subresource) if part)])
 
 
-JOBS = Resource("finetune.dev", "v1alpha1", "finetunejobs", "FineTuneJob")
-RUNTIMES = Resource("finetune.dev", "v1alpha1", "finetuneruntimes", "FineTuneRuntime", namespaced=False)
-RAYJOBS = Resource("ray.io", "v1", "rayjobs", "RayJob")
+CRDS = "the CRDs of the chart finetune-operator (its folder crds)"
+JOBS = Resource("finetune.dev", "v1alpha1", "finetunejobs", "FineTuneJob", provider=CRDS)
+RUNTIMES = Resource("finetune.dev", "v1alpha1", "finetuneruntimes", "FineTuneRuntime", namespaced=False, provider=CRDS)
+RAYJOBS = Resource("ray.io", "v1", "rayjobs", "RayJob", provider="KubeRay 1.6 or newer")
 RAYCLUSTERS = Resource("ray.io", "v1", "rayclusters", "RayCluster")
 WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads", "Workload")
 PODS = Resource("", "v1", "pods", "Pod")

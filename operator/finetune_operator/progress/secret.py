@@ -17,7 +17,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.api.job import MANAGED_BY, OPERATOR
-from finetune_operator.kube import AlreadyExists, ApiError, Client, Conflict, NotFound, Object
+from finetune_operator.core.backoff import Backoff
+from finetune_operator.kube import (
+    AlreadyExists,
+    ApiError,
+    Client,
+    Conflict,
+    NotFound,
+    Object,
+    ServerError,
+    TooManyRequests,
+    Unreachable,
+)
 from finetune_operator.kube.resources import SECRETS
 from finetune_operator.progress.certificates import CA, CERTIFICATE, KEY, renewed
 
@@ -28,6 +39,8 @@ replica renewed it."""
 TRIES = 10
 """Races with other replicas in a row before it is an error."""
 
+RETRIES = Backoff(first=0.5, longest=30.0)
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,7 +48,7 @@ class Certificates:
     """The endpoint's certificate for these names (host names and IP addresses), kept in the Secret `namespace/name`.
 
     `serving` is the context to listen with; certificates are renewed in it, for connections that come later. `peers` is
-    the context to reach another replica with, `ca` the PEM text that clients trust it by. Call `ensure` before all.
+    the context to reach another replica with, `ca` the PEM text that clients trust it by. Call `obtain` before all.
     The client's writes must not be guarded by leadership (`Client.separate`).
     """
 
@@ -74,6 +87,18 @@ class Certificates:
             logger.info("wrote the certificates of the progress endpoint to secret %s", self._name)
             return self._use(files)
         raise Conflict(409, "Conflict", f"secret {self._namespace}/{self._name} changed {TRIES} times in a row")
+
+    async def obtain(self) -> None:
+        """As `ensure`, for as long as the API server cannot be reached or fails: to end would bring no certificate."""
+        failures = 0
+        while True:
+            try:
+                return await self.ensure()
+            except (ServerError, TooManyRequests, Unreachable) as error:
+                failures += 1
+                wait = RETRIES.seconds(failures)
+                logger.warning("secret %s could not be had, again in %.1f s: %s", self._name, wait, error)
+                await asyncio.sleep(wait)
 
     async def run(self) -> None:
         """Keep the Secret and the contexts good, for ever."""

@@ -85,7 +85,7 @@ class Refused(Exception):
 
 
 class ProgressServer:
-    """Takes reports on the leader and hands them on everywhere else. Call `start`, then `close`.
+    """Takes reports on the leader and hands them on everywhere else. Call `start`, which sets `started`, then `close`.
 
     `leader()` returns the address (host:port) of the replica that leads, HERE when it is this one, None when nobody
     knows. `count` is told how every request ended: `accepted`, `forwarded`, or the HTTP status of the refusal.
@@ -110,6 +110,7 @@ class ProgressServer:
         self._count = count
         self._allowances = Allowances(RATE, BURST)
         self._lines = Allowances(1 / LOG_INTERVAL, 1.0)
+        self.started = asyncio.Event()
         self._held = 0
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -145,6 +146,7 @@ class ProgressServer:
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             backlog=1024,
         )
+        self.started.set()
 
     async def close(self) -> None:
         """Listen no more, finish the requests that are there, close all connections."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ from finetune_operator.core.health import TICK_SECONDS, Check, LoopLag, fresh, h
 from finetune_operator.core.informer import Informer, Patience
 from finetune_operator.kube import Client
 from finetune_operator.kube.resources import PODS
+from watched_maps import Changes, follow
 
 
 def ask(app: web.Application, path: str) -> tuple[int, str]:
@@ -78,13 +80,24 @@ def informer(clock: list[float]) -> Informer:
     return Informer(client, PODS, patience=Patience(clock=lambda: clock[0]))
 
 
-def test_an_informer_is_stale_after_two_minutes_without_a_word() -> None:
+def test_an_informer_is_stale_after_two_minutes_without_a_word(direct: Path, namespace: str) -> None:
+    clock = [100.0]
+
+    async def body(client: Client, informer: Informer, changes: Changes) -> None:
+        check = fresh(informer)
+        clock[0] += 120
+        assert check() is None
+        clock[0] += 1
+        assert check() == "nothing was heard of configmaps for 121 s"
+
+    follow(direct, namespace, body, Patience(clock=lambda: clock[0]))
+
+
+def test_a_process_that_never_heard_a_word_would_hear_none_if_it_began_anew() -> None:
     clock = [100.0]
     check = fresh(informer(clock))
-    clock[0] += 120
+    clock[0] += 1000
     assert check() is None
-    clock[0] += 1
-    assert check() == "nothing was heard of pods for 121 s"
 
 
 def test_an_informer_is_ready_when_its_list_is_through() -> None:
