@@ -92,11 +92,8 @@ def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
     if (ray_job is not None and ray_job.ray_status == SUCCEEDED) or (heard and heard.finished and certain):
         return End("Succeeded", Reason.SUCCEEDED, "the run is complete")
     if heard is not None and heard.failure is not None and certain:
-        taken = _taken_back(attempt, ray_job)
-        if taken is not None and heard.failure.exit_code == STOPPED_WITH_COMMIT:
-            return End("Stopped", taken.reason, f"{heard.failure.message}; {taken.message}")
         gone = lost if lost is not None and lost.reason in TAKEN_AWAY else None
-        return of_failure(heard.failure, fate or gone, asked)
+        return of_failure(heard.failure, _taken_back(attempt, ray_job) or fate or gone, asked)
     return lost
 
 
@@ -166,11 +163,11 @@ def _lost(
     """Whether the attempt cannot go on, seen from its objects: KubeRay itself may say Running for minutes more."""
     if ray_job is None or ray_job.deleting:
         return fate or _error(f"RayJob {attempt.ray_job} was deleted, not by the operator")
-    if (taken := _taken_back(attempt, ray_job)) is not None:
+    taken, head = _taken_back(attempt, ray_job), next((pod for pod in pods if pod.is_head), None)
+    if taken is not None and (head is None or head.gone):  # until then, the run may still commit
         return taken
     if ray_job.over:
-        return _of_ray_job(ray_job, fate, seen.asked_to_stop(attempt))
-    head = next((pod for pod in pods if pod.is_head), None)
+        return _of_ray_job(ray_job, taken or fate, seen.asked_to_stop(attempt))
     if head is None:
         missing = attempt.admitted_at is not None and seen.now - attempt.admitted_at > HEAD_MISSING
         return fate or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None

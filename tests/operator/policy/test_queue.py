@@ -117,18 +117,22 @@ def test_an_evicted_attempt_failed_for_what_kueue_says(evicted: Said | None, rea
     world = World(ray_jobs={1: ray_job(queue="a")}, pods=pods())
     look(world)
     world.ray_jobs = {1: ray_job(queue="a", suspended=True, workload=WorkloadView(None, evicted))}
+    living = look(world).attempt
+    assert living is not None and living.finished_at is None  # as long as the head is there, the run may commit
+    world.pods = ()
     ended = look(world).attempt
     assert ended is not None and (ended.outcome, ended.reason) == ("Failed", reason)
     said = "" if evicted is None else f": {evicted}"
     assert ended.message == f"queue a took the quota back{said}"
 
 
-def test_an_evicted_attempt_that_committed_was_stopped_and_names_the_queue() -> None:
+@pytest.mark.parametrize("evicted", [Said("Preempted", "for another"), Said("PodsReadyTimeout", "not ready")])
+def test_what_an_evicted_run_says_of_its_stop_stands_beside_what_kueue_says(evicted: Said) -> None:
     world = World(ray_jobs={1: ray_job(queue="a")}, pods=pods(), heard=heard(step=5))
     look(world)
+    world.ray_jobs = {1: ray_job(queue="a", suspended=True, workload=WorkloadView(None, evicted))}
     world.heard = replace(heard(step=6), failure=Failure(15, "Stopped", "stopped at step 6"))
-    view = WorkloadView(None, Said("Preempted", "for another"))
-    world.ray_jobs = {1: ray_job(queue="a", suspended=True, workload=view)}
+    world.pods = ()
     ended = look(world).attempt
-    assert ended is not None and (ended.outcome, ended.reason) == ("Stopped", Reason.PREEMPTED)
-    assert ended.message == "stopped at step 6; queue a took the quota back: Preempted: for another"
+    assert ended is not None and ended.outcome == "Failed"
+    assert ended.message == f"queue a took the quota back: {evicted}; the run said Stopped: stopped at step 6"
