@@ -18,6 +18,9 @@ SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 RAY_TERMINAL = (SUCCEEDED, FAILED, STOPPED)
 DEPLOYMENT_TERMINAL = ("Complete", "Failed", "ValidationFailed")
 
+REPLICA_FAILURE = ("ReplicaFailure", "True")
+"""Type and status of the condition of a RayCluster whose pods cannot be created or deleted."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -42,7 +45,8 @@ class WorkloadView:
 class RayJobView:
     """One attempt's RayJob. `ray_status` is Ray's word for the driver, `deployment` KubeRay's for the whole.
 
-    `queue` is Kueue's LocalQueue, `workload` what Kueue says of it where that is known.
+    `queue` is Kueue's LocalQueue, `workload` what Kueue says of it where that is known. `refused` is why the API server
+    does not let KubeRay create a pod of its cluster; `finalizers` keep it after its deletion.
     """
 
     name: str
@@ -57,6 +61,8 @@ class RayJobView:
     message: str
     queue: str | None = None
     workload: WorkloadView | None = None
+    refused: str | None = None
+    finalizers: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -112,6 +118,7 @@ def read_ray_job(found: Object, workload: WorkloadView | None = None) -> RayJobV
     attempt = _attempt(metadata)
     if attempt is None:
         return None
+    failure = _replica_failure(found)
     return RayJobView(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -125,6 +132,8 @@ def read_ray_job(found: Object, workload: WorkloadView | None = None) -> RayJobV
         message=status.get("message", ""),
         queue=(metadata.get("labels") or {}).get(QUEUE),
         workload=workload,
+        refused=None if failure is None else _refusal(failure),
+        finalizers=tuple(metadata.get("finalizers") or ()),
     )
 
 
@@ -185,6 +194,13 @@ def of_attempt(pods: Iterable[PodView], attempt: int) -> tuple[PodView, ...]:
     return tuple(pod for pod in pods if pod.attempt == attempt)
 
 
+def _replica_failure(ray_job: Object) -> Object | None:
+    """KubeRay's word that a pod of the cluster could not be created, if that is how it stands."""
+    cluster = (ray_job.get("status") or {}).get("rayClusterStatus") or {}
+    failures = (one for one in cluster.get("conditions") or () if (one["type"], one["status"]) == REPLICA_FAILURE)
+    return next((one for one in failures if str(one.get("reason", "")).startswith("FailedCreate")), None)
+
+
 def owner_uid(found: Object) -> str:
     """The uid of the job that an object belongs to, from its label; empty without one."""
     return str((found["metadata"].get("labels") or {}).get(JOB_UID, ""))
@@ -211,6 +227,12 @@ def _said(condition: Object, *more: str) -> Said | None:
     if not condition.get("reason"):
         return None
     return Said(condition["reason"], "; ".join(filter(None, (condition.get("message", ""), *more))))
+
+
+def _refusal(failure: Object) -> str:
+    """The API server's words, which come after a line with KubeRay's own."""
+    lines = str(failure.get("message", "")).splitlines()
+    return "; ".join(line for line in lines if line != failure["reason"]) or str(failure["reason"])
 
 
 def _attempt(metadata: Object) -> int | None:

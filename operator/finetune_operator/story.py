@@ -15,6 +15,9 @@ TOLD = (ConditionType.ADMITTED, ConditionType.CLUSTER_READY, ConditionType.TRAIN
 UNSAID = (Reason.ADMITTED, Reason.STARTING)
 """Reasons of conditions that say no more than that the attempt was created, when it just was."""
 
+BY_ITSELF = (Reason.QUEUED, Reason.RUN_LIMIT_REACHED, Reason.STARTING, Reason.STOPPING, Reason.SUSPENDED)
+"""Why a condition does not hold, where nobody needs to look; for any other reason it is a warning."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -56,14 +59,17 @@ def _end_of(attempt: AttemptStatus) -> Event:
 
 
 def _conditions(old: JobStatus, new: JobStatus) -> Iterator[Event]:
+    over = new.attempt is not None and new.attempt.finished_at is not None  # which `_attempts` tells
     begun = new.attempt is not None and new.attempt.number not in {attempt.number for attempt in old.attempts}
     for kind in TOLD:
         before, now = old.condition(kind), new.condition(kind)
         if now is None or not now.message or (begun and now.reason in UNSAID):
             continue
+        if kind == ConditionType.TRAINING and over:
+            continue
         if before is None or (before.status, before.reason) != (now.status, now.reason):
-            obstacle = kind == ConditionType.ADMITTED and now.status == "False" and now.reason != Reason.QUEUED
-            yield Event("Warning" if obstacle else "Normal", now.reason, now.message)
+            normal = now.status == "True" or now.reason in BY_ITSELF
+            yield Event("Normal" if normal else "Warning", now.reason, now.message)
 
 
 def _commits(old: JobStatus, new: JobStatus) -> Iterator[Event]:

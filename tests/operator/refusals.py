@@ -11,16 +11,31 @@ from stage import Stage
 QUOTAS = Resource("", "v1", "resourcequotas", "ResourceQuota")
 
 
+async def limit(stage: Stage, namespace: str, **most: int) -> None:
+    """Allow no more than so many objects in the namespace, once its usage is counted."""
+    metadata, hard = {"name": "none", "namespace": namespace}, {name: str(count) for name, count in most.items()}
+    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": hard}}
+    found = await stage.client.create(QUOTAS, body)
+    async with asyncio.timeout(20):
+        while not (found.get("status") or {}).get("hard"):
+            await asyncio.sleep(0.05)
+            found = await stage.client.get(QUOTAS, namespace, "none")
+
+
+async def allow(stage: Stage, namespace: str) -> None:
+    """Take that back."""
+    await stage.client.delete(QUOTAS, namespace, "none")
+
+
 async def limit_ray_jobs(stage: Stage, namespace: str) -> None:
     """Allow no RayJob in the namespace, and return when the API server holds to it."""
-    body = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none", "namespace": namespace}}
-    await stage.client.create(QUOTAS, body | {"spec": {"hard": {"count/rayjobs.ray.io": "0"}}})
+    await limit(stage, namespace, **{"count/rayjobs.ray.io": 0})
     await _until_refused(stage, namespace, refused=True)
 
 
 async def allow_ray_jobs(stage: Stage, namespace: str) -> None:
     """Take that back, and return when the API server holds to it."""
-    await stage.client.delete(QUOTAS, namespace, "none")
+    await allow(stage, namespace)
     await _until_refused(stage, namespace, refused=False)
 
 

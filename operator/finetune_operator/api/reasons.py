@@ -12,6 +12,7 @@ class Phase(StrEnum):
     QUEUED = "Queued"
     STARTING = "Starting"
     TRAINING = "Training"
+    STOPPING = "Stopping"
     SUSPENDED = "Suspended"
     RESTARTING = "Restarting"
     SUCCEEDED = "Succeeded"
@@ -34,7 +35,6 @@ class Reason(StrEnum):
     """Why a condition has its status, or why an attempt ended; events use the same words."""
 
     # before a cluster exists
-    PENDING = "Pending"
     ADMITTED = "Admitted"
     QUEUED = "Queued"
     RUN_LIMIT_REACHED = "RunLimitReached"
@@ -44,6 +44,8 @@ class Reason(StrEnum):
     NAME_TAKEN = "NameTaken"
     # while one exists
     STARTING = "Starting"
+    CONTAINERS_NOT_READY = "ContainersNotReady"
+    KUBERAY_SILENT = "KubeRaySilent"
     READY = "Ready"
     RUNNING = "Running"
     STOPPING = "Stopping"
@@ -56,7 +58,6 @@ class Reason(StrEnum):
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
     DELETED = "Deleted"
-    STOPPED = "Stopped"
     # ends of an attempt: the classes of failures
     USER_ERROR = "UserError"
     BAD_DATA = "BadData"
@@ -73,9 +74,8 @@ class Reason(StrEnum):
     RAY_INTERNAL = "RayInternal"
     VALIDATION = "Validation"
     ERROR = "Error"
-    # ends of the job by its own limits
+    # the end of the job by its own limit
     ACTIVE_DEADLINE = "ActiveDeadline"
-    RETRIES_EXHAUSTED = "RetriesExhausted"
 
 
 FAILURES: tuple[Reason, ...] = (
@@ -101,7 +101,6 @@ ENDS: tuple[Reason, ...] = (
     Reason.SUCCEEDED,
     Reason.SUSPENDED,
     Reason.DELETED,
-    Reason.STOPPED,
     Reason.ACTIVE_DEADLINE,
     *FAILURES,
 )

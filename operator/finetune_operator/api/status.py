@@ -120,9 +120,6 @@ class OutputStatus(Part):
     report: Uri | None = None
     """Where the run's report lies."""
 
-    logs: Uri | None = None
-    """Where the logs of every rank and attempt lie."""
-
     verdict: Text | None = None
     """Held-out loss before and after, in a sentence."""
 
@@ -140,7 +137,7 @@ class AttemptStatus(Part):
     """When its RayJob was created."""
 
     admitted_at: Time | None = None
-    """When its pods were first allowed to exist; Kueue may hold an attempt back."""
+    """When its first pod was created; a queue or a quota may hold an attempt back."""
 
     running_at: Time | None = None
     """When its ranks first reported."""
@@ -187,7 +184,7 @@ class FailureCount(Part):
     """The class of the failure."""
 
     count: CountOrZero
-    """Attempts that ended for it since the job was created or last resumed by hand."""
+    """Attempts that ended for it since the job was created."""
 
 
 class Goodput(Part):

@@ -8,8 +8,8 @@ from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import laid_over
 from finetune_operator.api.status import AttemptStatus, FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
 from finetune_operator.observe import RayJobView
-from finetune_operator.policy.classify import End, end_of, next_judgement
-from finetune_operator.policy.deadlines import waiting_for
+from finetune_operator.policy import deadlines
+from finetune_operator.policy.classify import End, end_of, fate_of, next_judgement
 from finetune_operator.policy.draft import Draft
 
 LONGEST_REASON = 1024
@@ -69,11 +69,15 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
     if ray_job is not None:
         _observe_queue(draft, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
     whole = ready == workers.replicas and any(pod.is_head and pod.ready for pod in pods)
-    if whole:
+    leaving = fate_of(pod for pod in pods if pod.disruption is not None and not (whole and pod.gone))
+    if leaving is not None:  # kept in the status: the pod may be gone when the attempt is judged
+        draft.condition(ConditionType.CLUSTER_READY, False, leaving.reason, leaving.message)
+    elif whole:
         draft.condition(ConditionType.CLUSTER_READY, True, Reason.READY, f"head and {ready} workers are ready")
-    elif (waits := waiting_for(pods)) is not None:
+    elif (waits := deadlines.waiting_for(attempt, draft.status, seen)) is not None:
         draft.condition(ConditionType.CLUSTER_READY, False, waits.reason, waits.message)
     else:
+        draft.wake_at(deadlines.answer_limit(attempt, draft.status, seen))
         text = f"{ready} of {workers.replicas} workers are ready"
         draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING, text)
 
@@ -104,6 +108,8 @@ def _take_over(draft: Draft, attempt: AttemptStatus) -> None:
             checkpoint=laid_over(draft.status.checkpoint, heard.checkpoint),
             output=heard.output or draft.status.output,
         )
+    if attempt.finished_at is not None:
+        _recount(draft, attempt, attempt.finished_at)
 
 
 def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
@@ -123,8 +129,7 @@ def finish(draft: Draft, end: End) -> None:
     """Write down how the newest attempt ended, and count it."""
     attempt = draft.attempt
     assert attempt is not None
-    committed = draft.status.checkpoint.step if draft.status.checkpoint else None
-    lost = max(0, (attempt.last_step or 0) - max(committed or 0, attempt.first_step or 0))
+    lost = _steps_lost(draft.status, attempt)
     ended = {"finished_at": draft.seen.now, "outcome": end.outcome, "reason": end.reason, "message": end.message}
     draft.change_attempt(**ended, steps_lost=lost)
     draft.update(goodput=goodput(draft.status, attempt, lost, draft.seen.now), workers=None)
@@ -135,6 +140,26 @@ def finish(draft: Draft, end: End) -> None:
         draft.update(failures=_counted(draft.status, end.reason))
     draft.condition(ConditionType.TRAINING, False, end.reason, end.message)
     draft.condition(ConditionType.CLUSTER_READY, False, end.reason)
+
+
+def _steps_lost(status: JobStatus, attempt: AttemptStatus) -> int:
+    committed = status.checkpoint.step if status.checkpoint else None
+    return max(0, (attempt.last_step or 0) - max(committed or 0, attempt.first_step or 0))
+
+
+def _recount(draft: Draft, attempt: AttemptStatus, end: datetime) -> None:
+    """A commit that is told after the end saves steps that were counted as lost."""
+    lost, before, account = _steps_lost(draft.status, attempt), attempt.steps_lost or 0, draft.status.goodput
+    if lost >= before or account is None:
+        return
+    running = draft.seen.job.manifest.spec.workers.replicas * _seconds(attempt.running_at, end)
+    saved = _wasted(attempt, before, running) - _wasted(attempt, lost, running)
+    draft.change_attempt(steps_lost=lost)
+    changed = {
+        "productive_worker_seconds": account.productive_worker_seconds + saved,
+        "lost_to_restarts_worker_seconds": account.lost_to_restarts_worker_seconds - saved,
+    }
+    draft.update(goodput=account.model_copy(update=changed))
 
 
 def _counted(status: JobStatus, reason: Reason) -> tuple[FailureCount, ...]:
@@ -152,13 +177,17 @@ def goodput(status: JobStatus, attempt: AttemptStatus, lost: int, now: datetime)
     before = status.goodput or Goodput()
     allocated = workers * _seconds(attempt.admitted_at, now)
     running = workers * _seconds(attempt.running_at, now)
-    steps = max(0, (attempt.last_step or 0) - (attempt.first_step or 0))
-    wasted = running * lost // steps if steps else running
+    wasted = _wasted(attempt, lost, running)
     return Goodput(
         allocated_worker_seconds=before.allocated_worker_seconds + allocated,
         productive_worker_seconds=before.productive_worker_seconds + running - wasted,
         lost_to_restarts_worker_seconds=before.lost_to_restarts_worker_seconds + wasted,
     )
+
+
+def _wasted(attempt: AttemptStatus, lost: int, running: int) -> int:
+    steps = max(0, (attempt.last_step or 0) - (attempt.first_step or 0))
+    return running * lost // steps if steps else running
 
 
 def _seconds(start: datetime | None, now: datetime) -> int:

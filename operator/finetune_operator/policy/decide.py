@@ -18,18 +18,14 @@ from finetune_operator.policy.actions import (
     CreateAttempt,
     Decision,
     DeleteJob,
-    DeleteRayJob,
-    ForceDeletePod,
     RemoveFinalizer,
 )
 from finetune_operator.policy.admission import UNTIL_TRIED, turn
+from finetune_operator.policy.clearing import cleared, force_lost_pods
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.phase import checkpoint_freshness, phase_of
 from finetune_operator.policy.seen import Obstacle, Seen
-from finetune_operator.policy.stops import stop
-
-POD_END = timedelta(seconds=30)
-"""How long after its own grace a deleted pod's node may take to answer before the pod is deleted by force."""
+from finetune_operator.policy.stops import WORDS, stop
 
 LINE_INTERVAL = timedelta(seconds=60)
 """How often the first of a line look at their place; the others do so a second later for each job before them."""
@@ -55,13 +51,13 @@ def decide(seen: Seen) -> Decision:
     else:
         _start(draft)
     checkpoint_freshness(draft)
-    draft.update(phase=phase_of(draft.status))
+    draft.update(phase=phase_of(draft))
     return draft.decision()
 
 
 def _end_overdue(draft: Draft) -> None:
     attempt = draft.live
-    if attempt is not None and (late := deadlines.overdue(attempt, draft.seen)) is not None:
+    if attempt is not None and (late := deadlines.overdue(attempt, draft.status, draft.seen)) is not None:
         attempts.finish(draft, late)
 
 
@@ -112,14 +108,14 @@ def _delete(draft: Draft) -> None:
     """A deleted job stops with a commit, and goes when its pods are gone."""
     if draft.live is not None:
         stop(draft, draft.live, Reason.DELETED)
-    if _cleared(draft) and FINALIZER in draft.seen.job.finalizers:
+    if cleared(draft) and FINALIZER in draft.seen.job.finalizers:
         draft.act(RemoveFinalizer())
 
 
 def _retire(draft: Draft) -> None:
     """A finished job gives its cluster back at once, and goes itself when its time to live is over."""
     ttl, done = draft.seen.job.manifest.spec.ttl_seconds_after_finished, draft.written.completion_time
-    if _cleared(draft) and ttl is not None and done is not None:
+    if cleared(draft) and ttl is not None and done is not None:
         due = done + timedelta(seconds=ttl)
         if draft.seen.now >= due:
             draft.act(DeleteJob())
@@ -129,7 +125,7 @@ def _retire(draft: Draft) -> None:
 def _suspend(draft: Draft) -> None:
     if draft.live is not None:
         stop(draft, draft.live, Reason.SUSPENDED)
-    if draft.live is None and _cleared(draft):
+    if draft.live is None and cleared(draft):
         draft.condition(ConditionType.SUSPENDED, True, Reason.SUSPENDED, "set spec.suspend to false to go on")
         draft.condition(ConditionType.ADMITTED, False, Reason.SUSPENDED)
     draft.update(queue=None)
@@ -137,15 +133,15 @@ def _suspend(draft: Draft) -> None:
 
 def _watch(draft: Draft, attempt: AttemptStatus) -> None:
     """A live attempt: help KubeRay over lost nodes, hold the job to its total time."""
-    _force_lost_pods(draft)
-    left = deadlines.active_left(draft.seen)
+    force_lost_pods(draft)
+    left = deadlines.active_left(draft.status, draft.seen)
     if draft.status.stop is not None or (left is not None and left <= timedelta(0)):
         stop(draft, attempt, draft.status.stop.reason if draft.status.stop else Reason.ACTIVE_DEADLINE)
         return
     if left is not None:
         draft.wake_at(draft.seen.now + left)
     if attempt.running_at is None:
-        draft.wake_at(deadlines.start_limit(attempt, draft.seen))
+        draft.wake_at(deadlines.start_limit(attempt, draft.status, draft.seen))
     else:
         draft.wake_at(deadlines.silence_limit(attempt, draft.seen))
 
@@ -154,7 +150,12 @@ def _start(draft: Draft) -> None:
     """The first attempt or the next one, as soon as nothing stands against it."""
     seen, last = draft.seen, draft.attempt
     draft.not_suspended(Reason.RESUMED)
-    if not _cleared(draft):
+    left = deadlines.active_left(draft.status, seen)
+    if last is not None and left is not None and left <= timedelta(0):
+        _fail(draft, Reason.ACTIVE_DEADLINE, f"{WORDS[Reason.ACTIVE_DEADLINE]}; attempt {last.number}: {last.message}")
+        _retire(draft)
+        return
+    if not cleared(draft):
         return
     due = None if last is None or last.finished_at is None else last.finished_at + budget.pause(draft.status.attempts)
     if due is not None and seen.now < due:
@@ -184,30 +185,3 @@ def _wait(draft: Draft, obstacle: Obstacle) -> None:
         runtime = draft.seen.job.manifest.spec.runtime_ref.name
         draft.update(queue=QueueStatus(name=runtime, reason=turn(obstacle.position), position=obstacle.position))
         draft.wake_at(draft.seen.now + LINE_INTERVAL + timedelta(seconds=obstacle.position))
-
-
-def _cleared(draft: Draft) -> bool:
-    """Whether nothing of the attempts that are over is left; else see to it."""
-    written = draft.written.attempt
-    for ray_job in draft.seen.ray_jobs:
-        recorded = written is not None and (ray_job.attempt < written.number or _over(written, ray_job.attempt))
-        if recorded and not ray_job.deleting:
-            draft.act(DeleteRayJob(ray_job))
-    _force_lost_pods(draft)
-    return not draft.seen.ray_jobs and not draft.seen.pods and draft.live is None
-
-
-def _over(written: AttemptStatus, attempt: int) -> bool:
-    return written.number == attempt and written.finished_at is not None
-
-
-def _force_lost_pods(draft: Draft) -> None:
-    """A pod on a node that does not answer stays for ever, and KubeRay counts it as there."""
-    for pod in draft.seen.pods:
-        if pod.deleting_since is None:
-            continue
-        due = pod.deleting_since + timedelta(seconds=pod.grace_seconds) + POD_END
-        if draft.seen.now >= due:
-            draft.act(ForceDeletePod(pod))
-        else:
-            draft.wake_at(due)

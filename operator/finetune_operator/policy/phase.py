@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
-from finetune_operator.api.status import JobStatus
 from finetune_operator.policy.draft import Draft
 
 WAITING = (Reason.QUEUED, Reason.RUN_LIMIT_REACHED)
@@ -13,14 +12,18 @@ STALE_AFTER = 3
 """Intervals between commits after which the newest one is called stale."""
 
 
-def phase_of(status: JobStatus) -> Phase:
-    """The phase that follows from the conditions."""
+def phase_of(draft: Draft) -> Phase:
+    """The phase that follows from the conditions, and from a stop that is not over yet."""
+    status, job = draft.status, draft.seen.job
     if status.holds(ConditionType.COMPLETE):
         return Phase.SUCCEEDED
     if status.holds(ConditionType.FAILED):
         return Phase.FAILED
     if status.holds(ConditionType.SUSPENDED):
         return Phase.SUSPENDED
+    stops = status.stop is not None or job.deleted is not None or job.manifest.spec.suspend
+    if stops and status.attempt is not None:
+        return Phase.STOPPING
     if status.holds(ConditionType.TRAINING):
         return Phase.TRAINING
     admitted = status.condition(ConditionType.ADMITTED)

@@ -18,18 +18,22 @@ WORDS = {
 
 
 def stop(draft: Draft, attempt: AttemptStatus, reason: Reason) -> None:
-    """Ask the live attempt to stop, and end it once its deadline is over; one that never ran has nothing to commit."""
+    """Ask the live attempt to stop, and end it once its deadline is over; one that never ran has nothing to commit.
+
+    A stop that was asked for already stands, with its reason.
+    """
     grace = draft.seen.job.manifest.spec.termination_grace_period_seconds
     asked = draft.status.stop
     if asked is None or asked.attempt != attempt.number:
         deadline = draft.seen.now + timedelta(seconds=grace)
         asked = StopRequest(reason=reason, attempt=attempt.number, deadline=deadline)
         draft.update(stop=asked)
+    why = WORDS.get(asked.reason, asked.reason)
     if attempt.running_at is None:
-        finish(draft, End("Stopped", reason, f"{WORDS[reason]}; nothing had been trained yet"))
+        finish(draft, End("Stopped", asked.reason, f"{why}; nothing had been trained yet"))
     elif draft.seen.now >= asked.deadline:
-        text = f"{WORDS[reason]}; no commit within {grace} s (spec.terminationGracePeriodSeconds)"
-        finish(draft, End("Stopped", reason, text))
+        text = f"{why}; no commit within {grace} s (spec.terminationGracePeriodSeconds)"
+        finish(draft, End("Stopped", asked.reason, text))
     else:
-        draft.condition(ConditionType.TRAINING, True, Reason.STOPPING, f"{WORDS[reason]}: waits for a commit")
+        draft.condition(ConditionType.TRAINING, True, Reason.STOPPING, f"{why}: waits for a commit")
         draft.wake_at(asked.deadline)

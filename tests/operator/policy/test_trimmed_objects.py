@@ -19,6 +19,7 @@ METADATA = {
     "creationTimestamp": "2026-11-27T12:00:00Z",
     "deletionTimestamp": "2026-11-27T12:10:00Z",
     "deletionGracePeriodSeconds": 30,
+    "finalizers": ["ray.io/rayjob-finalizer"],
     "labels": {JOB_UID: "j", ATTEMPT: "1", ROLE: "head", QUEUE: "team-a"},
     "annotations": {"a": "b" * 1000},
     "ownerReferences": [{"kind": "FineTuneJob", "name": "bot", "uid": "j", "controller": True}],
@@ -41,9 +42,12 @@ def test_a_trimmed_job_is_read_like_the_whole_one() -> None:
 def test_a_trimmed_ray_job_is_read_like_the_whole_one() -> None:
     status = {"jobStatus": "FAILED", "jobDeploymentStatus": "Failed", "reason": "AppFailed", "message": "exit 10"}
     spec = {"suspend": True, "rayClusterSpec": {"headGroupSpec": {"template": {"spec": TEMPLATE}}}}
-    whole: dict[str, Any] = {"metadata": METADATA, "spec": spec, "status": {**status, "rayClusterStatus": TEMPLATE}}
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod", "message": "forbidden"}
+    cluster = {"conditions": [{"type": "HeadPodReady", "status": "False", "reason": "x"}, refused], **TEMPLATE}
+    whole: dict[str, Any] = {"metadata": METADATA, "spec": spec, "status": {**status, "rayClusterStatus": cluster}}
     small = trim_ray_job(whole)
     assert read_ray_job(small) == read_ray_job(whole)
+    assert read_ray_job(small) != read_ray_job({**small, "status": status})
     assert controlled(small) == controlled(whole) == ["team-a/j"]
     assert len(json.dumps(small)) < len(json.dumps(whole)) / 10
 
