@@ -60,7 +60,7 @@ def test_a_trimmed_pod_is_read_like_the_whole_one() -> None:
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0 of 3 nodes"},
         {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"},
     ]
-    status = {"phase": "Failed", "reason": "Evicted", "message": "low on memory", "podIPs": TEMPLATE}
+    status: dict[str, Any] = {"phase": "Failed", "reason": "Evicted", "message": "low on memory", "podIPs": TEMPLATE}
     status |= {"conditions": conditions, "initContainerStatuses": [waiting], "containerStatuses": [ended]}
     whole: dict[str, Any] = {"metadata": METADATA, "spec": {"nodeName": "node-1", **TEMPLATE}, "status": status}
     small = trim_pod(whole)
