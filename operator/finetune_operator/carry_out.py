@@ -107,10 +107,7 @@ class Hands:
     async def _set_finalizers(self, metadata: Object, finalizers: Sequence[str]) -> None:
         wanted = {name: metadata[name] for name in ("uid", "resourceVersion")} | {"finalizers": list(finalizers)}
         place = (metadata["namespace"], metadata["name"])
-        try:
-            found = await self.client.patch(JOBS, *place, {"metadata": wanted})
-        except NotFound:
-            return
+        found = await self.client.patch(JOBS, *place, {"metadata": wanted})
         if found["metadata"].get("finalizers") or "deletionTimestamp" not in found["metadata"]:
             self.caches.jobs.put(found)
         else:

@@ -15,7 +15,7 @@ from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.carry_out import Hands, Refused
 from finetune_operator.core import metrics
 from finetune_operator.core.logs import about
-from finetune_operator.kube import Conflict, NotFound, Object
+from finetune_operator.kube import Conflict, Object
 from finetune_operator.kube.resources import JOBS
 from finetune_operator.look import Looker, next_in_turn
 from finetune_operator.policy.actions import Action, CreateAttempt, Decision
@@ -136,13 +136,12 @@ class Reconciler:
         change = merge_patch(old, new)
         if not change:
             return
-        current = self.looker.caches.jobs.get(*job.key) or found  # a finalizer was added meanwhile
+        current = self.looker.caches.jobs.get(*job.key)  # a finalizer was added or taken off meanwhile
+        if current is None:
+            return
         precondition = {"uid": job.uid, "resourceVersion": current["metadata"]["resourceVersion"]}
         body = {"metadata": precondition, "status": change}
-        try:
-            written = await self.hands.client.patch(JOBS, job.namespace, job.name, body, subresource="status")
-        except NotFound:
-            return
+        written = await self.hands.client.patch(JOBS, job.namespace, job.name, body, subresource="status")
         self.looker.caches.jobs.put(written)
         for attempt in ended_between(job.status, status):
             metrics.ATTEMPTS_ENDED.labels(attempt.reason).inc()

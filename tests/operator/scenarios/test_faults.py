@@ -1,17 +1,23 @@
-"""Every fault on every verb that the operator uses, and a second leader: the job comes to the same end."""
+"""Every fault at every kind of request of the operator, and a second leader: the job comes to the same end."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from control_plane import ControlPlane
-from finetune_operator.kube import Object, retry
+from finetune_operator.application import SECRET
+from finetune_operator.kube import NotFound, Object, retry
+from finetune_operator.kube.resources import SECRETS
 from kube_exchange import Action
 from kube_faults import cut_short, delay, drop, expire, lose_answer, refuse
-from kube_proxy import KubeProxy
+from kube_proxy import KubeProxy, kube_proxy
+from kube_request import KubeRequest
 from lives import LIVES, Life
 from running import Replica
 from stage import staged
@@ -30,14 +36,24 @@ FAULTS: dict[str, Callable[[], Action]] = {
 }
 WHOLE = {"lose-answer", "lose-answer-500", "cut-short"}  # of one answer, so not of a watch
 
-Used = set[tuple[str, str]]
+TURNS = {"retry": 1, "time-to-live": 2}
+"""The lives that meet faults, and which request of each kind does: the first, and in the other life the second if there
+is one, so that taking the finalizer off meets them as adding it does."""
+
+WRITES = ("create", "patch", "delete")
+Kind = tuple[str, str, str]
+"""Verb, resource and subresource of a request."""
+
+Used = Counter[Kind]
 
 
 def end_of(plane: ControlPlane, namespace: str, proxy: KubeProxy, life: Life, second: Replica | None = None) -> Object:
-    """Play a life and return what it came to."""
+    """Play a life, with an operator that is new to its namespace, and return what it came to."""
 
     async def main() -> Object:
         async with staged(plane, namespace, *life.plots, kubeconfig=proxy.kubeconfig()) as stage:
+            with suppress(NotFound):
+                await stage.client.delete(SECRETS, namespace, SECRET)
             stage.replica.start()
             if second is not None:
                 second.start()
@@ -51,39 +67,89 @@ def end_of(plane: ControlPlane, namespace: str, proxy: KubeProxy, life: Life, se
     return asyncio.run(asyncio.wait_for(main(), 120))
 
 
-def requests_of(proxy: KubeProxy, namespace: str) -> Used:
-    """Verbs and resources of what the operator asked for."""
-    return {(one.verb, one.resource) for one in proxy.seen if one.resource}
+def kind_of(request: KubeRequest) -> Kind:
+    """What tells requests of the operator apart."""
+    return request.verb, request.resource, request.subresource
+
+
+Usual = Callable[[str], tuple[Object, Used]]
 
 
 @pytest.fixture(scope="module")
-def usual() -> dict[str, tuple[Object, Used]]:
-    """What lives come to undisturbed, with the requests that took."""
+def known() -> dict[str, tuple[Object, Used]]:
+    """What lives came to undisturbed, with the requests that took."""
     return {}
 
 
+@pytest.fixture
+def usual(control_plane: ControlPlane, namespace: str, known: dict[str, tuple[Object, Used]]) -> Usual:
+    """Tells what a life comes to undisturbed, with the requests that takes."""
+
+    def tell(name: str) -> tuple[Object, Used]:
+        if name not in known:
+            with kube_proxy(control_plane) as proxy:
+                found = end_of(control_plane, namespace, proxy, LIVES[name])
+                known[name] = found, Counter(kind_of(one) for one in proxy.seen if one.resource)
+        return known[name]
+
+    return tell
+
+
+def break_each(proxy: KubeProxy, used: Used, turn: int, fault: str) -> set[Kind]:
+    """Let one request of each kind meet the fault; returns the kinds that have met it so far."""
+    met, seen = set[Kind](), Used()
+
+    def meets(request: KubeRequest, kind: Kind) -> bool:
+        if kind_of(request) != kind:
+            return False
+        seen[kind] += 1
+        if seen[kind] == min(turn, used[kind]):
+            met.add(kind)
+        return kind in met
+
+    for kind in used:
+        action = expire() if kind[0] == "watch" and fault in WHOLE else FAULTS[fault]()
+        proxy.faults.add(partial(meets, kind=kind), action, 1)
+    return met
+
+
+def test_the_lives_that_meet_faults_make_requests_of_every_kind(usual: Usual) -> None:
+    kinds = {name: set(usual(name)[1]) for name in LIVES}
+    met = set[Kind]().union(*(kinds[name] for name in TURNS))
+    assert met == set[Kind]().union(*kinds.values())
+    assert {"list", "watch", "get", "create", "patch", "delete"} <= {verb for verb, _, _ in met}
+
+
+@pytest.mark.parametrize("name", TURNS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_every_kind_of_request_changes_nothing_in_the_end(
     control_plane: ControlPlane,
     namespace: str,
     proxy: KubeProxy,
-    usual: dict[str, tuple[Object, Used]],
+    usual: Usual,
     monkeypatch: pytest.MonkeyPatch,
     fault: str,
+    name: str,
 ) -> None:
     monkeypatch.setattr(retry, "LONGEST_WAIT", 0.05)
-    life = LIVES["retry"]
-    if not usual:
-        found = end_of(control_plane, namespace, proxy, life)
-        usual["retry"] = found, requests_of(proxy, namespace)
-    wanted, used = usual["retry"]
-    assert {"list", "watch", "get", "create", "patch", "delete"} <= {verb for verb, _ in used}
-    for verb, resource in used:
-        if verb != "watch":
-            proxy.inject(verb, FAULTS[fault](), resource=resource)
-        else:
-            proxy.inject(verb, expire() if fault in WHOLE else FAULTS[fault](), resource=resource)
-    assert end_of(control_plane, namespace, proxy, life) == wanted
+    wanted, used = usual(name)
+    met = break_each(proxy, used, TURNS[name], fault)
+    assert end_of(control_plane, namespace, proxy, LIVES[name]) == wanted
+    assert {kind for kind in used if kind[0] in WRITES and kind[1] in ("finetunejobs", "rayjobs")} <= met
+
+
+def test_a_status_for_which_the_server_finds_no_job_is_written_later(
+    control_plane: ControlPlane, namespace: str, proxy: KubeProxy
+) -> None:
+    async def main() -> None:
+        async with staged(control_plane, namespace, kubeconfig=proxy.kubeconfig()) as stage:
+            status: Kind = ("patch", "finetunejobs", "status")
+            proxy.faults.add(lambda one: kind_of(one) == status, refuse(404, "NotFound"), 2)
+            stage.replica.start()
+            await stage.apply(runtimeRef={"name": "none-of-this-name"})
+            await stage.player.phase_is("bot", "Pending")
+
+    asyncio.run(asyncio.wait_for(main(), 60))
 
 
 @pytest.mark.parametrize("name", LIVES)
