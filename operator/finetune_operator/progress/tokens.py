@@ -37,6 +37,9 @@ MOST_REVIEWS = 256
 PATIENCE = 4.0
 """Seconds for a review; the trainer waits 5 for its answer."""
 
+END_OF_TIME = 2.0**53
+"""Seconds since 1970 that a float holds exactly, and NaN is not less than: no token of the API server ends later."""
+
 POD_NAME = "authentication.kubernetes.io/pod-name"
 POD_UID = "authentication.kubernetes.io/pod-uid"
 
@@ -137,7 +140,7 @@ def read_claims(token: str) -> Mapping[str, Any]:
 def objection(claims: Mapping[str, Any], audience: str, namespace: str, now: float) -> Refusal | None:
     """Why a token with these claims cannot be one of the job, whoever signed it; None when the API server must say."""
     expires, audiences, cluster = claims.get("exp"), claims.get("aud"), claims.get("kubernetes.io")
-    if not isinstance(expires, int | float) or not isinstance(cluster, dict):
+    if not (isinstance(expires, int | float) and expires < END_OF_TIME and isinstance(cluster, dict)):
         return Refusal(401, "send a projected service-account token: `Authorization: Bearer <token>`")
     if expires <= now:
         return Refusal(401, "the token has expired; read its file again for every report")

@@ -95,6 +95,13 @@ def test_a_token_that_has_expired_is_refused(
     assert (status, answer["error"]) == (401, "the token has expired; read its file again for every report")
 
 
+@pytest.mark.parametrize("end", [10**400, -(10**400), float("inf"), float("nan"), True, "tomorrow", None])
+def test_a_token_that_ends_at_no_time_is_refused(endpoint: Endpoint, pod: JobPod, token: str, end: object) -> None:
+    reviews = endpoint.reviews
+    assert endpoint.post(pod.job, REPORT, resigned(token, key_pem(private_key()), exp=end))[0] == 401
+    assert endpoint.reviews == reviews
+
+
 def test_the_api_server_has_the_last_word_on_a_token_that_we_take_for_fresh(
     endpoint: Endpoint, pod: JobPod, token: str, control_plane: ControlPlane
 ) -> None:
