@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cluster_programs import kuberay_crds, program
 from control_plane import ControlPlane
-from s3_server import run_to_its_end
+from s3_server import free_port, run_to_its_end
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "operator-dev"
@@ -27,6 +27,8 @@ CRDS = ROOT / "charts" / "finetune-operator" / "crds"
 RUNTIME = ROOT / "examples" / "runtimes" / "default.yaml"
 OPERATOR = "finetune_operator.main"
 NAMESPACE = "finetune-system"
+HOST = "127.0.0.1"
+"""Where the operator listens, on free ports: for this machine only, and beside whatever else runs on it."""
 
 TRY = """
 In another terminal:
@@ -79,7 +81,10 @@ def run(plane: ControlPlane, with_operator: bool) -> int:
     """Run the operator until it ends, or wait for Ctrl-C where it is left out, and return the exit code."""
     here = os.environ | {"KUBECONFIG": str(plane.kubeconfig("operator")), "POD_NAMESPACE": NAMESPACE}
     if with_operator:
-        return run_to_its_end([sys.executable, "-m", OPERATOR], here)
+        progress, health = free_port(), free_port()
+        ports = [f"--progress-port={progress}", f"--health-port={health}"]
+        print(f"The operator's metrics are at http://{HOST}:{health}/metrics", flush=True)
+        return run_to_its_end([sys.executable, "-m", OPERATOR, f"--listen={HOST}", *ports], here)
     print(f"The operator is yours to start: KUBECONFIG={here['KUBECONFIG']} python -m {OPERATOR}", flush=True)
     while True:
         signal.pause()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from aiohttp import web
 
 from finetune_operator import kueue
 from finetune_operator.api.job import JOB_NAME, MANAGED_BY, OPERATOR
-from finetune_operator.api.reasons import ENDS
+from finetune_operator.api.reasons import ENDS, Phase
 from finetune_operator.carry_out import Hands
 from finetune_operator.core import Controller, EventRecorder, Informer, Key, Lease, Priority, WorkQueue, key_of, metrics
 from finetune_operator.core.health import LoopLag, fresh, health_app, synced
@@ -151,6 +152,12 @@ class Watched:
         """A pod of a job."""
         return self.pods.store.get(namespace, name)
 
+    def phases(self) -> Counter[str]:
+        """How many jobs are in each phase."""
+        counted = Counter({phase.value: 0 for phase in Phase})
+        counted.update((found.get("status") or {}).get("phase", Phase.PENDING) for found in self.jobs.store.all())
+        return counted
+
     def output(self, uid: str) -> Object | None:
         """What the status of the job with this uid says of its output."""
         return next(((found.get("status") or {}).get("output") for found in self.jobs.store.by(BY_UID, uid)), None)
@@ -176,6 +183,7 @@ async def run(
         place = {ADDRESS: settings.progress_address}
         lease = Lease(client, settings.namespace, LEASE, settings.identity, annotations=place)
         client.guard_writes(lease.assert_leading)
+        metrics.JOBS.count = lambda: watched.phases() if lease.is_leader else {}
         telling = await stack.enter_async_context(client.separate(EVENTS_PER_SECOND, 2 * EVENTS_PER_SECOND))
         recorder = EventRecorder(telling, settings.identity)
         # Each job's token is reviewed once a minute.
@@ -191,7 +199,7 @@ async def run(
 
         async def take_reports() -> None:
             await certificates.obtain()
-            await server.start(None, settings.progress_port)
+            await server.start(settings.listen, settings.progress_port)
             await certificates.run()
 
         async def lead() -> None:
@@ -240,7 +248,7 @@ async def _serve_health(
     runner = web.AppRunner(health_app(live, ready), access_log=None, handle_signals=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, None, settings.health_port).start()
+    await web.TCPSite(runner, settings.listen, settings.health_port).start()
 
 
 def as_seen_by_pods(settings: Settings, ca: str) -> Operator:
@@ -274,14 +282,7 @@ def _job_of(child: Object) -> Key | None:
 
 
 def _job_changed(queue: WorkQueue[Key], old: Object | None, new: Object | None) -> None:
-    _count_phases(old, new)
     found = new or old
     assert found is not None
     changed = old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation")
     queue.add(key_of(found), Priority.SPEC if changed else Priority.CHILD)
-
-
-def _count_phases(old: Object | None, new: Object | None) -> None:
-    for found, step in ((old, -1), (new, 1)):
-        if found is not None:
-            metrics.JOBS.labels((found.get("status") or {}).get("phase", "Pending")).inc(step)

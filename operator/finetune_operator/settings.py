@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ class Settings:
     """Where the operator runs and how much it may ask for.
 
     `identity` is unique to this process. `address` is where other replicas reach it, `service` where pods do.
-    `kubeconfig` None: the service account of the pod.
+    `kubeconfig` None: the service account of the pod. `listen` None: on every address.
     """
 
     kubeconfig: str | None
@@ -32,6 +33,7 @@ class Settings:
     audience_prefix: str
     kueue: bool
     log_level: str
+    listen: str | None = None
 
     @property
     def progress_address(self) -> str:
@@ -50,9 +52,10 @@ def read_settings(arguments: Sequence[str] | None = None, environ: Mapping[str, 
     add = parser.add_argument
     add("--kubeconfig", default=environ.get("KUBECONFIG"), help="kubeconfig file (default: the pod's service account)")
     add("--namespace", default=environ.get("POD_NAMESPACE", "finetune-system"), help="the operator's own namespace")
-    add("--identity", default=environ.get("POD_NAME"), help="name of this replica (default: host name and process)")
+    add("--identity", help="name of this process, which no other has (default: name of the pod or host, and a number)")
     add("--address", default=environ.get("POD_IP", "127.0.0.1"), help="where other replicas reach this one")
     add("--service", help="host name by which pods reach the operator (default: finetune-operator.<namespace>.svc)")
+    add("--listen", help="address to listen on (default: every one)")
     add("--progress-port", type=int, default=8443, help="port for progress reports, over TLS")
     add("--health-port", type=int, default=8080, help="port for /healthz, /readyz and /metrics")
     add("--workers", type=int, default=32, help="jobs that are reconciled at a time")
@@ -64,6 +67,8 @@ def read_settings(arguments: Sequence[str] | None = None, environ: Mapping[str, 
     add("--kueue", action="store_true", help="show what Kueue says of jobs in its queues, once its API is there")
     add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     found = vars(parser.parse_args(arguments))
-    found["identity"] = found["identity"] or f"{socket.gethostname()}-{os.getpid()}"
+    # A container that is started again has the name of its pod too, and must not take itself for the one before.
+    host = environ.get("POD_NAME") or socket.gethostname()
+    found["identity"] = found["identity"] or f"{host}-{secrets.token_hex(4)}"
     found["service"] = found["service"] or f"finetune-operator.{found['namespace']}.svc"
     return Settings(**found)

@@ -22,6 +22,13 @@ def test_the_address_of_a_replica_is_its_hosts_and_its_port(host: str, written: 
     assert read_settings(["--address", host, "--progress-port", "1"]).progress_address == f"{written}:1"
 
 
+def test_a_container_that_is_started_again_is_another_process_than_before() -> None:
+    first, second = (read_settings([], {"POD_NAME": "operator-7d9c-x2x"}).identity for _ in range(2))
+    assert first.startswith("operator-7d9c-x2x-")
+    assert first != second
+    assert read_settings(["--identity", "one"], {"POD_NAME": "x"}).identity == "one"
+
+
 @pytest.mark.parametrize(("host", "written"), HOSTS)
 def test_runs_report_to_a_url_of_the_operators_host(host: str, written: str) -> None:
     url = report_variables(make_job(), replace(OPERATOR, service=host))["FINETUNE_PROGRESS_URL"]
