@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from aiohttp import web
@@ -20,7 +20,8 @@ from finetune_operator.api.reasons import ENDS, Phase
 from finetune_operator.carry_out import Hands
 from finetune_operator.core import Controller, EventRecorder, Informer, Key, Lease, Priority, WorkQueue, key_of, metrics
 from finetune_operator.core.health import LoopLag, fresh, health_app, synced
-from finetune_operator.kube import Client, Object
+from finetune_operator.core.lease import NotLeading
+from finetune_operator.kube import ApiError, Client, Object
 from finetune_operator.kube.resources import JOBS, PODS, RAYJOBS, RUNTIMES, Resource
 from finetune_operator.look import (
     BY_JOB,
@@ -48,6 +49,9 @@ OURS = f"{MANAGED_BY}={OPERATOR}"
 
 EVENTS_PER_SECOND = 50
 """As many jobs as may start each second tell it at once; more of them tell it later."""
+
+LISTING_SECONDS = 0.5
+"""How often jobs are told why they must wait, while not all that there is could be listed."""
 
 WORKLOAD_PAUSE = 2.0
 """Seconds in which changes of what Kueue says of a job are gathered: it rewrites its messages as others come and go."""
@@ -80,6 +84,7 @@ class Watched:
 
         def runtime_changed(old: Object | None, new: Object | None) -> None:
             name = (new or old or {})["metadata"]["name"]
+            watched.caches.lines.pop(name, None)
             for job in watched.jobs.store.by(BY_RUNTIME, name):
                 queue.add(key_of(job), Priority.LIST)
 
@@ -131,7 +136,7 @@ class Watched:
         """Every informer that the operator cannot work without."""
         return self.jobs, self.runtimes, self.ray_jobs, self.pods
 
-    @property
+    @cached_property
     def caches(self) -> Caches:
         """What the informers have found."""
         informers = (*self.all, self.workloads)
@@ -205,12 +210,11 @@ async def run(
         async def lead() -> None:
             mailbox.clear()
             await server.started.wait()  # and with it the certificates that pods are given
-            for informer in watched.all:
-                await informer.synced.wait()
-            settle()
             looker = Looker(watched.caches, mailbox.take, now, since=now())
             hands = Hands(client, watched.caches, looker, lambda: as_seen_by_pods(settings, certificates.ca))
             reconcile = Reconciler(looker, hands, mailbox, partial(_tell, recorder), {}, queue.add)
+            await _listed(watched, reconcile.explain)
+            settle()
             queue.open()
             try:
                 for found in watched.jobs.store.all():
@@ -223,6 +227,18 @@ async def run(
         parts += [kueue.follow(client, watched.workloads)] if settings.kueue else []
         parts += [take_reports(), recorder.run(), lag.run(), lease.run(lead)]
         await _until_stopped(stop, parts)
+
+
+async def _listed(watched: Watched, explain: Callable[[Object, str], Awaitable[None]]) -> None:
+    """Wait until all there is was listed; in a cluster that has no RayJobs, jobs say so meanwhile."""
+    listed = asyncio.gather(*(informer.synced.wait() for informer in watched.all))
+    try:
+        while not (await asyncio.wait({listed}, timeout=LISTING_SECONDS))[0]:
+            for found in [] if watched.ray_jobs.known else watched.jobs.store.all():
+                with suppress(ApiError, NotLeading):  # the next time comes soon
+                    await explain(found, watched.ray_jobs.trouble)
+    finally:
+        listed.cancel()
 
 
 async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, None]]) -> None:
@@ -282,7 +298,6 @@ def _job_of(child: Object) -> Key | None:
 
 
 def _job_changed(queue: WorkQueue[Key], old: Object | None, new: Object | None) -> None:
-    found = new or old
-    assert found is not None
+    found = new or old or {}
     changed = old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation")
     queue.add(key_of(found), Priority.SPEC if changed else Priority.CHILD)

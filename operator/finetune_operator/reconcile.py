@@ -17,8 +17,9 @@ from finetune_operator.core import metrics
 from finetune_operator.core.logs import about
 from finetune_operator.kube import Conflict, Object
 from finetune_operator.kube.resources import JOBS
-from finetune_operator.look import Looker, next_in_turn
+from finetune_operator.look import Looker, next_in_turn, stand_of
 from finetune_operator.policy.actions import Action, CreateAttempt, Decision
+from finetune_operator.policy.admission import Stand
 from finetune_operator.policy.decide import decide
 from finetune_operator.story import Event, ended_between, events_between
 from finetune_trainer.errors import SpecError
@@ -153,9 +154,19 @@ class Reconciler:
         if "deletionTimestamp" in found["metadata"]:
             await self.hands.release(found)
             return
+        await self._say(found, Reason.USER_ERROR, str(error))
+
+    async def explain(self, found: Object, why: str) -> None:
+        """Say in the status of a job that waits for its first attempt why the cluster can run none."""
+        started = (found.get("status") or {}).get("attempts")
+        if not started and stand_of(found) in (Stand.WAITING, Stand.ASIDE):
+            await self._say(found, Reason.KUBERAY_MISSING, why)
+
+    async def _say(self, found: Object, reason: Reason, text: str) -> None:
+        """Say in its condition Admitted why a job does not start, once, and leave all else as it is."""
         status = found.get("status") or {}
         conditions = status.get("conditions") or []
-        condition = refusal(error, found["metadata"].get("generation", 1), self.looker.clock())
+        condition = refusal(reason, text, found["metadata"].get("generation", 1), self.looker.clock())
         if any((one["type"], one.get("message")) == (condition["type"], condition["message"]) for one in conditions):
             return
         others = [one for one in conditions if one["type"] != condition["type"]]
@@ -166,7 +177,7 @@ class Reconciler:
         place = (metadata["namespace"], metadata["name"])
         written = await self.hands.client.patch(JOBS, *place, body, subresource="status")
         self.looker.caches.jobs.put(written)
-        self.tell(written, Event("Warning", Reason.USER_ERROR, condition["message"]))
+        self.tell(written, Event("Warning", reason, condition["message"]))
 
     def _follow(self, key: Key, found: Object | None) -> None:
         """Forget what was kept of a job that is gone, also when another one of its name has followed."""
@@ -191,13 +202,13 @@ def rests_on_absence(job: Job, decision: Decision) -> bool:
     return lost or (FINALIZER in job.finalizers and any(isinstance(one, CreateAttempt) for one in decision.actions))
 
 
-def refusal(error: SpecError, generation: int, now: datetime) -> dict[str, Any]:
-    """The condition that says why a spec cannot be worked with."""
+def refusal(reason: Reason, text: str, generation: int, now: datetime) -> dict[str, Any]:
+    """The condition that says why a job cannot be worked with."""
     condition = Condition(
         type=ConditionType.ADMITTED,
         status="False",
-        reason=Reason.USER_ERROR,
-        message=str(error)[:1024],
+        reason=reason,
+        message=text[:1024],
         last_transition_time=now,
         observed_generation=generation,
     )

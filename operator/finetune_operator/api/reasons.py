@@ -42,6 +42,7 @@ class Reason(StrEnum):
     RUNTIME_UNSUITABLE = "RuntimeUnsuitable"
     FORBIDDEN = "Forbidden"
     NAME_TAKEN = "NameTaken"
+    KUBERAY_MISSING = "KubeRayMissing"
     # while one exists
     STARTING = "Starting"
     CONTAINERS_NOT_READY = "ContainersNotReady"

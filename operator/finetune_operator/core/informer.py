@@ -53,7 +53,7 @@ class Informer:
 
     `on_change` is what Store calls; until `synced` is set, it reports what the first list finds. Nothing is lost: what
     was deleted while the API server could not be reached is reported when it can be again. `trouble` says for people
-    why the store may not be current, "" when it is.
+    why the store may not be current, "" when it is; `known` is False while the API server does not know the kind.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Informer:
         self.store = Store(indices, trim, on_change)
         self.synced = asyncio.Event()
         self.trouble = ""
+        self.known = True
         self._client = client
         self._namespace = namespace
         self._selector = selector
@@ -116,7 +117,7 @@ class Informer:
                     self.store.put(obj)
         self.store.keep(uids, version)
         self._version = version
-        self.trouble = ""
+        self.trouble, self.known = "", True
         self.synced.set()
 
     async def _watch(self) -> None:
@@ -148,7 +149,7 @@ class Informer:
             self._version = ""
         if isinstance(error, Forbidden | NotFound):  # starting this process anew would not help
             self._contact = self._patience.clock()
-        self.trouble = self._said(error)
+        self.trouble, self.known = self._said(error), not isinstance(error, NotFound)
         self._failures += 1
         asked = min(error.retry_after or 0.0, self._patience.retries.longest)
         wait = max(self._patience.retries.seconds(self._failures), asked)

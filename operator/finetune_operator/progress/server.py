@@ -19,6 +19,7 @@ from typing import Protocol
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from finetune_operator.core.logs import about
 from finetune_operator.kube import Object
 from finetune_operator.progress.forward import HANDED_ON, HERE, Forwarder
 from finetune_operator.progress.limits import Allowances
@@ -241,7 +242,8 @@ class ProgressServer:
         self._count(str(refused.status))
         key = self._directory.job(uid)
         if key is not None and self._lines.take((uid, str(refused))):
-            logger.warning("a report for job %s/%s was refused with %d: %s", *key, refused.status, refused)
+            with about(namespace=key[0], job=key[1]):
+                logger.warning("a report for job %s/%s was refused with %d: %s", *key, refused.status, refused)
 
 
 def _size(request: web.Request) -> int:

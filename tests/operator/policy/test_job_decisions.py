@@ -103,7 +103,8 @@ def test_success_is_written_before_the_cluster_is_given_back() -> None:
 
 def wrong_spec(world: World) -> None:
     """The spec could not be read, as `reconcile` writes it down."""
-    wrong = refusal(SpecError([Problem("spec.model", None, "is unknown")]), 1, world.now)
+    problem = SpecError([Problem("spec.model", None, "is unknown")])
+    wrong = refusal(Reason.USER_ERROR, str(problem), 1, world.now)
     others = [one for one in world.job.status.conditions if one.type != ConditionType.ADMITTED]
     condition = Condition.model_validate_json(json.dumps(wrong))
     world.write(world.job.status.model_copy(update={"conditions": (*others, condition)}))

@@ -9,9 +9,12 @@ from functools import partial
 import pytest
 
 from control_plane import ControlPlane
+from faults import FOREVER
 from finetune_operator.api.job import JOB_NAME
 from finetune_operator.kube import Object
-from finetune_operator.kube.resources import RUNTIMES
+from finetune_operator.kube.resources import RAYJOBS, RUNTIMES
+from kube_faults import refuse
+from kube_proxy import KubeProxy
 from player import Plot, Run, succeeds
 from refusals import allow_ray_jobs, limit_ray_jobs
 from stage import Stage, on_stage, staged
@@ -67,6 +70,21 @@ def test_a_quota_that_forbids_is_told_and_the_job_starts_when_there_is_room(
         await stage.player.phase_is("bot", "Succeeded")
 
     on_stage(control_plane, namespace, script, succeeds)
+
+
+def test_a_cluster_without_kuberay_is_told_and_the_job_starts_when_it_is_there(
+    control_plane: ControlPlane, namespace: str, proxy: KubeProxy
+) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.replica.leads()
+        await stage.apply()
+        found = await refused(stage, "KubeRayMissing")
+        assert found["message"] == "the cluster has no kind RayJob (ray.io/v1): install KubeRay 1.6 or newer"
+        proxy.faults.clear()
+        await stage.player.phase_is("bot", "Succeeded")
+
+    proxy.inject("list", refuse(404, "NotFound"), resource=RAYJOBS.plural, times=FOREVER)
+    on_stage(control_plane, namespace, script, succeeds, kubeconfig=proxy.kubeconfig())
 
 
 @pytest.fixture
