@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from finetune_operator.api.job import Job
@@ -20,7 +20,7 @@ from finetune_operator.observe import (
     read_ray_job,
     read_workload,
 )
-from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Stand, may_start, position, turn
+from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Line, Stand, may_start, position, turn
 from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.render import check_job, check_runtime
 from finetune_trainer.errors import Problem, SpecError
@@ -37,6 +37,10 @@ BY_RUNTIME = "runtime"
 
 BY_UID = "uid"
 """Index of FineTuneJobs by their uid."""
+
+
+LINE_LASTS = timedelta(seconds=10)
+"""After so long a line is seen anew, though nobody was seen to leave it."""
 
 
 class Objects(Protocol):
@@ -72,6 +76,9 @@ class Caches:
     ray_jobs: Objects
     pods: Objects
     workloads: Objects
+    lines: dict[str, Line] = field(default_factory=dict)
+    """The line at the limit of each runtime as it was seen last; whoever leaves one has to see to it that it is seen
+    anew (`next_in_turn`), whoever changes a runtime has to drop it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class Looker:
     since: datetime
     starting: set[str] = field(default_factory=set)
     """Uids of the jobs whose attempt is being created: their place at the limit is taken, though no RayJob shows it."""
+    walked: dict[str, datetime] = field(default_factory=dict)
+    """When the line of a runtime was last seen for a job in it."""
 
     def look(self, job: Job, obstacle: Obstacle | None = None) -> Seen:
         """What there is of a job now; an obstacle that the API server put up is added by hand."""
@@ -126,11 +135,21 @@ class Looker:
     def _run_limit(self, job: Job, runtime: str, limit: int | None) -> Obstacle | None:
         if limit is None:
             return None
-        ahead = position(job.key, candidates(self.caches, runtime, self.starting), limit)
+        ahead = self._ahead(job.key, runtime, limit)
         if ahead is None:
             return None
         text = f"FineTuneRuntime {runtime!r} runs {limit} at a time (limits.maxRunningJobs); {turn(ahead)}"
         return Obstacle(Reason.RUN_LIMIT_REACHED, text, ahead)
+
+    def _ahead(self, key: tuple[str, str], runtime: str, limit: int) -> int | None:
+        """How many are ahead, by the line as it was last seen if that says enough, else by all jobs as they are."""
+        line, now, seen = self.caches.lines.get(runtime), self.clock(), self.walked.get(runtime)
+        if line is not None and seen is not None and now < seen + LINE_LASTS:
+            ahead = line.ahead(key, limit)
+            if ahead is not None:
+                return ahead
+        self.walked[runtime] = now
+        return position(key, candidates(self.caches, runtime, self.starting), limit)
 
     def _ray_jobs(self, owner: str) -> Iterator[RayJobView]:
         views = (read_ray_job(found, self._workload(found)) for found in self.caches.ray_jobs.by(BY_JOB, owner))
@@ -156,11 +175,16 @@ def runtime_of(job: Object) -> str:
 
 
 def candidates(caches: Caches, runtime: str, starting: Container[str] = ()) -> list[Candidate]:
-    """The jobs of a runtime at its limit; `starting` are the uids of those whose attempt is being created."""
-    return [
+    """The jobs of a runtime at its limit; `starting` are the uids of those whose attempt is being created.
+
+    It is a walk over all of them, so the line that comes of it is kept in the caches.
+    """
+    found = [
         candidate_of(one, one["metadata"]["uid"] in starting or has_children(caches, one))
         for one in caches.jobs.by(BY_RUNTIME, runtime)
     ]
+    caches.lines[runtime] = Line.of(found)
+    return found
 
 
 def has_children(caches: Caches, job: Object) -> bool:

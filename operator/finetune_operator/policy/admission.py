@@ -9,7 +9,7 @@ the others' last turn.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum, auto
@@ -78,6 +78,29 @@ def order(candidates: Iterable[Candidate]) -> list[Key]:
         turns += [(load[namespace] + place, idle, one.since, one.key) for place, one in enumerate(group)]
     between = sorted((one for one in known if one.stand == Stand.BETWEEN), key=_age)
     return [*(one.key for one in between), *(turn[-1] for turn in sorted(turns))]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line as it was at one moment: the place of each job that waits in it, and how many jobs had a cluster.
+
+    Until somebody leaves it or its runtime's limit, it says rightly who must wait: those who start move up from the
+    line to the limit, which leaves those behind them as far from a place as before. Who may start it cannot say.
+    """
+
+    places: Mapping[Key, int]
+    live: int
+
+    @classmethod
+    def of(cls, candidates: Iterable[Candidate]) -> Line:
+        """The line of these jobs."""
+        known = list(candidates)
+        return cls({key: place for place, key in enumerate(order(known))}, _live(known))
+
+    def ahead(self, key: Key, limit: int) -> int | None:
+        """How many jobs are ahead of one that must wait; None for one that may start by now, or came later."""
+        place, free = self.places.get(key), limit - self.live
+        return None if place is None or place < free else place - max(0, free)
 
 
 def may_start(candidates: Iterable[Candidate], limit: int) -> list[Key]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_operator.look import candidate_of
-from finetune_operator.policy.admission import Candidate, Key, Stand, may_start, order, position, turn
+from finetune_operator.policy.admission import Candidate, Key, Line, Stand, may_start, order, position, turn
 from looks import after
 
 
@@ -52,6 +52,9 @@ def test_a_job_starts_while_there_is_room_and_else_knows_how_many_are_ahead() ->
     jobs = [live("a", "a0"), waiting("b", "b0", 1), waiting("b", "b1", 2), waiting("c", "c0", 3)]
     assert [position(key, jobs, limit=2) for key in order(jobs)] == [None, 0, 1]
     assert [position(key, jobs, limit=1) for key in order(jobs)] == [0, 1, 2]
+    assert [Line.of(jobs).ahead(key, limit=2) for key in order(jobs)] == [None, 0, 1]
+    assert [Line.of(jobs).ahead(key, limit=1) for key in order(jobs)] == [0, 1, 2]
+    assert Line.of(jobs).ahead(("c", "later"), limit=1) is None
 
 
 def test_a_job_that_pauses_between_attempts_keeps_its_place() -> None:
@@ -72,18 +75,24 @@ def test_a_job_that_stands_aside_lets_others_start_and_is_tried_at_its_own_place
 
 @dataclass
 class Cluster:
-    """Plays the line: jobs that want to start, as many at a time as the limit allows; the clock counts events."""
+    """Plays the line: jobs that want to start, as many at a time as the limit allows; the clock counts events.
+
+    `line` is what was last seen of it: when somebody ended, or came who had to wait.
+    """
 
     limit: int
     jobs: dict[Key, Candidate] = field(default_factory=dict)
     now: int = 0
     starts: list[Key] = field(default_factory=list)
+    line: Line = field(default_factory=lambda: Line.of(()))
 
     def submit(self, namespace: str) -> None:
         self.now += 1
         key = (namespace, f"{self.now:04}")
         self.jobs[key] = waiting(*key, since=self.now)
         self.fill()
+        if self.jobs[key].stand == Stand.WAITING:
+            self.line = Line.of(self.jobs.values())
 
     def end(self, number: int, *, forget: bool) -> None:
         """One of the live jobs ends; with `forget` it is deleted at once."""
@@ -95,6 +104,7 @@ class Cluster:
         self.jobs[one.key] = replace(one, stand=Stand.OUT, ran_until=after(self.now))
         if forget:
             del self.jobs[one.key]
+        self.line = Line.of(self.jobs.values())
         self.fill()
 
     def fill(self) -> None:
@@ -102,6 +112,7 @@ class Cluster:
             self.now += 1
             key = free[0]
             assert position(key, self.jobs.values(), self.limit) is None
+            assert self.line.ahead(key, self.limit) is None
             self.starts.append(key)
             self.jobs[key] = replace(self.jobs[key], stand=Stand.LIVE)
             assert sum(one.stand == Stand.LIVE for one in self.jobs.values()) <= self.limit
