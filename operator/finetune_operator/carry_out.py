@@ -11,7 +11,17 @@ from typing import Any
 from finetune_operator.api.job import FINALIZER, JOB_UID, MANAGED_BY, OPERATOR, Job
 from finetune_operator.api.reasons import Reason
 from finetune_operator.api.runtime import RuntimeSpec
-from finetune_operator.kube import AlreadyExists, Client, Conflict, Forbidden, Invalid, NotFound, Object, Resource
+from finetune_operator.kube import (
+    AlreadyExists,
+    ApiError,
+    Client,
+    Conflict,
+    NotFound,
+    Object,
+    Resource,
+    TooManyRequests,
+    Unauthorized,
+)
 from finetune_operator.kube.resources import (
     CONFIGMAPS,
     JOBS,
@@ -40,6 +50,9 @@ from finetune_operator.render.support import owned
 KINDS = {
     resource.kind: resource for resource in (CONFIGMAPS, NETWORKPOLICIES, PDBS, RAYJOBS, REVISIONS, SERVICEACCOUNTS)
 }
+
+PASSING = (AlreadyExists, Conflict, NotFound, TooManyRequests, Unauthorized)
+"""What the API server may answer for reasons that do not lie in what it was sent."""
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +134,9 @@ class Hands:
                 created = await self._create(job, body)
                 if body["kind"] == RAYJOBS.kind:
                     self.caches.ray_jobs.put(created)
-        except (Forbidden, Invalid) as error:
+        except ApiError as error:
+            if not _denied(error):
+                raise
             raise Refused(Obstacle(Reason.FORBIDDEN, f"{error.message}; the operator tries again")) from error
 
     async def _create(self, job: Job, body: Object) -> Object:
@@ -162,6 +177,11 @@ class Hands:
             cache[resource.kind].put(found)
         else:
             cache[resource.kind].remove(namespace, name, uid)
+
+
+def _denied(error: ApiError) -> bool:
+    """Whether the API server will say the same again: a webhook or a policy that denies may do so with most of 4xx."""
+    return 400 <= error.status < 500 and not isinstance(error, PASSING)
 
 
 def _metadata(job: Job) -> Object:

@@ -72,6 +72,20 @@ def test_a_quota_that_forbids_is_told_and_the_job_starts_when_there_is_room(
     on_stage(control_plane, namespace, script, succeeds)
 
 
+@pytest.mark.parametrize(("code", "reason"), [(400, "BadRequest"), (413, "RequestEntityTooLarge")])
+def test_what_a_webhook_denies_is_told_whatever_its_code_is(
+    control_plane: ControlPlane, namespace: str, proxy: KubeProxy, code: int, reason: str
+) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.replica.leads()
+        proxy.inject("create", refuse(code, reason), resource=RAYJOBS.plural, times=2)
+        await stage.apply()
+        await refused(stage, "Forbidden")
+        await stage.player.phase_is("bot", "Succeeded")
+
+    on_stage(control_plane, namespace, script, succeeds, kubeconfig=proxy.kubeconfig())
+
+
 def test_a_cluster_without_kuberay_is_told_and_the_job_starts_when_it_is_there(
     control_plane: ControlPlane, namespace: str, proxy: KubeProxy
 ) -> None:
