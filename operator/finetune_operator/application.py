@@ -139,8 +139,8 @@ class Watched:
     @cached_property
     def caches(self) -> Caches:
         """What the informers have found."""
-        informers = (*self.all, self.workloads)
-        return Caches(*(informer.store for informer in informers))
+        jobs, runtimes, ray_jobs, pods = (informer.store for informer in self.all)
+        return Caches(jobs, runtimes, ray_jobs, pods, self.workloads.store)
 
     def log_fields(self, key: Key) -> dict[str, object]:
         """What every line about the job of this namespace and name says: these, its generation and its attempt."""
