@@ -120,9 +120,11 @@ def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
         draft.update(restarts=heard.restarts)
     step = heard.progress.step if heard.progress else 0
     draft.change_attempt(running_at=attempt.running_at or heard.at, last_step=step or attempt.last_step)
-    training = step > 0 and heard.failure is None
+    if heard.failure is not None:
+        draft.condition(ConditionType.TRAINING, False, Reason.STOPPING)
+        return
     activity = heard.progress.activity if heard.progress else None
-    draft.condition(ConditionType.TRAINING, training, Reason.RUNNING if training else Reason.STARTING, activity or "")
+    draft.condition(ConditionType.TRAINING, step > 0, Reason.RUNNING if step else Reason.STARTING, activity or "")
 
 
 def finish(draft: Draft, end: End) -> None:

@@ -15,7 +15,7 @@ LENIENCE = timedelta(seconds=120)
 """The trainer ends a hang itself, with a better message; the operator waits this much longer."""
 
 KUBERAY_ANSWERS = timedelta(seconds=60)
-"""How long KubeRay may take to write the first status of a RayJob, or to let a deleted one go."""
+"""How long KubeRay may take to create the first pod of a RayJob, or to let a deleted one go."""
 
 
 def overdue(attempt: AttemptStatus, status: JobStatus, seen: Seen) -> End | None:
@@ -45,11 +45,9 @@ def start_limit(attempt: AttemptStatus, status: JobStatus, seen: Seen) -> dateti
 
 
 def answer_limit(attempt: AttemptStatus, status: JobStatus, seen: Seen) -> datetime | None:
-    """When KubeRay must have taken the attempt up; None when it has, or when it is not its turn."""
-    since, ray_job = admitted_since(attempt, status), seen.ray_job(attempt.number)
-    if since is None or ray_job is None or ray_job.deployment or seen.pods_of(attempt.number):
-        return None
-    return since + KUBERAY_ANSWERS
+    """When KubeRay must have created a pod; None when it has, or when it is not its turn."""
+    since = admitted_since(attempt, status)
+    return None if since is None or seen.pods_of(attempt.number) else since + KUBERAY_ANSWERS
 
 
 def silence_limit(attempt: AttemptStatus, seen: Seen) -> datetime:
@@ -92,8 +90,11 @@ def waiting_for(attempt: AttemptStatus, status: JobStatus, seen: Seen) -> Wait |
     limit = answer_limit(attempt, status, seen)
     if limit is None or seen.now < limit:
         return None
-    text = f"KubeRay has not taken up RayJob {attempt.ray_job}"
-    return Wait(Reason.KUBERAY_SILENT, f"{text}: is it running, and does it watch this namespace?")
+    if ray_job is not None and ray_job.deployment:
+        text = f"KubeRay has created no pod for it: `kubectl describe` RayJob {ray_job.name} and its RayCluster"
+    else:
+        text = f"KubeRay has not taken up RayJob {attempt.ray_job}: is it running, and does it watch this namespace?"
+    return Wait(Reason.KUBERAY_SILENT, text)
 
 
 def _containers(pod: PodView) -> Wait | None:

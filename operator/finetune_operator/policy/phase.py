@@ -13,7 +13,7 @@ STALE_AFTER = 3
 
 
 def phase_of(draft: Draft) -> Phase:
-    """The phase that follows from the conditions, and from a stop that is not over yet."""
+    """The phase that follows from the conditions, and from what was asked for and is not over yet."""
     status, job = draft.status, draft.seen.job
     if status.holds(ConditionType.COMPLETE):
         return Phase.SUCCEEDED
@@ -21,8 +21,8 @@ def phase_of(draft: Draft) -> Phase:
         return Phase.FAILED
     if status.holds(ConditionType.SUSPENDED):
         return Phase.SUSPENDED
-    stops = status.stop is not None or job.deleted is not None or job.manifest.spec.suspend
-    if stops and status.attempt is not None:
+    training, unwanted = status.condition(ConditionType.TRAINING), job.deleted is not None or job.manifest.spec.suspend
+    if training is not None and (unwanted or training.reason == Reason.STOPPING):
         return Phase.STOPPING
     if status.holds(ConditionType.TRAINING):
         return Phase.TRAINING

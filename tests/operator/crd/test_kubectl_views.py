@@ -59,7 +59,7 @@ FULL_STATUS = JobStatus(
     workers=WorkerCounts(ready=3, desired=4),
     restarts=2,
     checkpoint=CheckpointStatus(latest="s3://ckpt/uid/log", best=1000, step=1200, committed_at=LONG_AGO),
-    output=OutputStatus(uri="s3://models/x", report="s3://models/x/report.html", logs="s3://x", verdict="better"),
+    output=OutputStatus(uri="s3://models/x", report="s3://models/x/report.html", verdict="better"),
     attempts=(
         AttemptStatus(
             number=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.report import Failure
@@ -20,7 +21,7 @@ def look(world: World) -> JobStatus:
     return found
 
 
-def training(**spec: object) -> World:
+def training(**spec: Any) -> World:
     """A job whose first attempt has reported."""
     world = World(job=make_job(**spec), ray_jobs={1: ray_job()}, pods=pods(), heard=heard(step=50))
     look(world)
@@ -78,7 +79,7 @@ def test_a_commit_that_is_told_after_the_end_saves_its_steps() -> None:
 
 
 def test_attempts_that_stop_by_themselves_are_limited_and_pause_in_between() -> None:
-    world, pauses = World(), []
+    world, pauses = World(), list[timedelta | None]()
     while look(world).phase != Phase.FAILED:
         number = len(pauses) + 1
         world.ray_jobs, world.pods = {number: ray_job(number)}, pods(number)

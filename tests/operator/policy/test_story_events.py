@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from finetune_operator.api.reasons import Reason
@@ -63,7 +65,7 @@ def test_the_end_of_an_attempt_is_told_once() -> None:
         ({"unschedulable": "0/2 nodes are available"}, Reason.UNSCHEDULABLE),
     ],
 )
-def test_a_wait_that_somebody_must_end_is_a_warning(stuck: dict[str, object], reason: Reason) -> None:
+def test_a_wait_that_somebody_must_end_is_a_warning(stuck: dict[str, Any], reason: Reason) -> None:
     world = World(ray_jobs={1: ray_job(ray_status="")}, pods=(pod("head", ready=False, phase="Pending", **stuck),))
     assert ("Warning", reason) in [(event.kind, event.reason) for event in events(world)]
 

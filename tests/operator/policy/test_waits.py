@@ -10,8 +10,10 @@ import pytest
 
 from finetune_operator.api.job import ATTEMPT, ROLE
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_operator.api.report import Failure
 from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.observe import read_pod, read_ray_job
+from finetune_operator.policy import deadlines
 from finetune_operator.policy.actions import RemoveFinalizer
 from finetune_operator.policy.decide import decide
 from looks import T0, World, after, heard, make_job, pod, pods, ray_job
@@ -90,8 +92,11 @@ def test_the_start_deadline_begins_when_the_queue_lets_the_attempt_in() -> None:
     world.now = after(5000)
     world.ray_jobs = starting(queue="a").ray_jobs
     found = decide(world.seen())
-    assert (found.status.phase, found.wake_after) == (Phase.STARTING, timedelta(seconds=3600))
+    assert (found.status.phase, found.wake_after) == (Phase.STARTING, deadlines.KUBERAY_ANSWERS)
     look(world)
+    world.now = after(8599)
+    living = look(world).attempt
+    assert living is not None and living.finished_at is None
     world.now = after(8600)
     ended = look(world).attempt
     assert ended is not None and ended.reason == Reason.START_DEADLINE
@@ -105,6 +110,9 @@ def test_a_ray_job_that_kuberay_does_not_take_up_is_told() -> None:
     found = cluster_ready(look(world))
     assert found.reason == Reason.KUBERAY_SILENT and "support-bot-abcde-1" in found.message
     world.ray_jobs = starting().ray_jobs
+    found = cluster_ready(look(world))
+    assert found.reason == Reason.KUBERAY_SILENT and "has created no pod" in found.message
+    world.pods = (pod("head", ready=False),)
     assert cluster_ready(look(world)).reason == Reason.STARTING
 
 
@@ -174,3 +182,10 @@ def test_a_job_that_is_asked_to_stop_is_stopping_while_it_commits() -> None:
     world.now = after(60)
     status = look(world)
     assert (status.phase, status.holds(ConditionType.TRAINING)) == (Phase.STOPPING, True)
+
+
+def test_a_run_that_has_told_its_failure_is_not_starting() -> None:
+    world = World(ray_jobs={1: ray_job()}, pods=pods(), heard=heard(failure=Failure(1, "Error", "broken")))
+    assert look(world).phase == Phase.STOPPING
+    world.heard = heard(at=after(5), step=2)  # Ray Train has restarted its workers
+    assert look(world).phase == Phase.TRAINING
