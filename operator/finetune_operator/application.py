@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any
 
 from aiohttp import web
 
@@ -21,6 +20,7 @@ from finetune_operator.carry_out import Hands
 from finetune_operator.core import Controller, EventRecorder, Informer, Key, Lease, Priority, WorkQueue, key_of, metrics
 from finetune_operator.core.health import LoopLag, fresh, health_app, synced
 from finetune_operator.core.lease import NotLeading
+from finetune_operator.core.process import until_stopped
 from finetune_operator.kube import ApiError, Client, Object
 from finetune_operator.kube.resources import JOBS, PODS, RAYJOBS, RUNTIMES, Resource
 from finetune_operator.look import (
@@ -226,7 +226,7 @@ async def run(
         parts = [informer.run() for informer in watched.all]
         parts += [kueue.follow(client, watched.workloads)] if settings.kueue else []
         parts += [take_reports(), recorder.run(), lag.run(), lease.run(lead)]
-        await _until_stopped(stop, parts)
+        await until_stopped(stop, parts)
 
 
 async def _listed(watched: Watched, explain: Callable[[Object, str], Awaitable[None]]) -> None:
@@ -239,20 +239,6 @@ async def _listed(watched: Watched, explain: Callable[[Object, str], Awaitable[N
                     await explain(found, watched.ray_jobs.trouble)
     finally:
         listed.cancel()
-
-
-async def _until_stopped(stop: asyncio.Event, parts: list[Coroutine[Any, Any, None]]) -> None:
-    """Run the parts for ever: one that ends by itself ends all, with its error."""
-    stopping = asyncio.create_task(stop.wait())
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (stopping, *tasks):
-            task.cancel()
-        await asyncio.gather(stopping, *tasks, return_exceptions=True)
-    for task in done - {stopping}:
-        task.result()
 
 
 async def _serve_health(
