@@ -282,7 +282,9 @@ class Player:
         number = int(ray_job["metadata"]["labels"][ATTEMPT])
         run = Run(self, ray_job)
         try:
-            await self._let_in(ray_job)
+            while (self.ray_jobs.store.get(*run.place) or ray_job)["spec"].get("suspend"):
+                self._changed.clear()  # KubeRay makes no pods for it
+                await self._changed.wait()
             await run.start()
             await self.plots[min(number, len(self.plots)) - 1](run)
         except NotFound:
@@ -291,17 +293,8 @@ class Player:
             self.trouble.append(f"attempt {number} could not be played: {error}")
             self._changed.set()
 
-    async def _let_in(self, ray_job: Object) -> None:
-        """KubeRay makes no pods for a RayJob that is suspended."""
-        place = (ray_job["metadata"]["namespace"], ray_job["metadata"]["name"])
-        while (self.ray_jobs.store.get(*place) or ray_job)["spec"].get("suspend"):
-            self._changed.clear()
-            await self._changed.wait()
-
     async def _end_pod(self, pod: Object) -> None:
         """The kubelet says that nothing of a deleted pod runs any more."""
         metadata = pod["metadata"]
         with suppress(ApiError):
-            await self.client.delete(
-                PODS, metadata["namespace"], metadata["name"], uid=metadata["uid"], grace_seconds=0
-            )
+            await self.client.delete(PODS, self.namespace, metadata["name"], uid=metadata["uid"], grace_seconds=0)
