@@ -35,7 +35,7 @@ test: setup ## Run the tests that need no GPU (ARGS="-k name -x")
 gpu: setup ## Run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest -m gpu $(ARGS)
 
-bench: setup ## Measure ratios to bare DeepSpeed and TRL, and the rate of progress reports
+bench: setup ## Measure ratios to bare DeepSpeed, TRL and Kubeflow Trainer, and the operator with 10,000 jobs
 	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench tests/operator $(ARGS)
 
 lint: setup ## Check style (ruff) and formatting

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import time
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -17,10 +16,10 @@ from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
 
+from bench.bounds import bounds
 from bench.race import Race, Spread
 from bench.workload import FULL, Workload
 
-BOUNDS = Path(__file__).with_name("bounds.toml")
 BUSY = 0.5
 """Load average per core, before the bench starts, above which its numbers say little."""
 
@@ -60,7 +59,7 @@ class Report:
     """Everything that one run of the bench measures."""
 
     workload: Workload
-    bounds: dict[str, Any] = field(default_factory=lambda: tomllib.loads(BOUNDS.read_text()))
+    bounds: dict[str, Any] = field(default_factory=bounds)
     load_before: float = field(default_factory=lambda: os.getloadavg()[0])
     rates: list[Rate] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
