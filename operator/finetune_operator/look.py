@@ -20,7 +20,7 @@ from finetune_operator.observe import (
     read_ray_job,
     read_workload,
 )
-from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Line, Stand, may_start, position, turn
+from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Line, Stand, position, turn
 from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.render import check_job, check_runtime
 from finetune_trainer.errors import Problem, SpecError
@@ -197,7 +197,10 @@ def next_in_turn(caches: Caches, runtime: str) -> list[tuple[str, str]]:
     """The jobs that the limit of this runtime lets start now; none where there is no limit to wait for."""
     found = caches.runtimes.get("", runtime) or {}
     limit = ((found.get("spec") or {}).get("limits") or {}).get("maxRunningJobs")
-    return [] if limit is None else may_start(candidates(caches, runtime), limit)
+    if limit is None:
+        return []
+    candidates(caches, runtime)
+    return caches.lines[runtime].may_start(limit)
 
 
 def candidate_of(found: Object, live: bool) -> Candidate:

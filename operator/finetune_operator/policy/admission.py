@@ -85,7 +85,7 @@ class Line:
     """A line as it was at one moment: the place of each job that waits in it, and how many jobs had a cluster.
 
     Until somebody leaves it or its runtime's limit, it says rightly who must wait: those who start move up from the
-    line to the limit, which leaves those behind them as far from a place as before. Who may start it cannot say.
+    line to the limit, which leaves those behind them as far from a place as before. Who may start it says only then.
     """
 
     places: Mapping[Key, int]
@@ -95,18 +95,22 @@ class Line:
     def of(cls, candidates: Iterable[Candidate]) -> Line:
         """The line of these jobs."""
         known = list(candidates)
-        return cls({key: place for place, key in enumerate(order(known))}, _live(known))
+        places = {key: place for place, key in enumerate(order(known))}
+        return cls(places, sum(one.stand == Stand.LIVE for one in known))
 
     def ahead(self, key: Key, limit: int) -> int | None:
         """How many jobs are ahead of one that must wait; None for one that may start by now, or came later."""
-        place, free = self.places.get(key), limit - self.live
-        return None if place is None or place < free else place - max(0, free)
+        place = self.places.get(key)
+        return None if place is None else self.before(place, limit)
 
+    def before(self, place: int, limit: int) -> int | None:
+        """How many jobs are ahead of this place; None when it is one of those that may start."""
+        free = limit - self.live
+        return None if place < free else place - max(0, free)
 
-def may_start(candidates: Iterable[Candidate], limit: int) -> list[Key]:
-    """The jobs that may start now, of those that do not stand aside."""
-    known = list(candidates)
-    return order(known)[: max(0, limit - _live(known))]
+    def may_start(self, limit: int) -> list[Key]:
+        """The jobs that might start at that moment, of those that do not stand aside."""
+        return list(self.places)[: max(0, limit - self.live)]
 
 
 def position(key: Key, candidates: Iterable[Candidate], limit: int) -> int | None:
@@ -117,18 +121,13 @@ def position(key: Key, candidates: Iterable[Candidate], limit: int) -> int | Non
     known = [_in_line(one) if one.key == key else one for one in candidates]
     if any(one.key == key and one.stand == Stand.LIVE for one in known):
         return None
-    line, free = order(known), limit - _live(known)
-    place = line.index(key) if key in line else len(line)
-    return None if place < free else place - max(0, free)
+    line = Line.of(known)
+    return line.before(line.places.get(key, len(line.places)), limit)
 
 
 def turn(ahead: int) -> str:
     """The position in words."""
     return "next in turn" if ahead == 0 else f"{ahead} job{'s' if ahead > 1 else ''} ahead"
-
-
-def _live(candidates: Iterable[Candidate]) -> int:
-    return sum(one.stand == Stand.LIVE for one in candidates)
 
 
 def _in_line(one: Candidate) -> Candidate:

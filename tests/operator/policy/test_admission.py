@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_operator.look import candidate_of
-from finetune_operator.policy.admission import Candidate, Key, Line, Stand, may_start, order, position, turn
+from finetune_operator.policy.admission import Candidate, Key, Line, Stand, order, position, turn
 from looks import after
 
 
@@ -45,7 +45,7 @@ def test_a_namespace_that_runs_jobs_already_waits_for_the_others() -> None:
 
 def test_a_namespace_whose_job_has_just_ended_waits_for_the_others() -> None:
     jobs = [ended("a", "a0", 100), waiting("a", "a1", 1), waiting("b", "b0", 50)]
-    assert may_start(jobs, limit=1) == [("b", "b0")]
+    assert Line.of(jobs).may_start(limit=1) == [("b", "b0")]
 
 
 def test_a_job_starts_while_there_is_room_and_else_knows_how_many_are_ahead() -> None:
@@ -60,7 +60,7 @@ def test_a_job_starts_while_there_is_room_and_else_knows_how_many_are_ahead() ->
 def test_a_job_that_pauses_between_attempts_keeps_its_place() -> None:
     pausing = replace(waiting("b", "pausing", 90, ran_until=100), stand=Stand.BETWEEN)
     jobs = [pausing, waiting("a", "old", 0)]
-    assert may_start(jobs, limit=1) == [pausing.key]
+    assert Line.of(jobs).may_start(limit=1) == [pausing.key]
     assert position(("a", "old"), jobs, limit=1) == 0
     assert position(pausing.key, [*jobs, live("c", "c0")], limit=1) == 0  # the limit was lowered meanwhile
 
@@ -68,7 +68,7 @@ def test_a_job_that_pauses_between_attempts_keeps_its_place() -> None:
 def test_a_job_that_stands_aside_lets_others_start_and_is_tried_at_its_own_place() -> None:
     refused = replace(waiting("a", "refused", 0), stand=Stand.ASIDE)
     jobs = [refused, waiting("a", "next", 1)]
-    assert may_start(jobs, limit=1) == [("a", "next")]
+    assert Line.of(jobs).may_start(limit=1) == [("a", "next")]
     assert position(refused.key, jobs, limit=1) is None
     assert position(refused.key, [*jobs, live("b", "b0")], limit=1) == 0
 
@@ -108,7 +108,7 @@ class Cluster:
         self.fill()
 
     def fill(self) -> None:
-        while free := may_start(self.jobs.values(), self.limit):
+        while free := Line.of(self.jobs.values()).may_start(self.limit):
             self.now += 1
             key = free[0]
             assert position(key, self.jobs.values(), self.limit) is None
