@@ -13,7 +13,7 @@ from finetune_operator.api.job import FINALIZER, Job, read_job
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.carry_out import Hands, Refused
-from finetune_operator.core import metrics
+from finetune_operator.core import Key, metrics
 from finetune_operator.core.logs import about
 from finetune_operator.kube import Conflict, Object
 from finetune_operator.kube.resources import JOBS
@@ -26,8 +26,6 @@ from finetune_trainer.errors import SpecError
 
 REFUSED_AGAIN = 15.0
 """Seconds after which something that the API server refused is tried again."""
-
-Key = tuple[str, str]
 
 logger = logging.getLogger(__name__)
 

@@ -14,17 +14,7 @@ from finetune_operator.core import metrics
 from finetune_operator.core.controller import Controller
 from finetune_operator.core.store import Key, key_of
 from finetune_operator.core.workqueue import WorkQueue
-from finetune_operator.kube import (
-    AlreadyExists,
-    ApiError,
-    Client,
-    Conflict,
-    Object,
-    ServerError,
-    TooManyRequests,
-    Unauthorized,
-    Unreachable,
-)
+from finetune_operator.kube import UNAVAILABLE, AlreadyExists, ApiError, Client, Conflict, Object, Unauthorized
 from finetune_operator.kube.resources import EVENTS
 
 CONTROLLER = "finetune.dev/operator"
@@ -37,7 +27,7 @@ SERIES_SECONDS = 60.0
 MOST_BYTES_OF_A_NOTE = 1024
 """What the API server takes."""
 
-LATER = (Conflict, ServerError, TooManyRequests, Unauthorized, Unreachable)
+LATER = (Conflict, Unauthorized, *UNAVAILABLE)
 """Refusals that may be none the next time."""
 
 logger = logging.getLogger(__name__)

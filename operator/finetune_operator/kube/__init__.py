@@ -6,6 +6,7 @@
 from finetune_operator.kube.client import Client, Page
 from finetune_operator.kube.config import AccessError
 from finetune_operator.kube.errors import (
+    UNAVAILABLE,
     AlreadyExists,
     ApiError,
     Conflict,
@@ -22,6 +23,7 @@ from finetune_operator.kube.resources import Object, Resource
 from finetune_operator.kube.watch import WatchEvent
 
 __all__ = [
+    "UNAVAILABLE",
     "AccessError",
     "AlreadyExists",
     "ApiError",

@@ -76,6 +76,9 @@ class Unreachable(ApiError):
         super().__init__(0, "Unreachable", message)
 
 
+UNAVAILABLE = (ServerError, TooManyRequests, Unreachable)
+"""What lies in the server's state alone: the same request may be answered another time."""
+
 _BY_STATUS: dict[int, type[ApiError]] = {
     401: Unauthorized,
     403: Forbidden,

@@ -18,17 +18,7 @@ from typing import Any
 
 from finetune_operator.api.job import MANAGED_BY, OPERATOR
 from finetune_operator.core.backoff import Backoff
-from finetune_operator.kube import (
-    AlreadyExists,
-    ApiError,
-    Client,
-    Conflict,
-    NotFound,
-    Object,
-    ServerError,
-    TooManyRequests,
-    Unreachable,
-)
+from finetune_operator.kube import UNAVAILABLE, AlreadyExists, ApiError, Client, Conflict, NotFound, Object
 from finetune_operator.kube.resources import SECRETS
 from finetune_operator.progress.certificates import CA, CERTIFICATE, KEY, renewed
 
@@ -94,7 +84,7 @@ class Certificates:
         while True:
             try:
                 return await self.ensure()
-            except (ServerError, TooManyRequests, Unreachable) as error:
+            except UNAVAILABLE as error:
                 failures += 1
                 wait = RETRIES.seconds(failures)
                 logger.warning("secret %s could not be had, again in %.1f s: %s", self._name, wait, error)
