@@ -17,11 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bounds import bounds
+from bench.machine import load_average, tell_if_busy
 from bench.race import Race, Spread
 from bench.workload import FULL, Workload
-
-BUSY = 0.5
-"""Load average per core, before the bench starts, above which its numbers say little."""
 
 PACKAGES = ("torch", "deepspeed", "transformers", "trl", "accelerate")
 
@@ -60,7 +58,7 @@ class Report:
 
     workload: Workload
     bounds: dict[str, Any] = field(default_factory=bounds)
-    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+    load_before: float = field(default_factory=load_average)
     rates: list[Rate] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
 
@@ -86,8 +84,7 @@ class Report:
         )
         console.print(self._rates())
         console.print(self._ratios())
-        if self.load_before > BUSY * (os.cpu_count() or 1):
-            console.print(f"[red]The machine was busy (load {self.load_before:.1f}): these numbers say little.[/red]")
+        tell_if_busy(console, self.load_before)
 
     def save(self, folder: Path) -> Path:
         """Write everything that was measured as JSON; returns the file."""

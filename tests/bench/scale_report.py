@@ -16,13 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bounds import bounds
+from bench.machine import load_average, tell_if_busy
 from bench.race import Spread
 from bench.scale_burst import Burst
 from bench.scale_live import Start
 from bench.scale_steady import Steady
-
-BUSY = 0.5
-"""Load average per core, before the bench starts, above which its numbers say little."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class ScaleReport:
 
     size: Size = field(default_factory=chosen_size)
     bounds: dict[str, Any] = field(default_factory=bounds)
-    load_before: float = field(default_factory=lambda: os.getloadavg()[0])
+    load_before: float = field(default_factory=load_average)
     bursts: dict[str, list[Burst]] = field(default_factory=dict)
     steadies: dict[float, list[Steady]] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
@@ -95,8 +93,7 @@ class ScaleReport:
         for table in (self._bursts(), self._steadies(), self._starts(), self._findings()):
             if table.row_count:
                 console.print(table)
-        if self.load_before > BUSY * (os.cpu_count() or 1):
-            console.print(f"[red]The machine was busy (load {self.load_before:.1f}): these numbers say little.[/red]")
+        tell_if_busy(console, self.load_before)
 
     def save(self, folder: Path) -> Path:
         """Write everything that was measured as JSON; returns the file."""
