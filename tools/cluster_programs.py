@@ -22,11 +22,20 @@ KUBEFLOW_TRAINER_MODULE = "github.com/kubeflow/trainer/v2"
 KUEUE = HERE / "kueue"
 KUEUE_MODULE = "sigs.k8s.io/kueue"
 PROMETHEUS = HERE / "prometheus_operator"
+CONTAINERD = HERE / "containerd"
+CONTAINERD_MODULE = "github.com/containerd/containerd/v2"
 PROMETHEUS_MODULE = "github.com/prometheus-operator/prometheus-operator"
+NODE_TAGS = ("no_btrfs", "no_devmapper", "no_zfs")  # snapshotters of containerd that need libraries of the machine
 TOOLS = {  # name: module, package
     "etcd": (HERE / "etcd", "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-apiserver"),
     "kube-controller-manager": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kube-scheduler": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-scheduler"),
+    "kubelet": (KUBERNETES, "k8s.io/kubernetes/cmd/kubelet"),
+    "containerd": (CONTAINERD, f"{CONTAINERD_MODULE}/cmd/containerd"),
+    "containerd-shim-runc-v2": (CONTAINERD, f"{CONTAINERD_MODULE}/cmd/containerd-shim-runc-v2"),
+    "ctr": (CONTAINERD, f"{CONTAINERD_MODULE}/cmd/ctr"),
+    "coredns": (HERE / "coredns", "github.com/coredns/coredns"),
     "kubectl": (KUBERNETES, "k8s.io/kubernetes/cmd/kubectl"),
     "kuberay-operator": (KUBERAY, KUBERAY_MODULE),
     "helm": (HERE / "helm", "helm.sh/helm/v3/cmd/helm"),
@@ -44,6 +53,8 @@ def program(name: str) -> Path:
     if given.exists():
         return given
     source, package = TOOLS[name]
+    if source == CONTAINERD:
+        return go_build.tool(source, name, package, tags=NODE_TAGS, cgo=False)
     return go_build.tool(source, name, package, version_definitions() if source == KUBERNETES else ())
 
 

@@ -43,16 +43,20 @@ def binary(source: Path) -> Path:
     return _once(target, source, ["-p=1", "-trimpath", "-ldflags=-s -w", "."])
 
 
-def tool(source: Path, name: str, package: str, definitions: Sequence[str] = ()) -> Path:
+def tool(
+    source: Path, name: str, package: str, definitions: Sequence[str] = (), tags: Sequence[str] = (), cgo: bool = True
+) -> Path:
     """Return the program of `package`, a tool of the module in `source`, as `binary` does for its own.
 
-    `definitions` set variables of Go packages, as "import/path.name=value".
+    `definitions` set variables of Go packages, as "import/path.name=value"; `tags` are Go's build tags; without `cgo`
+    the program needs no library of the machine.
     """
     release = "go{}.{}".format(*_version(_go(_wanted_version(source))))
-    key = source_key(source, package, *definitions, release, platform.machine())
+    key = source_key(source, package, *definitions, *tags, *([] if cgo else ["static"]), release, platform.machine())
     flags = " ".join(["-s -w", *(f"-X {definition}" for definition in definitions)])
     # No -trimpath here: with it nothing is shared with what the user's own builds have compiled, which is much of this.
-    return _once(cache_root() / "bin" / f"{name}-{key}", source, [f"-ldflags={flags}", package])
+    command = [f"-ldflags={flags}", *([f"-tags={','.join(tags)}"] if tags else []), package]
+    return _once(cache_root() / "bin" / f"{name}-{key}", source, command, cgo)
 
 
 def module_folder(source: Path, module: str, folder: str) -> Path:
@@ -83,22 +87,22 @@ def required(source: Path, module: str) -> str:
     return found[1]
 
 
-def _once(target: Path, source: Path, arguments: Sequence[str]) -> Path:
+def _once(target: Path, source: Path, arguments: Sequence[str], cgo: bool = True) -> Path:
     if target.exists():
         return target
     with locked(target):
         if not target.exists():
-            _build(source, target, arguments)
+            _build(source, target, arguments, cgo)
     return target
 
 
-def _build(source: Path, target: Path, arguments: Sequence[str]) -> None:
+def _build(source: Path, target: Path, arguments: Sequence[str], cgo: bool) -> None:
     name = target.name.rpartition("-")[0]
     print(f"building {name} with Go, once on this machine", file=sys.stderr, flush=True)
     half = target.with_name(f"{target.name}.half")
     command = [_go(_wanted_version(source)), "build", "-mod=readonly", "-o", str(half), *arguments]
     begun = time.monotonic()
-    with subprocess.Popen(command, cwd=source, env=_environment()) as build:
+    with subprocess.Popen(command, cwd=source, env=_environment() | ({} if cgo else {"CGO_ENABLED": "0"})) as build:
         while build.poll() is None:
             try:
                 build.wait(REPORT_SECONDS)

@@ -156,15 +156,13 @@ class Hands:
         if job.status.attempt is not None:
             try:
                 found = await self.client.get(REVISIONS, job.namespace, name)
-                # A newer operator may have kept fields that this one does not know.
-                return RuntimeSpec.model_validate_json(json.dumps(found["data"]), extra="ignore")
+                return _kept_runtime(found)
             except NotFound:
                 logger.warning("the kept runtime %s is gone: the present one is taken", name)
         runtime = self.looker.runtime(job.manifest.spec.runtime_ref.name)
         if isinstance(runtime, Obstacle):
             raise Refused(runtime)
-        kept = await self._create(job, _revision(job, name, runtime))
-        return RuntimeSpec.model_validate_json(json.dumps(kept["data"]))
+        return _kept_runtime(await self._create(job, _revision(job, name, runtime)))
 
     async def _delete(self, resource: Resource, namespace: str, name: str, uid: str, **options: Any) -> None:
         """Delete this very object; one that is gone, or was followed by another of its name, is as good as deleted."""
@@ -187,6 +185,11 @@ def _denied(error: ApiError) -> bool:
 def _metadata(job: Job) -> Object:
     place = {"namespace": job.namespace, "name": job.name}
     return place | {"uid": job.uid, "resourceVersion": job.resource_version}
+
+
+def _kept_runtime(revision: Object) -> RuntimeSpec:
+    """The runtime in a ControllerRevision; a newer operator may have kept fields that this one does not know."""
+    return RuntimeSpec.model_validate_json(json.dumps(revision["data"]), extra="ignore")
 
 
 def _revision(job: Job, name: str, runtime: RuntimeSpec) -> Object:

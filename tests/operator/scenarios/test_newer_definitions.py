@@ -11,8 +11,11 @@ import pytest
 
 from cluster_fixtures import OUR_CRDS
 from control_plane import ControlPlane, serving
+from finetune_operator.api.job import read_job
 from finetune_operator.crd.documents import job_crd
 from finetune_operator.kube.resources import JOBS, REVISIONS
+from finetune_operator.render.names import child_name
+from finetune_operator.render.support import owned
 from player import Run, loses_its_node, succeeds
 from stage import Stage, on_stage
 
@@ -73,3 +76,17 @@ def test_jobs_that_have_started_go_on_and_new_ones_name_the_field(own_plane: Con
         assert admitted["message"].startswith("spec.training.lookahead: is in the definitions and not known to this")
 
     on_stage(own_plane, "default", script, first, succeeds)
+
+
+def test_a_job_starts_on_what_a_newer_operator_kept_before_it_ended(own_plane: ControlPlane) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.replica.stop()
+        job = read_job(await stage.apply("met"))
+        kept = {"apiVersion": REVISIONS.api_version, "kind": REVISIONS.kind, "revision": 1}
+        metadata = owned(job, child_name(job.name, job.uid))
+        data = {"image": "registry/trainer:1", "cooling": "Liquid"}
+        await stage.client.create(REVISIONS, {**kept, "metadata": metadata, "data": data})
+        stage.replica.start()
+        await stage.player.phase_is("met", "Succeeded")
+
+    on_stage(own_plane, "default", script, succeeds)
