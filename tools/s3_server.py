@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import go_build
 
@@ -36,33 +39,99 @@ def free_port() -> int:
     return port
 
 
+@dataclass(frozen=True)
+class Keys:
+    """What a user of the server has."""
+
+    access: str
+    secret: str = field(repr=False)
+
+    def environment(self) -> dict[str, str]:
+        """Return the AWS variables that hold them; also the keys of a job's Secret."""
+        return {"AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
+
+
 @dataclass
 class S3Server:
     """One server process over `data`; it can be killed and started again on the same port and data.
 
-    `data` must be on a file system with user extended attributes (ext4, xfs, tmpfs since Linux 6.6).
+    `data` must be on a file system with user extended attributes (ext4, xfs, tmpfs since Linux 6.6). The keys are those
+    of the root user, who may do everything. With a `certificate` and its key (PEM files) it serves HTTPS.
+    Users, roles and whose tokens are believed lie in a file beside the data, so that another process, given the
+    same data and keys, may add some while the server runs. The STS is at the same address as S3.
     """
 
     data: Path
     port: int = field(default_factory=free_port)
     access_key: str = field(default_factory=lambda: f"test-{secrets.token_hex(4)}")
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    host: str = "127.0.0.1"
+    certificate: tuple[Path, Path] | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://{self.host}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """Return the AWS variables that point any SDK, here or in a child process, at this server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            **Keys(self.access_key, self.secret_key).environment(),
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def add_user(self, name: str, bucket: str) -> Keys:
+        """Make a user whose keys open `bucket`, made if missing, and nothing else; one of that name gets new keys."""
+        keys = Keys(name, secrets.token_urlsafe(24))
+        self._change(users={name: keys.secret})
+        create_bucket(self, bucket)
+        everything = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+        grant = {"Effect": "Allow", "Principal": {"AWS": [name]}, "Action": "s3:*", "Resource": everything}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [grant]})
+        self.client().put_bucket_policy(Bucket=bucket, Policy=policy)
+        return keys
+
+    def add_role(self, arn: str, user: str, subjects: Sequence[str], seconds: int = 3600) -> None:
+        """Let tokens of `subjects` (the last character may be *) be exchanged for the rights of a user."""
+        self._change(roles={arn: {"user": user, "subjects": list(subjects), "seconds": seconds}})
+
+    def trust(self, issuer: str, audience: str, jwks: Mapping[str, Any]) -> None:
+        """Believe tokens that `issuer` signs with one of the RSA keys in its key set; none of any other issuer."""
+        self._change(issuer={"issuer": issuer, "audience": audience, "jwks": dict(jwks)})
+
+    def ignore_conditions(self, bucket: str) -> None:
+        """Let writes to a bucket overwrite what is there whatever their conditions are, as some stores do."""
+        self._change(unconditional=[bucket])
+
+    def client(self) -> Any:
+        """Return an S3 client of the root user, of a class that boto3 makes at run time."""
+        import boto3
+
+        session = boto3.Session(self.access_key, self.secret_key, region_name=REGION)
+        trusted = None if self.certificate is None else str(self.certificate[0])
+        return session.client("s3", endpoint_url=self.endpoint, verify=trusted)
+
+    @property
+    def _identities(self) -> Path:
+        return self.data.parent / f"{self.data.name}.identities.json"
+
+    def _change(self, **parts: Any) -> None:
+        """Add to the file that the server reads at each request; the issuer is replaced."""
+        found: dict[str, Any] = json.loads(self._identities.read_text()) if self._identities.exists() else {}
+        for name, part in parts.items():
+            if name == "issuer":
+                found[name] = part
+            elif isinstance(part, dict):
+                found[name] = found.get(name, {}) | part
+            else:
+                found[name] = [*found.get(name, []), *part]
+        half = self._identities.with_suffix(".half")
+        half.touch(mode=0o600)
+        half.write_text(json.dumps(found))
+        half.replace(self._identities)
 
     def start(self) -> None:
         """Start serving and return when the port answers; RuntimeError with the server's own words if it does not."""
@@ -72,10 +141,14 @@ class S3Server:
         keys = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         command = [
             str(go_build.binary(SOURCE)),
-            f"-listen=127.0.0.1:{self.port}",
+            f"-listen={self.host}:{self.port}",
             f"-data={data}",
+            f"-identities={self._identities.resolve()}",
             "-until-stdin-closes",
         ]
+        if self.certificate is not None:
+            certificate, key = self.certificate
+            command += [f"-certificate={certificate.resolve()}", f"-key={key.resolve()}"]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
@@ -103,7 +176,7 @@ class S3Server:
         self._process = None
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = self._connection()
         try:
             connection.request("GET", f"/{self.access_key}")  # only our own process knows this path
             return connection.getresponse().status == http.client.OK
@@ -112,11 +185,21 @@ class S3Server:
         finally:
             connection.close()
 
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.certificate is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=5)
+        return http.client.HTTPSConnection(
+            self.host,
+            self.port,
+            timeout=5,
+            context=ssl._create_unverified_context(),  # only to see who answers
+        )
+
 
 @contextmanager
-def serving(data: Path) -> Iterator[S3Server]:
+def serving(data: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
     """Serve the folder `data` (made if missing) for the length of a with block."""
-    server = S3Server(data)
+    server = S3Server(data, certificate=certificate)
     server.start()
     try:
         yield server
@@ -126,10 +209,7 @@ def serving(data: Path) -> Iterator[S3Server]:
 
 def create_bucket(server: S3Server, name: str) -> None:
     """Make the bucket `name`; one that is there already, from an earlier run over the same data, is kept."""
-    import boto3
-
-    session = boto3.Session(server.access_key, server.secret_key, region_name=REGION)
-    client = session.client("s3", endpoint_url=server.endpoint)
+    client = server.client()
     if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=name)
 
