@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,13 @@ def test_a_user_writes_and_reads_its_own_bucket(s3: S3Server, keys: Keys) -> Non
 
 def test_a_user_may_not_do_anything_with_another_users_bucket(s3: S3Server, keys: Keys) -> None:
     client = as_user(s3, keys)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: client.get_object(Bucket="bucket-of-b", Key="model"),
         lambda: client.put_object(Bucket="bucket-of-b", Key="model", Body=b"mine"),
         lambda: client.list_objects_v2(Bucket="bucket-of-b"),
         lambda: client.create_bucket(Bucket="another"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ClientError) as error:
             call()
         assert code_of(error) == "AccessDenied"
