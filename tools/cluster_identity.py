@@ -7,7 +7,7 @@ import datetime
 import ipaddress
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -72,16 +72,16 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), key_pem(key)
 
 
-def tokens_file(tokens: dict[str, str]) -> str:
-    """Return kube-apiserver's --token-auth-file for the tokens of USERS."""
+def tokens_file(tokens: Mapping[str, str], users: Mapping[str, Sequence[str]]) -> str:
+    """Return kube-apiserver's --token-auth-file for the tokens of `users`, which have these groups."""
     columns = (
-        [token, user, user, *([f'"{",".join(USERS[user])}"'] if USERS[user] else [])] for user, token in tokens.items()
+        [token, user, user, *([f'"{",".join(users[user])}"'] if users[user] else [])] for user, token in tokens.items()
     )
     return "".join(",".join(line) + "\n" for line in columns)
 
 
-def new_tokens() -> dict[str, str]:
-    return {user: secrets.token_hex(16) for user in USERS}
+def new_tokens(users: Iterable[str]) -> dict[str, str]:
+    return {user: secrets.token_hex(16) for user in users}
 
 
 def write_private(path: Path, data: bytes) -> Path:

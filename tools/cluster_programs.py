@@ -32,6 +32,7 @@ TOOLS = {  # name: module, package
     "kube-controller-manager": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-controller-manager"),
     "kube-scheduler": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-scheduler"),
     "kubelet": (KUBERNETES, "k8s.io/kubernetes/cmd/kubelet"),
+    "kube-proxy": (KUBERNETES, "k8s.io/kubernetes/cmd/kube-proxy"),
     "containerd": (CONTAINERD, f"{CONTAINERD_MODULE}/cmd/containerd"),
     "containerd-shim-runc-v2": (CONTAINERD, f"{CONTAINERD_MODULE}/cmd/containerd-shim-runc-v2"),
     "ctr": (CONTAINERD, f"{CONTAINERD_MODULE}/cmd/ctr"),
@@ -64,6 +65,16 @@ def version_definitions() -> list[str]:
     major, minor, _ = version.removeprefix("v").split(".", 2)
     base = "k8s.io/component-base/version"
     return [f"{base}.gitVersion={version}", f"{base}.gitMajor={major}", f"{base}.gitMinor={minor}"]
+
+
+def pause() -> Path:
+    """Return the program that holds a pod's namespaces open, which needs no library."""
+    return go_build.binary(HERE / "pause")
+
+
+def kuberay_manifests() -> Path:
+    """Return the folder of KubeRay's manifests for kustomize, as its release publishes them."""
+    return go_build.module_folder(KUBERAY, KUBERAY_MODULE, "config")
 
 
 def kuberay_crds() -> Path:

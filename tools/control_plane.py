@@ -22,21 +22,12 @@ from typing import Any
 from child import Child
 from cluster_identity import Authority, key_pem, kubeconfig, new_tokens, private_key, tokens_file, write_private
 from cluster_programs import kuberay_crds, program
+from control_plane_commands import Options, api_server_command, controllers_command, etcd_command
 
-ISSUER = "https://kubernetes.default.svc"
-SERVICES = "10.96.0.0/16"
+IP_FREEBIND = 15
+"""Linux' option to bind an address that is not there yet; Python has no name for it."""
+
 START_SECONDS = 60.0  # it takes 2 to 4 s on a quiet machine
-# What a cluster does by itself with the objects that the operator makes; nothing here stands in for a node.
-CONTROLLERS = (
-    "clusterrole-aggregation-controller",
-    "disruption-controller",
-    "garbage-collector-controller",
-    "namespace-controller",
-    "resourcequota-controller",
-    "root-ca-certificate-publisher-controller",
-    "serviceaccount-controller",
-)
-ETCD_SOCKET = "etcd.sock:0"  # etcd takes the port for a part of the file's name; relative, since such paths are short
 
 
 class KubectlFailed(RuntimeError):
@@ -53,25 +44,28 @@ class ControlPlane:
     `api_server`, `etcd`, `controllers` may be killed and started again: addresses, users and data stay.
     """
 
-    def __init__(self, folder: Path, api_flags: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, api_flags: Sequence[str] = (), options: Options | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
+        self.options = options or Options(api_flags=api_flags)
         self.authority = Authority()
         # Bound as long as this object lives, and never listening: nobody else gets the port, kube-apiserver shares it.
         self._reserved = socket.socket()
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reserved.bind(("127.0.0.1", 0))
+        self._reserved.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)  # a cluster's own address may come later
+        self._reserved.bind((self.options.address, 0))
         self.port: int = self._reserved.getsockname()[1]
-        self._tokens = new_tokens()
+        self._tokens = new_tokens(self.options.users)
         self._write_identities()
-        self.etcd = Child("etcd", self._etcd_command(), self.folder)
-        self.api_server = Child("kube-apiserver", [*self._api_server_command(), *api_flags], self.folder)
-        self.controllers = Child("kube-controller-manager", self._controllers_command(), self.folder)
+        self.etcd = Child("etcd", etcd_command(), self.folder)
+        self.api_server = Child("kube-apiserver", api_server_command(self.options, self.port), self.folder)
+        command = controllers_command(self.options, self.kubeconfig("kube-controller-manager"))
+        self.controllers = Child("kube-controller-manager", command, self.folder)
         self._others: list[Child] = []
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.options.address}:{self.port}"
 
     def start(self) -> None:
         """Start etcd and the API server and return when it is ready; RuntimeError with its last words if it is not."""
@@ -190,12 +184,13 @@ class ControlPlane:
 
     def _write_identities(self) -> None:
         hosts = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
-        certificate, key = self.authority.issue("kube-apiserver", ["127.0.0.1", "10.96.0.1"], hosts)
+        addresses = [self.options.address, self.options.kubernetes_service]
+        certificate, key = self.authority.issue("kube-apiserver", addresses, hosts)
         write_private(self.folder / "apiserver.crt", certificate)
         write_private(self.folder / "apiserver.key", key)
         write_private(self.folder / "ca.crt", self.authority.pem)
         write_private(self.folder / "service-accounts.key", key_pem(private_key()))
-        write_private(self.folder / "tokens.csv", tokens_file(self._tokens).encode())
+        write_private(self.folder / "tokens.csv", tokens_file(self._tokens, self.options.users).encode())
         for user, token in self._tokens.items():
             self._write_kubeconfig(user, token)
 
@@ -203,49 +198,9 @@ class ControlPlane:
         config = kubeconfig(self.url, self.authority.pem, token, namespace)
         return write_private(self.folder / f"{name}.kubeconfig", config)
 
-    def _etcd_command(self) -> list[str | Path]:
-        urls = [f"--{kind}-client-urls=unix://{ETCD_SOCKET}" for kind in ("listen", "advertise")]
-        flags = ["--name=control-plane", "--data-dir=etcd", "--unsafe-no-fsync", "--log-level=warn"]
-        return [program("etcd"), *flags, *urls, "--listen-peer-urls=unix://etcd-peer.sock:0"]
-
-    def _api_server_command(self) -> list[str | Path]:
-        return [
-            program("kube-apiserver"),
-            f"--etcd-servers=unix:{ETCD_SOCKET}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
-            f"--secure-port={self.port}",
-            "--permit-port-sharing",
-            "--endpoint-reconciler-type=none",
-            f"--service-cluster-ip-range={SERVICES}",
-            "--tls-cert-file=apiserver.crt",
-            "--tls-private-key-file=apiserver.key",
-            "--token-auth-file=tokens.csv",
-            "--client-ca-file=ca.crt",
-            "--authorization-mode=RBAC",
-            "--allow-privileged",
-            f"--service-account-issuer={ISSUER}",
-            "--service-account-key-file=service-accounts.key",
-            "--service-account-signing-key-file=service-accounts.key",
-            "--profiling=false",
-        ]
-
-    def _controllers_command(self) -> list[str | Path]:
-        return [
-            program("kube-controller-manager"),
-            f"--kubeconfig={self.kubeconfig('kube-controller-manager')}",
-            f"--controllers={','.join(CONTROLLERS)}",
-            "--secure-port=0",
-            "--leader-elect=false",
-            "--root-ca-file=ca.crt",
-            "--kube-api-qps=1000",  # its own 20 would be what a test of a thousand jobs measures
-            "--kube-api-burst=2000",
-            "--profiling=false",
-        ]
-
     def _is_ready(self) -> bool:
         context = ssl.create_default_context(cadata=self.authority.pem.decode())
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
+        connection = http.client.HTTPSConnection(self.options.address, self.port, timeout=5, context=context)
         try:
             connection.request("GET", "/readyz", headers={"Authorization": f"Bearer {self._tokens['admin']}"})
             return connection.getresponse().status == http.client.OK

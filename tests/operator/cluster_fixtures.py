@@ -56,7 +56,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A real API server with etcd, the controllers of control_plane.CONTROLLERS, our CRDs and KubeRay's."""
+    """A real API server with etcd, the controllers of control_plane_commands.CONTROLLERS, our CRDs and KubeRay's."""
     crds = [OUR_CRDS] if OUR_CRDS.exists() else []
     with serving(tmp_path_factory.mktemp("control-plane"), crds) as plane:
         yield plane
