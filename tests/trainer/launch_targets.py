@@ -56,6 +56,17 @@ def killed_once(job: FineTuneJob, context: RunContext) -> Result:
     return {"sum": add_ranks(context), "starts": starts}
 
 
+def speaking(job: FineTuneJob, context: RunContext) -> Result:
+    """Every rank writes, and rank 1 is killed the first time, right after a last word."""
+    starts = started(context)
+    os.write(1, f"start {starts}: from C\n".encode())
+    add_ranks(context)
+    if context.rank == 1 and starts == 1:
+        print("start 1: a last word")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"sum": add_ranks(context), "starts": starts}
+
+
 def always_killed(job: FineTuneJob, context: RunContext) -> Result:
     """Rank 1 is killed each time."""
     started(context)

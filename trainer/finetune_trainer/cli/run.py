@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,7 +60,7 @@ def run(
         raise typer.BadParameter("a Ray cluster needs --launcher ray", param_hint="--address")
     plan = _plan(job, workers, gpus, address, entrypoint)
     console = Console()
-    with plan.folder.locked():
+    with _stored_output(plan, address), plan.folder.locked():
         plan.folder.write_manifest(plan.job)
         with choose_view(output is Output.JSON, console) as view:
             _introduce(view, plan, address)
@@ -87,6 +87,16 @@ def _plan(path: Path, workers: int | None, gpus: int | None, address: str | None
     folder = run_folder(job, os.environ)
     number = int(attempt) if attempt else None
     return Plan(job, machine, folder, workdir(job, os.environ), number, entrypoint or LOOP)
+
+
+def _stored_output(plan: Plan, address: str | None) -> AbstractContextManager[None]:
+    """In an attempt that the operator started, what this command writes goes to the run's logs too."""
+    if address is None or plan.attempt is None:
+        return nullcontext()
+    from finetune_trainer.launch.shipping import shipped_output
+    from finetune_trainer.store.streams import LAUNCHER
+
+    return shipped_output(plan.job, plan.attempt, LAUNCHER, plan.workdir)
 
 
 def _introduce(view: AnyView, plan: Plan, address: str | None) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+STDOUT, STDERR = 1, 2
 
 
 def prepare(environ: MutableMapping[str, str], device: str, local_world_size: int, cpus: int) -> None:
@@ -33,9 +40,30 @@ def loopback(environ: MutableMapping[str, str]) -> None:
 def redirect_output(file: Path) -> None:
     """Append this process's stdout and stderr to `file`, also what C libraries write."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    redirect(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+
+
+def redirect(descriptor: int) -> None:
+    """Let stdout and stderr, also of C libraries, go to the open file `descriptor`, which is closed itself.
+
+    From then on `print` and the loggers made later end no run because the disk is full: what does not fit is lost.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, sys.__stdout__.fileno() if sys.__stdout__ else 1)
-    os.dup2(descriptor, sys.__stderr__.fileno() if sys.__stderr__ else 2)
+    for own in (STDOUT, STDERR):
+        os.dup2(descriptor, own)
     os.close(descriptor)
+    sys.stdout, sys.stderr = _lines(STDOUT), _lines(STDERR)
+
+
+class _Unfailing(io.FileIO):
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _lines(descriptor: int) -> io.TextIOWrapper:
+    raw = _Unfailing(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", errors="backslashreplace", line_buffering=True)

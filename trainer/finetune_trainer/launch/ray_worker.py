@@ -25,6 +25,7 @@ from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, fail
 from finetune_trainer.launch.processes import memory_kills
 from finetune_trainer.launch.progress import Channel, HttpReporter, ask
 from finetune_trainer.launch.rank import Place, Settings, run_rank
+from finetune_trainer.launch.shipping import ship_output
 from finetune_trainer.spec import parse_job
 
 CONSEQUENCE_GRACE = 5.0
@@ -37,17 +38,19 @@ ENDED = "failure"
 def train_worker(manifest: str, entrypoint: str, channel: Channel, attempt: int | None, log_dir: str | None) -> Any:
     """Run one rank inside a Ray Train worker, whose process group is up; all arguments are picklable.
 
-    `log_dir` is None where the cluster collects the workers' output itself. A stop with a commit is returned and not
-    raised: Ray would kill the ranks that are still on their way out.
+    `log_dir` is None on a cluster, where the output goes to the run's logs in its store as well as to Ray's. A stop
+    with a commit is returned and not raised: Ray would kill the ranks that are still on their way out.
     """
-    place = _place()
+    place, job = _place(), parse_job(manifest)
+    scratch = workdir(job, os.environ)
     if log_dir is not None:
         redirect_output(Path(log_dir) / f"rank-{place.rank}.log")
+    else:
+        ship_output(job, attempt, f"rank-{place.rank}", scratch)
     _log_to_stderr()
     prepare(os.environ, place.device, place.local_world_size, this_machine(count_gpus=False).cpus)
-    job = parse_job(manifest)
     here = log_dir is not None  # `finetune run` has checked this machine, not the nodes of a cluster
-    settings = Settings(entrypoint, channel, attempt, workdir(job, os.environ), checked=here)
+    settings = Settings(entrypoint, channel, attempt, scratch, checked=here)
     try:
         return run_rank(job, place, settings, StopSignal())
     except RunFailed as error:

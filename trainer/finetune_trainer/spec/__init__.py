@@ -4,7 +4,7 @@ from finetune_trainer.spec.checkpoint import Checkpoint
 from finetune_trainer.spec.cluster import FailurePolicy, FailureReason, FailureRule, Hub, RuntimeRef, Storage
 from finetune_trainer.spec.data import BadRecords, Data, EvalSource, Format, Overlong, Packing, Source, TrainSource
 from finetune_trainer.spec.deepspeed import DeepSpeed, Offload
-from finetune_trainer.spec.derived import ignored_locally, ranks, run_id, to_manifest, with_absolute_paths
+from finetune_trainer.spec.derived import ignored_locally, logs_uri, ranks, run_id, to_manifest, with_absolute_paths
 from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
@@ -71,6 +71,7 @@ __all__ = [
     "identity_fields",
     "ignored_locally",
     "load_job",
+    "logs_uri",
     "parse_job",
     "ranks",
     "run_id",

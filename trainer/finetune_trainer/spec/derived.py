@@ -39,6 +39,11 @@ def run_id(job: FineTuneJob) -> str:
     return metadata.uid or f"{metadata.namespace}.{metadata.name}"
 
 
+def logs_uri(job: FineTuneJob) -> str:
+    """Folder of what the run's processes wrote; that of one attempt is below it, named by its number."""
+    return f"{job.spec.checkpoint.uri.removesuffix('/')}/{run_id(job)}/logs"
+
+
 def to_manifest(job: FineTuneJob) -> dict[str, Any]:
     """The whole job by its manifest names, with every default, ready for JSON or YAML; parses to an equal job."""
     return job.model_dump(mode="json", exclude_none=True)

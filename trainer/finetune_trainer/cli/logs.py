@@ -1,0 +1,76 @@
+"""`finetune logs`: what the launcher and the ranks of an attempt wrote, from the store."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from finetune_trainer.store import ObjectInfo, ObjectStore
+    from finetune_trainer.store.streams import Stream
+
+Where = Annotated[
+    str,
+    typer.Argument(help="The manifest, or the address in status.attempts[].logs.", show_default=False),
+]
+Attempt = Annotated[int | None, typer.Option(min=0, help="Which attempt; the newest when left out.")]
+Rank = Annotated[int | None, typer.Option(min=0, help="This rank only.")]
+
+
+def logs(where: Where, attempt: Attempt = None, rank: Rank = None) -> None:
+    """Print the logs of one attempt on a cluster: the launcher's, then each rank's, in the order of their starts."""
+    root, named = _place(where)
+    chosen = attempt if attempt is not None else named
+    store, streams = _streams(root, chosen)
+    wanted = {stream: pieces for stream, pieces in streams.items() if rank is None or stream.rank == rank}
+    if not wanted:
+        raise _nothing(root, chosen, rank)
+    newest = max(stream.attempt for stream in wanted) if chosen is None else chosen
+    try:
+        for data in _text(store, {one: pieces for one, pieces in wanted.items() if one.attempt == newest}):
+            sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _place(where: str) -> tuple[str, int | None]:
+    """The folder of a run's logs, and the attempt where the address is that of one."""
+    from finetune_trainer.spec import load_job, logs_uri, with_absolute_paths
+
+    if "://" not in where:
+        path = Path(where)
+        return logs_uri(with_absolute_paths(load_job(path), path.resolve().parent)), None
+    root, _, last = where.rstrip("/").rpartition("/")
+    return (root, int(last)) if last.isdecimal() else (where.rstrip("/"), None)
+
+
+def _streams(root: str, attempt: int | None) -> tuple[ObjectStore, dict[Stream, list[ObjectInfo]]]:
+    from finetune_trainer.store import open_store
+    from finetune_trainer.store.streams import pieces_of
+
+    store = open_store(root)
+    return store, pieces_of(store, "" if attempt is None else f"{attempt}/")
+
+
+def _text(store: ObjectStore, streams: dict[Stream, list[ObjectInfo]]) -> Iterator[bytes]:
+    from finetune_trainer.store.streams import read_pieces
+
+    for stream, pieces in streams.items():
+        title = f"attempt {stream.attempt}, {stream.source}, from {stream.begun:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"==> {title} <==\n".encode()
+        yield from read_pieces(store, pieces)
+        yield b"\n"
+
+
+def _nothing(root: str, attempt: int | None, rank: int | None) -> Exception:
+    from finetune_trainer.store import ObjectNotFound
+
+    what = "".join([f" of rank {rank}" if rank is not None else "", f" of attempt {attempt}" if attempt else ""])
+    hint = "give the address in status.attempts[].logs of the FineTuneJob, or its manifest with metadata.uid"
+    return ObjectNotFound(f"there are no logs{what} in {root}: {hint}")
