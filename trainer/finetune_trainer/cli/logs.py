@@ -15,24 +15,28 @@ if TYPE_CHECKING:
     from finetune_trainer.store.streams import Stream
 
 Where = Annotated[
-    str,
-    typer.Argument(help="The manifest, or the address in status.attempts[].logs.", show_default=False),
+    str, typer.Argument(help="The address in status.attempts[].logs, or the manifest.", show_default=False)
 ]
 Attempt = Annotated[int | None, typer.Option(min=0, help="Which attempt; the newest when left out.")]
 Rank = Annotated[int | None, typer.Option(min=0, help="This rank only.")]
 
+IN_STATUS = "the address in status.attempts[].logs of the FineTuneJob"
+
 
 def logs(where: Where, attempt: Attempt = None, rank: Rank = None) -> None:
-    """Print the logs of one attempt on a cluster: the launcher's, then each rank's, in the order of their starts."""
+    """Print what an attempt on a cluster wrote: its launcher, then each rank, in the order of their starts."""
     root, named = _place(where)
-    chosen = attempt if attempt is not None else named
-    store, streams = _streams(root, chosen)
-    wanted = {stream: pieces for stream, pieces in streams.items() if rank is None or stream.rank == rank}
+    store, streams = _streams(root, attempt if attempt is not None else named)
+    newest = max((stream.attempt for stream in streams), default=None)
+    wanted = {
+        stream: pieces
+        for stream, pieces in streams.items()
+        if stream.attempt == newest and (rank is None or stream.rank == rank)
+    }
     if not wanted:
-        raise _nothing(root, chosen, rank)
-    newest = max(stream.attempt for stream in wanted) if chosen is None else chosen
+        raise _nothing(root, attempt if attempt is not None else named, rank)
     try:
-        for data in _text(store, {one: pieces for one, pieces in wanted.items() if one.attempt == newest}):
+        for data in _text(store, wanted):
             sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:  # `| head` has seen enough
@@ -46,8 +50,11 @@ def _place(where: str) -> tuple[str, int | None]:
     if "://" not in where:
         path = Path(where)
         return logs_uri(with_absolute_paths(load_job(path), path.resolve().parent)), None
-    root, _, last = where.rstrip("/").rpartition("/")
-    return (root, int(last)) if last.isdecimal() else (where.rstrip("/"), None)
+    parent, _, last = where.rstrip("/").rpartition("/")
+    root, attempt = (parent, int(last)) if last.isdecimal() else (where.rstrip("/"), None)
+    if not root.endswith("/logs"):
+        raise typer.BadParameter(f"{where!r} is no folder of logs: write {IN_STATUS}", param_hint="WHERE")
+    return root, attempt
 
 
 def _streams(root: str, attempt: int | None) -> tuple[ObjectStore, dict[Stream, list[ObjectInfo]]]:
@@ -71,6 +78,7 @@ def _text(store: ObjectStore, streams: dict[Stream, list[ObjectInfo]]) -> Iterat
 def _nothing(root: str, attempt: int | None, rank: int | None) -> Exception:
     from finetune_trainer.store import ObjectNotFound
 
-    what = "".join([f" of rank {rank}" if rank is not None else "", f" of attempt {attempt}" if attempt else ""])
-    hint = "give the address in status.attempts[].logs of the FineTuneJob, or its manifest with metadata.uid"
-    return ObjectNotFound(f"there are no logs{what} in {root}: {hint}")
+    what = f"rank {rank}" if rank is not None else "anybody"
+    which = "" if attempt is None else f" in attempt {attempt}"
+    hint = f"write {IN_STATUS}, or a manifest with its metadata.uid (kubectl get ftj <name> -o yaml)"
+    return ObjectNotFound(f"there are no logs of {what}{which} in {root}: {hint}")
