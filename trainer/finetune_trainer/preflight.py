@@ -11,15 +11,21 @@ from finetune_trainer.data import list_sources
 from finetune_trainer.errors import FinetuneError, StorageError
 from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.store import open_store, probe
+from finetune_trainer.store import StoreUnreachable, open_store, probe
 
 
 def preflight(job: FineTuneJob) -> None:
     """Read and write where the job will: stores that can commit, data that exists, a model with all its parts.
 
     Every check is made before anything is raised: the first error found, its message followed by those of the others.
+    Only a store that does not answer ends the checks: each further one would wait as long for it.
     """
-    errors = [error for check in _checks(job) if (error := _failure(check)) is not None]
+    errors: list[FinetuneError] = []
+    for check in _checks(job):
+        if (error := _failure(check)) is not None:
+            errors.append(error)
+        if isinstance(error, StoreUnreachable):
+            break
     if errors:
         raise type(errors[0])("\n".join(str(error) for error in errors))
 

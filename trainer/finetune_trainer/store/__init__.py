@@ -9,6 +9,7 @@ from finetune_trainer.store.entries import Checkpoint, Claim, Entry, Identity, O
 from finetune_trainer.store.log import Damaged, LatestGood, RunLog
 from finetune_trainer.store.objects import ObjectExists, ObjectInfo, ObjectNotFound, ObjectStore, StorageRefused
 from finetune_trainer.store.probe import probe
+from finetune_trainer.store.s3_errors import StoreUnreachable
 from finetune_trainer.store.uri import find_objects, match_objects, open_store, split_uri
 from finetune_trainer.store.verify import CorruptObject, find_problems, read_verified
 from finetune_trainer.store.writer import Fenced, Writer
@@ -32,6 +33,7 @@ __all__ = [
     "Retire",
     "RunLog",
     "StorageRefused",
+    "StoreUnreachable",
     "Writer",
     "crc64_hex",
     "crc64nvme",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MAX_PUT_BYTES = 5 * 2**30  # S3's limit for one PUT
 DELETE_BATCH = 1000  # S3's limit for one DeleteObjects
 READ_BUFFER_BYTES = 2**20
-CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError)
+CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError, FileNotFoundError, PermissionError)
 CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
 TAKEN = ("PreconditionFailed", "412")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import SSLError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -19,19 +20,27 @@ CONNECT_SECONDS = 5.0
 # A server may take this long before the first byte of an answer to a 5 GiB PUT.
 READ_SECONDS = 120.0
 CONNECTIONS = 32
+STS_READ_SECONDS = 20.0
+# OpenSSL's and Python's words for what no retry can change; the last two are of a bundle that cannot be read.
+NO_TLS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "NO_CERTIFICATE_OR_CRL_FOUND", "[Errno 2]")
 
 
 def make_client() -> S3Client:
     """A new client from the usual AWS environment and profile; AWS_MAX_ATTEMPTS or the profile may change the retries.
 
-    Raises botocore's errors for a profile, an endpoint or a region that cannot be.
+    Credentials come from botocore's own chain and are renewed by it, long before they expire. Raises botocore's errors
+    for a profile, an endpoint or a region that cannot be.
     """
     core = botocore.session.Session()
     attempts = core.get_config_variable("max_attempts") or MAX_ATTEMPTS
-    config = Config(
-        signature_version="s3v4",
+    common = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=CONNECT_SECONDS,
+        read_timeout=STS_READ_SECONDS,
+    )
+    core.set_default_client_config(common)  # also of the clients by which botocore fetches credentials
+    config = Config(
+        signature_version="s3v4",
         read_timeout=READ_SECONDS,
         tcp_keepalive=True,
         max_pool_connections=CONNECTIONS,
@@ -39,7 +48,15 @@ def make_client() -> S3Client:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session(botocore_session=core).client("s3", config=config)
+    client = boto3.session.Session(botocore_session=core).client("s3", config=config)
+    client.meta.events.register_first("needs-retry.s3", _give_up)
+    return client
+
+
+def _give_up(caught_exception: Exception | None, **_: Any) -> None:
+    """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones."""
+    if isinstance(caught_exception, SSLError) and any(word in str(caught_exception) for word in NO_TLS):
+        raise caught_exception
 
 
 def attempts_of(client: S3Client) -> int:

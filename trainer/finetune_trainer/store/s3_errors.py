@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -30,8 +32,28 @@ from finetune_trainer.store.objects import ObjectNotFound, StorageRefused
 from finetune_trainer.store.s3_client import redacted
 
 KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
-ENDPOINT = "check AWS_ENDPOINT_URL (now {endpoint}) and the network"
+ENDPOINT = "check {setting} (now {endpoint}) and the network, on a cluster {field} of the runtime"
+S3_SETTING = {"setting": "AWS_ENDPOINT_URL", "field": "storage.endpoint"}
+STS_SETTING = {"setting": "AWS_ENDPOINT_URL_STS", "field": "storage.webIdentity.stsEndpoint"}
 RENEW = "get new ones; long runs need credentials that renew themselves: a role, web identity or a profile that does"
+
+# Error code of the STS -> (what it means, what to do, whether starting again cannot help).
+ROLE = "check AWS_ROLE_ARN (now {role}) and whom that role trusts"
+STS: dict[str, tuple[str, str, bool]] = {
+    "InvalidIdentityToken": (
+        "it does not believe the web identity token ({words})",
+        "check AWS_WEB_IDENTITY_TOKEN_FILE, on a cluster storage.webIdentity.audience of the runtime, and that the STS "
+        "trusts the cluster's issuer",
+        True,
+    ),
+    "AccessDenied": ("it does not give the role to this identity ({words})", ROLE, True),
+    "ValidationError": ("the role cannot be ({words})", ROLE, True),
+    "ExpiredTokenException": (
+        "the web identity token has expired",
+        "have it renewed, on a cluster by the kubelet",
+        False,
+    ),
+}
 
 # S3 error code -> (what it means, what to do). Placeholders: bucket, endpoint.
 REFUSED = {
@@ -113,15 +135,28 @@ CLIENT_SIDE: list[tuple[type[BaseException] | tuple[type[BaseException], ...], b
     (
         SSLError,
         True,
-        "the TLS certificate is not trusted: set AWS_CA_BUNDLE to the store's CA, or correct AWS_ENDPOINT_URL",
+        "the TLS certificate of {endpoint} is not trusted: set AWS_CA_BUNDLE (now {authority}) to the store's CA, "
+        "on a cluster storage.caConfigMap of the runtime, or correct {setting}",
     ),
     (ConnectTimeoutError, False, "{endpoint} does not answer: " + ENDPOINT),
     (EndpointConnectionError, False, "{endpoint} cannot be reached: " + ENDPOINT),
     (ReadTimeoutError, False, "{endpoint} stopped answering: " + ENDPOINT),
     (ConnectionClosedError, False, "{endpoint} closed the connection, after all retries: " + ENDPOINT),
     (HTTPClientError, False, "the connection to {endpoint} broke, after all retries: " + ENDPOINT),
+    (
+        (FileNotFoundError, PermissionError),
+        True,
+        "the S3 credentials cannot be read ({reason}): check AWS_WEB_IDENTITY_TOKEN_FILE and AWS_PROFILE",
+    ),
     (ParamValidationError, True, "{bucket!r} is no bucket name: write s3://<bucket>/<prefix>"),
 ]
+
+
+UNREACHABLE = (ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError, ProxyConnectionError)
+
+
+class StoreUnreachable(StorageError):
+    """Nothing answers at the store's address, or at that of the STS; another request would fare no better."""
 
 
 @dataclass(frozen=True)
@@ -145,14 +180,40 @@ def retries_of(error: ClientError) -> int:
 def explain(error: Exception, action: str, place: Place) -> StorageError:
     """The StorageError for an error of botocore that was met when doing `action`, such as `write s3://b/k`."""
     if isinstance(error, ClientError):
-        return _explain_answer(error, action, place)
+        of_sts = error.operation_name.startswith("AssumeRole")
+        return _explain_sts(error, action) if of_sts else _explain_answer(error, action, place)
     for kinds, final, text in CLIENT_SIDE:
         if isinstance(error, kinds):
-            reason = redacted(str(error))
-            message = f"cannot {action}: {text.format(bucket=place.bucket, endpoint=place.endpoint, reason=reason)}"
+            endpoint = _asked(error) or place.endpoint
+            told = STS_SETTING if endpoint == _sts() != place.endpoint else S3_SETTING
+            found = {"bucket": place.bucket, "endpoint": endpoint, "reason": redacted(str(error)), **told}
+            found["authority"] = os.environ.get("AWS_CA_BUNDLE") or "not set"
+            message = f"cannot {action}: {text.format_map(found)}"
+            if isinstance(error, UNREACHABLE):
+                return StoreUnreachable(message)
             return StorageRefused(message) if final else StorageError(message)
     final = isinstance(error, BotoCoreError | ValueError)
     message = f"cannot {action}: {redacted(str(error))}"
+    return StorageRefused(message) if final else StorageError(message)
+
+
+def _asked(error: Exception) -> str:
+    """Scheme and host that did not answer: the store's, or those of the STS; empty where botocore does not say."""
+    url = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", "")))
+    return redacted(f"{url.scheme}://{url.netloc}") if url.netloc else ""
+
+
+def _sts() -> str:
+    return redacted(os.environ.get("AWS_ENDPOINT_URL_STS", "")).rstrip("/")
+
+
+def _explain_sts(error: ClientError, action: str) -> StorageError:
+    code = code_of(error)
+    words = redacted(str(error.response.get("Error", {}).get("Message", "")))
+    sts, role = _sts() or "AWS STS", os.environ.get("AWS_ROLE_ARN", "")
+    meaning, remedy, final = STS.get(code, ("it failed ({words})", "run it again later; it continues", False))
+    text = f"{meaning}; {remedy}".format(words=words, role=role)
+    message = f"cannot {action}: no S3 credentials from {sts}: {text} ({code})"
     return StorageRefused(message) if final else StorageError(message)
 
 
