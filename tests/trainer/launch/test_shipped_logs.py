@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finetune_trainer.launch.log_files import PIECE, POLL, LogFile
+from finetune_trainer.launch.log_files import CONTAINER_LOG, PIECE, POLL, LogFile
 from finetune_trainer.launch.shipper import EVERY
 from finetune_trainer.launch.shipping import locked_file
 from finetune_trainer.spec import logs_uri, parse_job
@@ -102,6 +102,16 @@ def test_all_that_a_process_writes_is_stored_and_goes_where_it_went_before(node:
     until(lambda: not node.files())
     assert node.stored() == {"rank-0": [out]}
     until(lambda: not node.shippers())
+
+
+def test_the_log_of_the_container_gets_whole_lines_and_whose_they_are(node: Node) -> None:
+    log = node.folder / "container.log"
+    log.write_bytes(b"of Ray\n")
+    node.env |= {CONTAINER_LOG: str(log)}
+    node.start("print('to be continued, ', end=''); print('continued'); print('the end', end='')").communicate()
+    assert log.read_bytes() == b"of Ray\n[rank-0] to be continued, continued\n[rank-0] the end\n"
+    node.start("print('of the launcher')", "launcher").communicate()
+    assert log.read_bytes().endswith(b"\nof the launcher\n")
 
 
 def test_the_last_words_of_a_killed_process_are_stored(node: Node) -> None:

@@ -30,6 +30,8 @@ GIVE_UP = 600.0
 """Seconds after the end of the process for which a store that fails is asked again; the file then stays."""
 
 STDOUT = 1
+CONTAINER_LOG = "FINETUNE_CONTAINER_LOG"
+"""Where `kubectl logs` reads."""
 
 
 class LogFile:
@@ -104,16 +106,19 @@ def left_over(folder: Path, own: Path) -> Iterator[LogFile]:
 
 
 class Copy:
-    """A thread that writes to stdout what comes into a file."""
+    """A thread that writes to stdout what comes into a file, and to the log of the container if there is one."""
 
-    def __init__(self, file: LogFile) -> None:
+    def __init__(self, file: LogFile, container: str | None) -> None:
         self._file = file
+        self._container = _opened(container) if container else None
+        self._prefix = b"" if file.stream.rank is None else f"[{file.stream.source}] ".encode()
+        self._line = b""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._copy, name="copy", daemon=True)
         self._thread.start()
 
     def finish(self, seconds: float) -> None:
-        """End with what is there; return then, or after so many seconds where stdout takes no more."""
+        """End with what is there; return then, or after so many seconds where nobody takes it."""
         self._stopped.set()
         self._thread.join(seconds)
 
@@ -123,13 +128,28 @@ class Copy:
             last = self._stopped.wait(POLL)
             while data := os.pread(self._file.descriptor, PIECE, position):
                 position += len(data)
-                _write(data)
+                _write(STDOUT, data)
+                self._write_lines(data)
+        self._write_lines(b"\n" if self._line else b"")
+
+    def _write_lines(self, data: bytes) -> None:
+        """Whole lines, and whose they are: the container's processes share its log."""
+        if self._container is not None:
+            *lines, self._line = (self._line + data).split(b"\n")
+            _write(self._container, b"".join(self._prefix + line + b"\n" for line in lines))
 
 
-def _write(data: bytes) -> None:
+def _opened(path: str) -> int | None:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:  # of another user, as where containers share their processes' numbers
+        return None
+
+
+def _write(descriptor: int, data: bytes) -> None:
     try:
         while data:
-            data = data[os.write(STDOUT, data) :]
+            data = data[os.write(descriptor, data) :]
     except OSError:  # a full disk, or a reader that has gone: the store gets it all the same
         return
 
@@ -141,7 +161,7 @@ def ship_all(uri: str, folder: Path, own: Path, every: float) -> None:
         raise ValueError(f"{own} is no file of a run's logs")
     os.environ.setdefault("AWS_MAX_ATTEMPTS", ATTEMPTS)
     file = LogFile(own, stream, 0, every)
-    copy, store, told = Copy(file), open_store(uri), ""
+    copy, store, told = Copy(file, os.environ.get(CONTAINER_LOG)), open_store(uri), ""
     files = [file, *left_over(folder, own)]
     while files and (file.ended_at is None or time.monotonic() - file.ended_at < GIVE_UP):
         threading.Event().wait(POLL)
