@@ -19,6 +19,13 @@ from finetune_trainer.store import ObjectExists, ObjectInfo, ObjectNotFound, Obj
 RACERS = 16
 
 
+def test_the_checksum_that_a_store_keeps_is_that_of_the_bytes(store: ObjectStore, store_uri: str) -> None:
+    store.put("a", b"123456789")
+    assert store.checksum("a") == (0xAE8B14860A799888 if store_uri.startswith("s3://") else None)
+    with pytest.raises(ObjectNotFound):
+        store.checksum("b")
+
+
 def test_a_created_object_is_read_back(store: ObjectStore) -> None:
     info = store.create("a/b", b"payload")
     assert store.get("a/b") == b"payload"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
 from finetune_trainer.errors import StorageError
+from finetune_trainer.model.cache import node_cache
 from finetune_trainer.model.folder import SMALL_FILES, check_config, check_folder, check_names, weight_files
 from finetune_trainer.model.hub import download
-from finetune_trainer.model.mirror import Progress, mirror, prune
+from finetune_trainer.model.mirror import Counter, Progress, mirror, prune
 from finetune_trainer.store import ObjectInfo, ObjectStore, open_store
 
 
@@ -20,7 +22,8 @@ def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: P
     """The local folder of the model at `uri`; every rank may call this, one per node does the reading.
 
     `file:///folder` is used in place. `s3://bucket/prefix` is streamed into `cache_dir` under a file lock: resumed per
-    file, complete files skipped by size and version. `hf://org/name@revision` goes through huggingface_hub, with
+    file, complete files skipped by size and version; the weights into the node's cache, where there is one
+    (`model.cache`), and linked from there. `hf://org/name@revision` goes through huggingface_hub, with
     `token`.
     `progress(bytes here, bytes in all)` is called while weights are read, by one thread at a time.
 
@@ -47,7 +50,10 @@ def _from_store(uri: str, store: ObjectStore, folder: Path, progress: Progress |
     mirror(store, _small(objects), folder)
     check_config(folder, uri)
     weights = weight_files(folder, uri, objects)
-    mirror(store, [*_small(objects), *(objects[name] for name in weights)], folder, progress)
+    wanted = [objects[name] for name in weights]
+    counter = Counter(sum(info.size for info in [*_small(objects), *wanted]), progress)
+    left = node_cache(os.environ).link(store, wanted, folder, counter)
+    mirror(store, [*_small(objects), *left], folder, counter)
     prune(folder, objects)
     return folder
 

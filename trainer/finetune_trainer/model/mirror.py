@@ -24,7 +24,7 @@ PARALLEL_OBJECTS = 4
 Progress = Callable[[int, int], None]  # (bytes here so far, bytes in all)
 
 
-def mirror(store: ObjectStore, objects: Iterable[ObjectInfo], folder: Path, progress: Progress | None = None) -> None:
+def mirror(store: ObjectStore, objects: Iterable[ObjectInfo], folder: Path, counter: Counter | None = None) -> None:
     """Bring `objects` into `folder` under their last names; the caller holds the folder's lock.
 
     Raises StorageError when an object changes or ends early while it is read; what has arrived is kept for the
@@ -34,35 +34,44 @@ def mirror(store: ObjectStore, objects: Iterable[ObjectInfo], folder: Path, prog
     record = _read_record(folder)
     wanted = list(objects)
     missing = [info for info in wanted if not _is_complete(folder, info, record)]
-    counter = _Counter(sum(info.size for info in wanted), progress)
-    counter.add(counter.total - sum(info.size for info in missing))
+    counter = counter or Counter(0, None)
+    counter.add(sum(info.size for info in wanted) - sum(info.size for info in missing))
     with ThreadPoolExecutor(PARALLEL_OBJECTS) as pool:
         copies = [pool.submit(_copy, store, info, folder, counter) for info in missing]
         for info, copy in zip(missing, copies, strict=True):
             copy.result()
-            record[_name(info)] = info.version
+            record[name_of(info)] = info.version
             _write_record(folder, record)
 
 
 def prune(folder: Path, keys: Iterable[str]) -> None:
     """Remove what an earlier version of the source had and this one, with `keys`, has no longer."""
     names = {key.rpartition("/")[2] for key in keys}
-    for name in _read_record(folder).keys() - names:
+    linked = {path.name for path in folder.iterdir() if path.is_symlink()}
+    for name in (_read_record(folder).keys() | linked) - names:
         (folder / name).unlink(missing_ok=True)
 
 
-def _name(info: ObjectInfo) -> str:
+def name_of(info: ObjectInfo) -> str:
+    """Its name in the folder."""
     return info.key.rpartition("/")[2]
 
 
 def _is_complete(folder: Path, info: ObjectInfo, record: dict[str, str]) -> bool:
-    path = folder / _name(info)
-    return record.get(_name(info)) == info.version and path.exists() and path.stat().st_size == info.size
+    path = folder / name_of(info)
+    whole = path.exists() and not path.is_symlink() and path.stat().st_size == info.size
+    return whole and record.get(name_of(info)) == info.version
 
 
-def _copy(store: ObjectStore, info: ObjectInfo, folder: Path, counter: _Counter) -> None:
+def _copy(store: ObjectStore, info: ObjectInfo, folder: Path, counter: Counter) -> None:
     version = hashlib.sha256(info.version.encode()).hexdigest()[:12]
-    partial = folder / f".{_name(info)}.{version}.partial"
+    partial = folder / f".{name_of(info)}.{version}.partial"
+    read(store, info, partial, counter)
+    partial.replace(folder / name_of(info))
+
+
+def read(store: ObjectStore, info: ObjectInfo, partial: Path, counter: Counter) -> None:
+    """Bring the rest of an object into `partial`, which may hold its beginning; raises StorageError like `mirror`."""
     with partial.open("ab") as file:
         arrived = min(file.tell(), info.size)
         file.truncate(arrived)
@@ -79,7 +88,6 @@ def _copy(store: ObjectStore, info: ObjectInfo, folder: Path, counter: _Counter)
     if store.head(info.key).version != info.version:
         partial.unlink()
         raise StorageError(f"{store.uri}/{info.key} changed while it was read: start again when its upload is over")
-    partial.replace(folder / _name(info))
 
 
 def _read_record(folder: Path) -> dict[str, str]:
@@ -93,17 +101,24 @@ def _write_record(folder: Path, record: dict[str, str]) -> None:
     temporary.replace(folder / RECORD)
 
 
-class _Counter:
-    """Bytes so far, reported as they come from several threads."""
+class Counter:
+    """Bytes so far of `total`, reported as they come from several threads."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
-        self.total = total
+        self._total = total
         self._here = 0
         self._progress = progress
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
+        """Count bytes that are here now; a negative number takes some back."""
         with self._lock:
             self._here += count
             if self._progress is not None and count:
-                self._progress(self._here, self.total)
+                self._progress(min(self._here, self._total), self._total)
+
+    def tell(self) -> None:
+        """Report how far it is, though nothing has come."""
+        with self._lock:
+            if self._progress is not None:
+                self._progress(self._here, self._total)

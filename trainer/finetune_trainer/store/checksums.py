@@ -29,3 +29,8 @@ def crc64_hex(value: int) -> str:
 def crc64_header(value: int) -> str:
     """The checksum as S3's `x-amz-checksum-crc64nvme` header: base64 of 8 big-endian bytes."""
     return base64.b64encode(value.to_bytes(8, "big")).decode("ascii")
+
+
+def crc64_value(header: str) -> int:
+    """The checksum that such a header holds."""
+    return int.from_bytes(base64.b64decode(header), "big")

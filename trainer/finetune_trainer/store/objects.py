@@ -70,6 +70,13 @@ class ObjectStore(Protocol):
         """What is known of one object; ObjectNotFound if there is none."""
         ...
 
+    def checksum(self, key: str) -> int | None:
+        """The CRC64NVME that the store keeps of an object, whoever wrote it; None if it keeps none.
+
+        To be told it takes the right to read the object; ObjectNotFound if there is none.
+        """
+        ...
+
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """The bytes from `start`, at most `length` of them, fewer only at the object's end; ObjectNotFound if none."""
         ...

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from finetune_trainer.errors import StorageError
-from finetune_trainer.store.checksums import crc64_header, crc64nvme
+from finetune_trainer.store.checksums import crc64_header, crc64_value, crc64nvme
 from finetune_trainer.store.objects import (
     ObjectExists,
     ObjectInfo,
@@ -86,6 +86,13 @@ class S3Store:
         with self._explained(f"look up {self.uri}/{key}", key):
             answer = self.client.head_object(Bucket=self.bucket, Key=self._base + key)
         return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
+
+    def checksum(self, key: str) -> int | None:
+        """See ObjectStore."""
+        with self._explained(f"look up {self.uri}/{key}", key):
+            answer = self.client.head_object(Bucket=self.bucket, Key=self._base + key, ChecksumMode="ENABLED")
+        known = cast(dict[str, Any], answer).get("ChecksumCRC64NVME")
+        return None if known is None else crc64_value(known)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """See ObjectStore."""
