@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from finetune_operator.api.job import ATTEMPT, JOB_UID, QUEUE, ROLE
+from finetune_operator.api.job import ATTEMPT, GRACE, JOB_UID, QUEUE, ROLE
 
 Object = Mapping[str, Any]
 
@@ -46,7 +46,8 @@ class RayJobView:
     """One attempt's RayJob. `ray_status` is Ray's word for the driver, `deployment` KubeRay's for the whole.
 
     `queue` is Kueue's LocalQueue, `workload` what Kueue says of it where that is known. `refused` is why the API server
-    does not let KubeRay create a pod of its cluster; `finalizers` keep it after its deletion.
+    does not let KubeRay create a pod of its cluster; `finalizers` keep it after its deletion; `grace_seconds` is what
+    its pods have to commit when they are stopped.
     """
 
     name: str
@@ -63,6 +64,7 @@ class RayJobView:
     workload: WorkloadView | None = None
     refused: str | None = None
     finalizers: tuple[str, ...] = ()
+    grace_seconds: int | None = None
 
     @property
     def over(self) -> bool:
@@ -76,6 +78,7 @@ class PodView:
 
     `waiting` (reason, message) and `ended` (exit code, reason) speak of its containers; one that ended, at `ended_at`,
     may have been started again. `disruption` is the reason of the condition DisruptionTarget: why the pod is to go.
+    `cut_off_since` is since when its node does not answer.
     """
 
     name: str
@@ -95,6 +98,7 @@ class PodView:
     message: str
     disruption: str | None
     ended_at: datetime | None = None
+    cut_off_since: datetime | None = None
 
     @property
     def is_head(self) -> bool:
@@ -115,7 +119,7 @@ class PodView:
 def read_ray_job(found: Object, workload: WorkloadView | None = None) -> RayJobView | None:
     """The view of a RayJob; None for one that no job of ours made."""
     metadata, spec, status = found["metadata"], found.get("spec") or {}, found.get("status") or {}
-    attempt = _attempt(metadata)
+    attempt = _count((metadata.get("labels") or {}).get(ATTEMPT, ""))
     if attempt is None:
         return None
     failure = _replica_failure(found)
@@ -134,6 +138,7 @@ def read_ray_job(found: Object, workload: WorkloadView | None = None) -> RayJobV
         workload=workload,
         refused=None if failure is None else _refusal(failure),
         finalizers=tuple(metadata.get("finalizers") or ()),
+        grace_seconds=_count((metadata.get("annotations") or {}).get(GRACE, "")),
     )
 
 
@@ -162,7 +167,8 @@ def ray_job_owners(workload: Object) -> list[dict[str, Any]]:
 def read_pod(found: Object) -> PodView | None:
     """The view of a pod; None for one that belongs to no attempt of ours."""
     metadata, status = found["metadata"], found.get("status") or {}
-    attempt, role = _attempt(metadata), (metadata.get("labels") or {}).get(ROLE)
+    labels = metadata.get("labels") or {}
+    attempt, role = _count(labels.get(ATTEMPT, "")), labels.get(ROLE)
     if attempt is None or role is None:
         return None
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
@@ -186,6 +192,7 @@ def read_pod(found: Object) -> PodView | None:
         message=status.get("message", ""),
         disruption=_disruption(conditions),
         ended_at=_time(ended["finishedAt"]) if ended and ended.get("finishedAt") else None,
+        cut_off_since=_cut_off_since(conditions),
     )
 
 
@@ -235,8 +242,7 @@ def _refusal(failure: Object) -> str:
     return "; ".join(line for line in lines if line != failure["reason"]) or str(failure["reason"])
 
 
-def _attempt(metadata: Object) -> int | None:
-    text = (metadata.get("labels") or {}).get(ATTEMPT, "")
+def _count(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
@@ -267,6 +273,13 @@ def _waiting(status: Object) -> tuple[str, str] | None:
         if waiting and waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
             return waiting["reason"], waiting.get("message", "")
     return None
+
+
+def _cut_off_since(conditions: Mapping[str, Object]) -> datetime | None:
+    """Since when Kubernetes' node controller calls a pod unready that was ready: it gives no reason, a kubelet does."""
+    ready = conditions.get("Ready", {})
+    silent = ready.get("status") == "False" and not ready.get("reason") and ready.get("lastTransitionTime")
+    return _time(ready["lastTransitionTime"]) if silent else None
 
 
 def _disruption(conditions: Mapping[str, Object]) -> str | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, JobStatus
+from finetune_operator.api.status import JobStatus
 
 TOLD = (ConditionType.ADMITTED, ConditionType.CLUSTER_READY, ConditionType.TRAINING, ConditionType.SUSPENDED)
 """Conditions whose changes are events; ends of attempts and of the job are told by themselves."""
@@ -43,7 +44,8 @@ def _attempts(old: JobStatus, new: JobStatus) -> Iterator[Event]:
     known, ended = {attempt.number for attempt in old.attempts}, ended_between(old, new)
     for attempt in new.attempts:
         if attempt.number not in known:
-            yield Event("Normal", Reason.STARTING, f"attempt {attempt.number}: created RayJob {attempt.ray_job}")
+            off = f"; its pods keep off {', '.join(attempt.avoided_nodes)}" if attempt.avoided_nodes else ""
+            yield Event("Normal", Reason.STARTING, f"attempt {attempt.number}: created RayJob {attempt.ray_job}{off}")
         if attempt in ended:
             yield _end_of(attempt)
     if new.stop is not None and old.stop is None:
@@ -76,6 +78,10 @@ def _commits(old: JobStatus, new: JobStatus) -> Iterator[Event]:
     before = old.checkpoint.step if old.checkpoint else None
     if new.checkpoint is not None and new.checkpoint.step not in (None, before):
         yield Event("Normal", Reason.COMMITTED, f"committed a checkpoint at step {new.checkpoint.step}")
+    said, fresh = old.condition(ConditionType.CHECKPOINT_FRESH), new.condition(ConditionType.CHECKPOINT_FRESH)
+    slow = Reason.COMMIT_EXCEEDS_GRACE
+    if fresh is not None and fresh.reason == slow and (said is None or said.reason != slow):
+        yield Event("Warning", slow, fresh.message)
 
 
 def _ends(old: JobStatus, new: JobStatus) -> Iterator[Event]:

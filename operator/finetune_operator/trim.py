@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetune_operator.api.job import ATTEMPT, JOB_NAME, JOB_UID, QUEUE, ROLE
+from finetune_operator.api.job import ATTEMPT, GRACE, JOB_NAME, JOB_UID, QUEUE, ROLE
 
 Object = dict[str, Any]
 Shape = Mapping[str, Any]
@@ -28,9 +28,10 @@ METADATA: Shape = {
     "ownerReferences": dict.fromkeys(("kind", "name", "uid", "controller")),
 }
 CONDITIONS: Shape = dict.fromkeys(("type", "status", "reason", "message"))
+POD_CONDITIONS: Shape = {**CONDITIONS, "lastTransitionTime": None}
 CONTAINERS: Shape = dict.fromkeys(("state", "lastState"))
 RAY_JOB: Shape = {
-    "metadata": METADATA,
+    "metadata": {**METADATA, "annotations": dict.fromkeys((GRACE,))},
     "spec": {"suspend": None},
     "status": {
         **dict.fromkeys(("jobStatus", "jobDeploymentStatus", "reason", "message")),
@@ -42,7 +43,7 @@ POD: Shape = {
     "spec": {"nodeName": None},
     "status": {
         **dict.fromkeys(("phase", "reason", "message")),
-        "conditions": CONDITIONS,
+        "conditions": POD_CONDITIONS,
         "initContainerStatuses": CONTAINERS,
         "containerStatuses": CONTAINERS,
     },

@@ -7,6 +7,7 @@ from itertools import chain
 
 from pydantic import BaseModel, ConfigDict
 
+from finetune_trainer.context import RESUMING
 from finetune_trainer.engine.snapshot import EngineState, RankSlices, load_rank, merge, save_rank
 from finetune_trainer.errors import DataError
 from finetune_trainer.metrics import pack, unpack
@@ -90,7 +91,8 @@ def restore(run: Run) -> None:
         problems = verify(run, entry)
         if not problems:
             load(run, entry)
-            run.report_phase("resuming", f"step {entry.step}, {run.log.uri} log entry {seq}")
+            where = f"step {entry.step}, {run.log.uri} log entry {seq}"
+            run.report({"kind": "phase", "name": RESUMING, "detail": where, "step": entry.step})
             return
         set_aside(run, entry, problems)
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+RESUMING = "resuming"
+"""Name of the phase in which the ranks load the commit that they go on from."""
+
 
 @dataclass(frozen=True)
 class Answer:

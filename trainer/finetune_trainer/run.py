@@ -146,6 +146,7 @@ class Run:
                 "best": best,
                 "seconds": seconds,
                 "bytes": stored,
+                "stepSeconds": max((seconds for _, seconds in self._recent), default=0.0),
             }
         )
 

@@ -26,6 +26,9 @@ ATTEMPT = f"{GROUP}/attempt"
 ROLE = f"{GROUP}/role"
 """Labels of everything that belongs to a job: MANAGED_BY is OPERATOR, ROLE of pods is `head` or `worker`."""
 
+GRACE = f"{GROUP}/grace-seconds"
+"""Annotation of a RayJob: how long its run may take to commit when it is stopped."""
+
 QUEUE = "kueue.x-k8s.io/queue-name"
 """Kueue's label of what waits in one of its LocalQueues."""
 

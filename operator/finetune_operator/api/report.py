@@ -25,8 +25,9 @@ class Failure:
 class Report:
     """What one attempt of a job has told so far; None for what it has not spoken of.
 
-    `at` is when its last event came. Only the fields of `progress` and `checkpoint` that were reported are set
-    (`model_fields_set`): `laid_over` puts them over what a status already holds.
+    `at` is when its last event came, `steps_lost` what all restarts of the ranks have thrown away. Only the fields that
+    were reported are set in `progress` and `checkpoint` (`model_fields_set`): `laid_over` puts them over what a status
+    already holds.
     """
 
     attempt: int
@@ -35,6 +36,7 @@ class Report:
     checkpoint: CheckpointStatus | None = None
     output: OutputStatus | None = None
     restarts: int | None = None
+    steps_lost: int | None = None
     failure: Failure | None = None
     finished: bool = False
 

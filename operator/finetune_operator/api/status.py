@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from finetune_operator.api.attempt import AttemptStatus, KnownReason, repeat_offenders
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.values import Brief, Decimal, Long, Text, Time, Total, Uri, brief, known_by, word_or
 from finetune_trainer.spec.base import CountOrZero, Part
-
-KnownReason = Annotated[Reason, word_or(Reason.ERROR)]
 
 
 class Condition(Part):
@@ -110,6 +109,15 @@ class CheckpointStatus(Part):
     committed_at: Time | None = None
     """When the newest commit was reported."""
 
+    bytes: Total | None = None
+    """Bytes that the newest commit stored."""
+
+    seconds: CountOrZero | None = None
+    """Time that the newest commit took, rounded up."""
+
+    step_seconds: CountOrZero | None = None
+    """Time of the slowest of the last steps before it, rounded up: a stop waits for the step that runs."""
+
 
 class OutputStatus(Part):
     """What came out of the run."""
@@ -122,46 +130,6 @@ class OutputStatus(Part):
 
     verdict: Text | None = None
     """Held-out loss before and after, in a sentence."""
-
-
-class AttemptStatus(Part):
-    """One Ray cluster that was started for the job."""
-
-    number: Annotated[int, Field(ge=1)]
-    """Counts from 1."""
-
-    ray_job: Annotated[str, Field(max_length=63)]
-    """Name of its RayJob."""
-
-    started_at: Time
-    """When its RayJob was created."""
-
-    admitted_at: Time | None = None
-    """When its first pod was created; a queue or a quota may hold an attempt back."""
-
-    running_at: Time | None = None
-    """When its ranks first reported."""
-
-    finished_at: Time | None = None
-    """When it ended; absent while it lives."""
-
-    outcome: Literal["Succeeded", "Failed", "Stopped"] | None = None
-    """How it ended; absent while it lives."""
-
-    reason: KnownReason | None = None
-    """Why it ended, as one word."""
-
-    message: Long | None = None
-    """Why it ended: the last useful line of the cause."""
-
-    first_step: CountOrZero | None = None
-    """The step that it began at."""
-
-    last_step: CountOrZero | None = None
-    """The last step that it reported."""
-
-    steps_lost: CountOrZero | None = None
-    """Steps after its last commit, which the next attempt repeats."""
 
 
 class StopRequest(Part):
@@ -285,6 +253,11 @@ class JobStatus(Part):
     def finished(self) -> bool:
         """Whether the job has succeeded or failed for good."""
         return self.holds(ConditionType.COMPLETE) or self.holds(ConditionType.FAILED)
+
+    @property
+    def offenders(self) -> tuple[str, ...]:
+        """Nodes that the pods of a next attempt have to keep off."""
+        return repeat_offenders(self.attempts)
 
     @property
     def attempt(self) -> AttemptStatus | None:

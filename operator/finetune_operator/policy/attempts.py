@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from finetune_operator.api.attempt import OFFENCES, AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import laid_over
-from finetune_operator.api.status import AttemptStatus, FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
+from finetune_operator.api.status import FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
 from finetune_operator.observe import RayJobView
 from finetune_operator.policy import deadlines
 from finetune_operator.policy.classify import End, end_of, fate_of, next_judgement
@@ -21,25 +22,39 @@ def adopt(draft: Draft) -> None:
     newest = max(draft.seen.ray_jobs, key=lambda one: one.attempt, default=None)
     known = draft.attempt.number if draft.attempt else 0
     if newest is not None and newest.attempt > known:
-        begin(draft, newest.attempt, newest.name, newest.created)
+        begin(draft, newest)
 
 
 def admit_again(draft: Draft) -> None:
     """Take back that the spec cannot be read, which is written where nothing is decided: now it could be."""
     attempt, admitted = draft.attempt, draft.status.condition(ConditionType.ADMITTED)
     if attempt is not None and admitted is not None and admitted.reason == Reason.USER_ERROR:
-        draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {attempt.number} was created")
+        _admitted(draft, attempt, "was created")
 
 
-def begin(draft: Draft, number: int, ray_job: str, created: datetime) -> None:
+def begin(draft: Draft, ray_job: RayJobView) -> None:
     """Note an attempt whose RayJob exists."""
     step = draft.status.checkpoint.step if draft.status.checkpoint else None
-    draft.add_attempt(AttemptStatus(number=number, ray_job=ray_job, started_at=created, first_step=step or 0))
-    draft.update(start_time=draft.status.start_time or created, restarts=0, queue=None)
-    draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {number} was created")
+    attempt = AttemptStatus(
+        number=ray_job.attempt,
+        ray_job=ray_job.name,
+        started_at=ray_job.created,
+        grace_seconds=ray_job.grace_seconds,
+        avoided_nodes=draft.status.offenders,
+        first_step=step or 0,
+    )
+    draft.add_attempt(attempt)
+    draft.update(start_time=draft.status.start_time or ray_job.created, restarts=0, queue=None)
+    _admitted(draft, attempt, "was created")
     draft.not_suspended(Reason.RESUMED)
     draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING)
     draft.condition(ConditionType.TRAINING, False, Reason.STARTING)
+
+
+def _admitted(draft: Draft, attempt: AttemptStatus, how: str) -> None:
+    off = f"; {OFFENCES} attempts ended on {', '.join(attempt.avoided_nodes)}: its pods go to other nodes"
+    text = f"attempt {attempt.number} {how}{off if attempt.avoided_nodes else ''}"
+    draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, text)
 
 
 def observe(draft: Draft) -> None:
@@ -67,9 +82,9 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
     if pods and attempt.admitted_at is None:
         draft.change_attempt(admitted_at=min(pod.created for pod in pods))
     if ray_job is not None:
-        _observe_queue(draft, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
+        _observe_queue(draft, attempt, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
     whole = ready == workers.replicas and any(pod.is_head and pod.ready for pod in pods)
-    leaving = fate_of(pod for pod in pods if pod.disruption is not None and not (whole and pod.gone))
+    leaving = fate_of(pod for pod in pods if (pod.disruption or pod.cut_off_since) and not (whole and pod.gone))
     if leaving is not None:  # kept in the status: the pod may be gone when the attempt is judged
         draft.condition(ConditionType.CLUSTER_READY, False, leaving.reason, leaving.message)
     elif whole:
@@ -82,12 +97,12 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
         draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING, text)
 
 
-def _observe_queue(draft: Draft, ray_job: RayJobView, *, held: bool) -> None:
+def _observe_queue(draft: Draft, attempt: AttemptStatus, ray_job: RayJobView, *, held: bool) -> None:
     """A suspended RayJob that never had pods is one that its queue has not let in."""
     if not held:
         if not draft.status.holds(ConditionType.ADMITTED):
-            whose = "was created" if ray_job.queue is None else f"was admitted by queue {ray_job.queue}"
-            draft.condition(ConditionType.ADMITTED, True, Reason.ADMITTED, f"attempt {ray_job.attempt} {whose}")
+            how = "was created" if ray_job.queue is None else f"was admitted by queue {ray_job.queue}"
+            _admitted(draft, attempt, how)
         draft.update(queue=None)
         return
     if ray_job.queue is None:
@@ -118,23 +133,28 @@ def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
         return
     if heard.restarts is not None:
         draft.update(restarts=heard.restarts)
-    step = heard.progress.step if heard.progress else 0
-    draft.change_attempt(running_at=attempt.running_at or heard.at, last_step=step or attempt.last_step)
+    step = heard.progress.step if heard.progress and "step" in heard.progress.model_fields_set else None
+    draft.change_attempt(
+        running_at=attempt.running_at or heard.at,
+        last_step=attempt.last_step if step is None else step,
+        steps_lost=attempt.steps_lost if heard.steps_lost is None else heard.steps_lost,
+    )
     if heard.failure is not None:
         draft.condition(ConditionType.TRAINING, False, Reason.STOPPING)
         return
     activity = heard.progress.activity if heard.progress else None
-    draft.condition(ConditionType.TRAINING, step > 0, Reason.RUNNING if step else Reason.STARTING, activity or "")
+    draft.condition(ConditionType.TRAINING, bool(step), Reason.RUNNING if step else Reason.STARTING, activity or "")
 
 
 def finish(draft: Draft, end: End) -> None:
     """Write down how the newest attempt ended, and count it."""
     attempt = draft.attempt
     assert attempt is not None
-    lost = _steps_lost(draft.status, attempt)
-    ended = {"finished_at": draft.seen.now, "outcome": end.outcome, "reason": end.reason, "message": end.message}
-    draft.change_attempt(**ended, steps_lost=lost)
-    draft.update(goodput=goodput(draft.status, attempt, lost, draft.seen.now), workers=None)
+    at_the_end = _uncommitted(draft.status, attempt)
+    lost = (attempt.steps_lost or 0) + at_the_end
+    ended = {"outcome": end.outcome, "reason": end.reason, "message": end.message, "node": end.node}
+    draft.change_attempt(finished_at=draft.seen.now, **ended, steps_lost=lost)
+    draft.update(goodput=goodput(draft.status, attempt, at_the_end, draft.seen.now), workers=None)
     if attempt.admitted_at is not None:
         seconds = int((draft.seen.now - attempt.admitted_at).total_seconds())
         draft.update(active_seconds=draft.status.active_seconds + max(0, seconds))
@@ -144,19 +164,22 @@ def finish(draft: Draft, end: End) -> None:
     draft.condition(ConditionType.CLUSTER_READY, False, end.reason)
 
 
-def _steps_lost(status: JobStatus, attempt: AttemptStatus) -> int:
+def _uncommitted(status: JobStatus, attempt: AttemptStatus) -> int:
+    """Steps of the attempt after its newest commit."""
     committed = status.checkpoint.step if status.checkpoint else None
     return max(0, (attempt.last_step or 0) - max(committed or 0, attempt.first_step or 0))
 
 
 def _recount(draft: Draft, attempt: AttemptStatus, end: datetime) -> None:
     """A commit that is told after the end saves steps that were counted as lost."""
-    lost, before, account = _steps_lost(draft.status, attempt), attempt.steps_lost or 0, draft.status.goodput
-    if lost >= before or account is None:
+    before, now = _uncommitted(draft.written, attempt), _uncommitted(draft.status, attempt)
+    account, lost = draft.status.goodput, attempt.steps_lost or 0
+    if now >= before or lost < before or account is None:
         return
+    at_restarts = attempt.model_copy(update={"steps_lost": lost - before})
     running = draft.seen.job.manifest.spec.workers.replicas * _seconds(attempt.running_at, end)
-    saved = _wasted(attempt, before, running) - _wasted(attempt, lost, running)
-    draft.change_attempt(steps_lost=lost)
+    saved = _wasted(at_restarts, before, running) - _wasted(at_restarts, now, running)
+    draft.change_attempt(steps_lost=lost - before + now)
     changed = {
         "productive_worker_seconds": account.productive_worker_seconds + saved,
         "lost_to_restarts_worker_seconds": account.lost_to_restarts_worker_seconds - saved,
@@ -173,7 +196,8 @@ def _counted(status: JobStatus, reason: Reason) -> tuple[FailureCount, ...]:
 def goodput(status: JobStatus, attempt: AttemptStatus, lost: int, now: datetime) -> Goodput:
     """The account after an attempt: its time with pods, and which part of its time with ranks was for steps that count.
 
-    The time of a lost step is taken as the attempt's mean time of a step.
+    `lost` are the steps after its last commit; `attempt.steps_lost` those that its restarts threw away before. The time
+    of a lost step is taken as the attempt's mean time of a step.
     """
     workers = status.workers.desired if status.workers else 0
     before = status.goodput or Goodput()
@@ -188,8 +212,9 @@ def goodput(status: JobStatus, attempt: AttemptStatus, lost: int, now: datetime)
 
 
 def _wasted(attempt: AttemptStatus, lost: int, running: int) -> int:
-    steps = max(0, (attempt.last_step or 0) - (attempt.first_step or 0))
-    return running * lost // steps if steps else running
+    at_restarts = attempt.steps_lost or 0
+    steps = max(0, (attempt.last_step or 0) - (attempt.first_step or 0)) + at_restarts
+    return running * (lost + at_restarts) // steps if steps else running
 
 
 def _seconds(start: datetime | None, now: datetime) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import Reason
-from finetune_operator.api.status import AttemptStatus
 from finetune_trainer.spec.cluster import FailurePolicy
 
 NEVER = frozenset({Reason.USER_ERROR, Reason.BAD_DATA, Reason.VALIDATION, Reason.DEVICE_OUT_OF_MEMORY})

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Failure, Report
-from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import FAILED, STOPPED, SUCCEEDED, PodView, RayJobView
 from finetune_operator.policy.seen import Seen
 
@@ -57,6 +57,10 @@ POD_REASONS = {
 TAKEN_AWAY = frozenset({Reason.PREEMPTED, Reason.EVICTED, Reason.NODE_LOST})
 """Ends that somebody else brings about; the pods that tell of them may be gone when the attempt is judged."""
 
+SILENT = "the node does not answer"
+ANSWERS = timedelta(seconds=10)
+"""In which a kubelet that lives contradicts the node controller, which takes it for lost: its own interval."""
+
 QUEUE_REASONS = {
     "NodeFailures": Reason.NODE_LOST,
     "PodsReadyTimeout": Reason.START_DEADLINE,
@@ -75,11 +79,12 @@ KUBERAY_REASONS = {
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended."""
+    """How an attempt ended; `node` is where, if the reason may lie in the node."""
 
     outcome: Literal["Succeeded", "Failed", "Stopped"]
     reason: Reason
     message: str
+    node: str | None = None
 
 
 def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
@@ -102,9 +107,10 @@ def next_judgement(attempt: AttemptStatus, seen: Seen) -> datetime | None:
     heard = seen.heard_of(attempt)
     if heard is not None and (heard.failure is not None or heard.finished):
         return heard.at + LAST_WORD + TICK
-    if attempt.admitted_at is not None and not any(pod.is_head for pod in seen.pods_of(attempt.number)):
-        return attempt.admitted_at + HEAD_MISSING + TICK
-    return None
+    head = next((pod for pod in seen.pods_of(attempt.number) if pod.is_head), None)
+    if head is not None:
+        return given_up(head) if head.started else None
+    return None if attempt.admitted_at is None else attempt.admitted_at + HEAD_MISSING + TICK
 
 
 def of_failure(failure: Failure, fate: End | None, asked: Reason | None) -> End:
@@ -119,7 +125,9 @@ def of_failure(failure: Failure, fate: End | None, asked: Reason | None) -> End:
     if failure.exit_code in EXIT_CODES:
         return End("Failed", EXIT_CODES[failure.exit_code], told)
     if fate is not None:
-        return End("Failed", fate.reason, f"{fate.message}; the run said {told}")
+        return End("Failed", fate.reason, f"{fate.message}; the run said {told}", fate.node)
+    if failure.reason == Reason.NODE_LOST:
+        return End("Failed", Reason.NODE_LOST, told)
     return _error(f"the run was stopped, not by the operator: {failure.message}" if stopped else told)
 
 
@@ -129,8 +137,9 @@ def fate_of(pods: Iterable[PodView]) -> End | None:
         reason = _fate(pod)
         if reason is not None:
             where = f" on node {pod.node}" if pod.node else ""
-            why = pod.message or pod.disruption or pod.reason or (pod.ended[1] if pod.ended else "")
-            return End("Failed", reason, f"pod {pod.name}{where}: {why}")
+            why = pod.message or pod.disruption or pod.reason or (pod.ended[1] if pod.ended else SILENT)
+            node = pod.node if reason == Reason.NODE_LOST else None
+            return End("Failed", reason, f"pod {pod.name}{where}: {why}", node)
     return None
 
 
@@ -139,7 +148,14 @@ def _fate(pod: PodView) -> Reason | None:
         return Reason.HOST_OUT_OF_MEMORY
     if pod.disruption is not None:
         return DISRUPTIONS.get(pod.disruption, Reason.EVICTED)
-    return POD_REASONS.get(pod.reason)
+    return POD_REASONS.get(pod.reason, Reason.NODE_LOST if pod.cut_off_since is not None else None)
+
+
+def given_up(pod: PodView) -> datetime | None:
+    """When a pod that must go is lost, because its node does not answer; None where the node may still end it well."""
+    if pod.deleting_since is None or pod.cut_off_since is None:
+        return None
+    return max(pod.deleting_since, pod.cut_off_since + ANSWERS)
 
 
 def _without_old_end(pod: PodView, heard: Report | None) -> PodView:
@@ -171,16 +187,11 @@ def _lost(
     if head is None:
         missing = attempt.admitted_at is not None and seen.now - attempt.admitted_at > HEAD_MISSING
         return fate or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None
-    if head.gone or _cut_off(head):
+    if head.gone or (head.started and (lost := given_up(head)) is not None and seen.now >= lost):
         code = f" with exit code {head.ended[0]}" if head.ended else ""
-        return fate_of([head]) or End("Failed", Reason.RAY_INTERNAL, f"head pod {head.name} ended{code}")
+        text = f"head pod {head.name} ended{code}"
+        return fate_of([head]) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
     return None
-
-
-def _cut_off(pod: PodView) -> bool:
-    """Whether it runs on a node that does not answer; on one that does, a pod that must go may still commit."""
-    node_lost = DISRUPTIONS.get(pod.disruption or "") == Reason.NODE_LOST
-    return pod.started and pod.deleting_since is not None and node_lost and not pod.ready
 
 
 def _taken_back(attempt: AttemptStatus, ray_job: RayJobView | None) -> End | None:

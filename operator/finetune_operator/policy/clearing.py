@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus
 from finetune_operator.policy import deadlines
 from finetune_operator.policy.actions import DeleteRayJob, ForceDeletePod
+from finetune_operator.policy.classify import given_up
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.seen import Seen
 
@@ -35,11 +36,15 @@ def cleared(draft: Draft) -> bool:
 
 
 def force_lost_pods(draft: Draft) -> None:
-    """A pod on a node that does not answer stays for ever, and KubeRay counts it as there."""
+    """A pod on a node that does not answer stays for ever, and KubeRay counts it as there.
+
+    Where Kubernetes has given the node up, no grace is kept: nobody there hears of the deletion. What runs on behind a
+    cut of the network is fenced: the ranks that start anew claim the run, after which no older one can commit.
+    """
     for pod in draft.seen.pods:
         if pod.deleting_since is None:
             continue
-        due = pod.deleting_since + timedelta(seconds=pod.grace_seconds) + POD_END
+        due = given_up(pod) or pod.deleting_since + timedelta(seconds=pod.grace_seconds) + POD_END
         if draft.seen.now >= due:
             draft.act(ForceDeletePod(pod))
         else:

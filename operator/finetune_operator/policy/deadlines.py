@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import FAILURES, ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, JobStatus
+from finetune_operator.api.status import JobStatus
 from finetune_operator.observe import PodView
 from finetune_operator.policy.classify import End
 from finetune_operator.policy.seen import Seen

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.job import FINALIZER
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, OutputStatus, QueueStatus
+from finetune_operator.api.status import OutputStatus, QueueStatus
 from finetune_operator.policy import attempts, budget, deadlines
 from finetune_operator.policy.actions import (
     AddFinalizer,

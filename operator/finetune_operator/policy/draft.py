@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, Condition, JobStatus
+from finetune_operator.api.status import Condition, JobStatus
 from finetune_operator.policy.actions import Action, Decision
 from finetune_operator.policy.seen import Seen
 

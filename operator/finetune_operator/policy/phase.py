@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from finetune_operator.api.grace import grace_seconds, stop_seconds
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
+from finetune_operator.api.status import CheckpointStatus
 from finetune_operator.policy.draft import Draft
 
 WAITING = (Reason.QUEUED, Reason.RUN_LIMIT_REACHED)
@@ -42,13 +44,25 @@ def checkpoint_freshness(draft: Draft) -> None:
         if draft.status.attempts:
             draft.condition(ConditionType.CHECKPOINT_FRESH, False, Reason.NONE_YET)
         return
-    message = f"step {found.step} was committed"
+    reason, message = _commit(draft, found)
     if spec.every_seconds is None or draft.live is None:
-        draft.condition(ConditionType.CHECKPOINT_FRESH, True, Reason.COMMITTED, message)
+        draft.condition(ConditionType.CHECKPOINT_FRESH, True, reason, message)
         return
     due = found.committed_at + timedelta(seconds=STALE_AFTER * spec.every_seconds)
     if draft.seen.now < due:
-        draft.condition(ConditionType.CHECKPOINT_FRESH, True, Reason.COMMITTED, message)
+        draft.condition(ConditionType.CHECKPOINT_FRESH, True, reason, message)
         draft.wake_at(due)
     else:
         draft.condition(ConditionType.CHECKPOINT_FRESH, False, Reason.STALE, f"{message} {found.committed_at:%H:%M:%S}")
+
+
+def _commit(draft: Draft, found: CheckpointStatus) -> tuple[Reason, str]:
+    """What there is to say of the newest commit, and whether one like it would fit into a stop of the live attempt."""
+    text, needed = f"step {found.step} was committed", stop_seconds(found)
+    grace = draft.live.grace_seconds if draft.live is not None else None
+    if needed is None or grace is None or needed <= grace:
+        return Reason.COMMITTED, text
+    told = f"{text} in {found.seconds} s; a stop that waits for a step too takes {needed} s"
+    more = grace_seconds(grace, found)
+    advice = f"the next attempt has {more}" if more > needed else f"set it to {2 * needed} for the next attempt"
+    return Reason.COMMIT_EXCEEDS_GRACE, f"{told}, and the pods have {grace} (terminationGracePeriodSeconds): {advice}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.job import Job
 from finetune_operator.api.reasons import Reason
 from finetune_operator.api.report import Report
-from finetune_operator.api.status import AttemptStatus
 from finetune_operator.observe import PodView, RayJobView, of_attempt
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from finetune_operator.api.attempt import AttemptStatus
+from finetune_operator.api.grace import grace_seconds
 from finetune_operator.api.reasons import ConditionType, Reason
-from finetune_operator.api.status import AttemptStatus, StopRequest
+from finetune_operator.api.status import StopRequest
 from finetune_operator.policy.attempts import finish
 from finetune_operator.policy.classify import End
 from finetune_operator.policy.draft import Draft
+from finetune_trainer.spec.job import GRACE
 
 WORDS = {
     Reason.SUSPENDED: "the job is suspended",
@@ -22,7 +25,7 @@ def stop(draft: Draft, attempt: AttemptStatus, reason: Reason) -> None:
 
     A stop that was asked for already stands, with its reason.
     """
-    grace = draft.seen.job.manifest.spec.termination_grace_period_seconds
+    grace = _grace(draft, attempt)
     asked = draft.status.stop
     if asked is None or asked.attempt != attempt.number:
         deadline = draft.seen.now + timedelta(seconds=grace)
@@ -37,3 +40,9 @@ def stop(draft: Draft, attempt: AttemptStatus, reason: Reason) -> None:
     else:
         draft.condition(ConditionType.TRAINING, True, Reason.STOPPING, f"{why}: waits for a commit")
         draft.wake_at(asked.deadline)
+
+
+def _grace(draft: Draft, attempt: AttemptStatus) -> int:
+    """Seconds for a stop that the operator asks for, which no pod limits: by what is measured now."""
+    asked = draft.seen.job.manifest.spec.termination_grace_period_seconds or attempt.grace_seconds or GRACE
+    return grace_seconds(asked, draft.status.checkpoint)

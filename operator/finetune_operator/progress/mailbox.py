@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 from finetune_operator.api.report import Report, laid_over
 from finetune_operator.api.status import CheckpointStatus, OutputStatus, Progress
-from finetune_operator.progress.payload import LONGEST_REMAINING, Batch, Change
+from finetune_operator.progress.payload import Batch, Change
+from finetune_operator.progress.values import LONGEST_REMAINING
 
 Key = tuple[str, str]
 """Namespace and name of a job."""
@@ -194,6 +195,7 @@ class Mailbox:
             checkpoint=laid_over(report.checkpoint, CheckpointStatus(**checkpoint) if checkpoint else None),
             output=change.output or report.output,
             restarts=report.restarts if change.restarts is None else change.restarts,
+            steps_lost=report.steps_lost if change.steps_lost is None else change.steps_lost,
             failure=change.failure or (report.failure if change.restarts is None else None),
             finished=change.finished or report.finished,
         )

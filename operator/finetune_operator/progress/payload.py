@@ -12,14 +12,14 @@ the commit that was reported beside it with it. `audit` events hold decoded reco
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.api.report import Failure
 from finetune_operator.api.status import OutputStatus
-from finetune_trainer.spec.base import INT32_MAX
+from finetune_operator.progress import values
+from finetune_operator.progress.values import INT64_MAX, LONGEST_MESSAGE, LONGEST_TEXT
 
 Event = Mapping[str, Any]
 
@@ -28,16 +28,6 @@ MOST_EVENTS = 1000
 
 LONGEST_STREAM = 64
 """Characters of a stream's id; the trainer's have 16."""
-
-LONGEST_TEXT = 1024
-LONGEST_URI = 2048
-LONGEST_MESSAGE = 4096
-"""Characters that are kept; the limits of `api.status`, and for a failure what a condition's message holds."""
-
-LONGEST_REMAINING = 10 * 365 * 86400.0
-"""Seconds; a run that claims to need longer says nothing about when it ends."""
-
-INT64_MAX = 2**63 - 1
 
 
 class Malformed(ValueError):
@@ -56,6 +46,7 @@ class Change:
     checkpoint: Mapping[str, Any] = field(default_factory=dict)
     output: OutputStatus | None = None
     restarts: int | None = None
+    steps_lost: int | None = None
     failure: Failure | None = None
     finished: bool = False
     share: float | None = None
@@ -93,12 +84,12 @@ def read_kubeflow(body: bytes) -> Batch:
     metrics = status.get("metrics", []) if isinstance(status, dict) else None
     if not isinstance(metrics, list) or not all(isinstance(one, dict) for one in metrics):
         raise Malformed('`trainerStatus` must be an object with `metrics` like [{"name": "loss", "value": "0.2"}]')
-    named = {str(one.get("name")): _parsed(one.get("value")) for one in metrics[:MOST_EVENTS]}
-    share = _share(status.get("progressPercentage"))
+    named = {str(one.get("name")): values.parsed(one.get("value")) for one in metrics[:MOST_EVENTS]}
+    share = values.share(status.get("progressPercentage"))
     change = Change(
-        progress=_fields(named, _METRICS) | _percent(share) | {"activity": None},
+        progress=_fields(named, _METRICS) | values.percent(share) | {"activity": None},
         share=share,
-        remaining=_remaining(status.get("estimatedRemainingSeconds")),
+        remaining=values.remaining(status.get("estimatedRemainingSeconds")),
     )
     return Batch(None, ((0, change),))
 
@@ -126,121 +117,70 @@ def _numbered(event: object) -> tuple[int, Change]:
 
 
 def _phase(event: Event) -> Change:
-    name = text(event.get("name"), LONGEST_TEXT)
+    name = values.text(event.get("name"), LONGEST_TEXT)
     if not name or name == "training":
         return Change(progress={"activity": None})
-    done, total = _number(event.get("done")), _number(event.get("total"))
+    done, total = values.number(event.get("done")), values.number(event.get("total"))
     known = done is not None and total is not None and 0 <= done <= total and total > 0
     amount = f" ({int(100 * done / total)} %)" if known else ""  # type: ignore[operator]  # `known` is what narrows them
-    return Change(progress={"activity": f"{name[: LONGEST_TEXT - len(amount)]}{amount}"})
+    activity = {"activity": f"{name[: LONGEST_TEXT - len(amount)]}{amount}"}
+    return Change(progress=activity | _where(event), steps_lost=values.count(event.get("stepsLost")))
 
 
 def _progress(event: Event) -> Change:
-    share = _share(event.get("percent"))
+    share = values.share(event.get("percent"))
     return Change(
-        progress=_fields(event, _STEP) | _percent(share) | {"activity": None},
+        progress=_fields(event, _STEP) | values.percent(share) | {"activity": None},
         share=share,
-        remaining=_remaining(event.get("etaSeconds")),
+        remaining=values.remaining(event.get("etaSeconds")),
     )
 
 
 def _eval(event: Event) -> Change:
-    return Change(progress={"eval_loss": decimal(event.get("evalLoss"))})
+    return Change(progress={"eval_loss": values.decimal(event.get("evalLoss"))})
 
 
 def _checkpoint(event: Event) -> Change:
-    step, uri = count(event.get("step")), _uri(event.get("uri"))
+    step, uri = values.count(event.get("step")), values.uri(event.get("uri"))
     if step is None:
         return NOTHING
     best = {"best": step} if event.get("best") is True else {}
     latest = {"latest": uri} if uri is not None else {}
-    return Change(checkpoint={"step": step} | latest | best, urgent=True)
+    cost = _fields(event, _COST)
+    return Change(checkpoint={"step": step} | latest | best | cost, urgent=True)
 
 
 def _restart(event: Event) -> Change:
-    restarts, most, why = count(event.get("restarts")), count(event.get("maxRestarts")), text(event.get("reason"), 64)
+    restarts, most = values.count(event.get("restarts")), values.count(event.get("maxRestarts"))
+    why = values.text(event.get("reason"), 64)
     if restarts is None:
         return NOTHING
     of = "" if most is None else f" of {most}"
     activity = f"starting the workers again{f' after {why}' if why else ''} (restart {restarts}{of})"
-    return Change(progress={"activity": activity}, restarts=restarts, urgent=True)
+    progress, lost = {"activity": activity} | _where(event), values.count(event.get("stepsLost"))
+    return Change(progress=progress, restarts=restarts, steps_lost=lost, urgent=True)
 
 
 def _failure(event: Event) -> Change:
-    reason, message = text(event.get("reason"), 64), text(event.get("message"), LONGEST_MESSAGE)
-    code = count(event.get("exitCode"))
+    reason, message = values.text(event.get("reason"), 64), values.text(event.get("message"), LONGEST_MESSAGE)
+    code = values.count(event.get("exitCode"))
     return Change(failure=Failure(1 if code is None else code, reason or "Error", message), urgent=True)
 
 
 def _result(event: Event) -> Change:
     report = event.get("report")
     output = OutputStatus(
-        uri=_uri(event.get("output")),
-        report=_uri(report.get("html") or report.get("audit")) if isinstance(report, dict) else None,
-        verdict=text(event.get("verdict"), LONGEST_TEXT) or None,
+        uri=values.uri(event.get("output")),
+        report=values.uri(report.get("html") or report.get("audit")) if isinstance(report, dict) else None,
+        verdict=values.text(event.get("verdict"), LONGEST_TEXT) or None,
     )
     return Change(output=output, finished=True, urgent=True)
 
 
-def count(value: object, most: int = INT32_MAX) -> int | None:
-    """A number as a count from 0 to `most`; None for anything else."""
-    number = _number(value)
-    return None if number is None or number < 0 else min(most, round(number))
-
-
-def decimal(value: object) -> str | None:
-    """A finite number as text with six digits; None for anything else, for instance the loss of a skipped step."""
-    number = _number(value)
-    return None if number is None else f"{number:.6g}"
-
-
-def text(value: object, longest: int) -> str:
-    """A text without control characters (they would reach terminals), cut to `longest`; empty for anything else."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(one if one.isprintable() or one == "\n" else " " for one in value[:longest]).strip()
-
-
-def _tokens(value: object) -> int | None:
-    return count(value, INT64_MAX)
-
-
-def _number(value: object) -> int | float | None:
-    """A finite number; integers within 64 bits, because longer ones cannot be divided."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    if isinstance(value, int):
-        return max(-INT64_MAX, min(INT64_MAX, value))
-    return value if math.isfinite(value) else None
-
-
-def _parsed(value: object) -> float | None:
-    """The callback writes every metric as text."""
-    try:
-        return float(str(value)[:64])
-    except ValueError:
-        return None
-
-
-def _share(percent: object) -> float | None:
-    number = _number(percent)
-    return None if number is None else min(100.0, max(0.0, number)) / 100
-
-
-def _percent(share: float | None) -> dict[str, int]:
-    """Rounded down: 100 is for a run that is done."""
-    return {} if share is None else {"percent": int(100 * share + 1e-9)}
-
-
-def _remaining(seconds: object) -> float | None:
-    number = _number(seconds)
-    return None if number is None or not 0 <= number <= LONGEST_REMAINING else float(number)
-
-
-def _uri(value: object) -> str | None:
-    """An address as it is; a shortened one would be another address."""
-    cleaned = text(value, LONGEST_URI)
-    return cleaned if cleaned and cleaned == value else None
+def _where(event: Event) -> dict[str, int]:
+    """The step that ranks go on from, of an event that says so."""
+    step = values.count(event.get("step"))
+    return {} if step is None else {"step": step}
 
 
 def _fields(found: Event, table: Mapping[str, tuple[str, Callable[[object], object]]]) -> dict[str, Any]:
@@ -250,24 +190,31 @@ def _fields(found: Event, table: Mapping[str, tuple[str, Callable[[object], obje
 
 
 _STEP: dict[str, tuple[str, Callable[[object], object]]] = {
-    "step": ("step", count),
-    "totalSteps": ("total_steps", count),
-    "epoch": ("epoch", decimal),
-    "tokens": ("tokens", _tokens),
-    "loss": ("loss", decimal),
-    "tokensPerSecond": ("tokens_per_second", count),
+    "step": ("step", values.count),
+    "totalSteps": ("total_steps", values.count),
+    "epoch": ("epoch", values.decimal),
+    "tokens": ("tokens", values.total),
+    "loss": ("loss", values.decimal),
+    "tokensPerSecond": ("tokens_per_second", values.count),
 }
 """Keys of a progress event, the fields of `api.status.Progress` that they become, and how."""
 
+_COST: dict[str, tuple[str, Callable[[object], object]]] = {
+    "bytes": ("bytes", values.total),
+    "seconds": ("seconds", values.seconds),
+    "stepSeconds": ("step_seconds", values.seconds),
+}
+"""The same for what a checkpoint event says of what the commit took."""
+
 _METRICS: dict[str, tuple[str, Callable[[object], object]]] = {
-    "current_step": ("step", count),
-    "total_steps": ("total_steps", count),
-    "current_epoch": ("epoch", decimal),
-    "loss": ("loss", decimal),
-    "eval_loss": ("eval_loss", decimal),
-    "num_tokens": ("tokens", _tokens),
-    "num_input_tokens_seen": ("tokens", _tokens),
-    "train_tokens_per_second": ("tokens_per_second", count),
+    "current_step": ("step", values.count),
+    "total_steps": ("total_steps", values.count),
+    "current_epoch": ("epoch", values.decimal),
+    "loss": ("loss", values.decimal),
+    "eval_loss": ("eval_loss", values.decimal),
+    "num_tokens": ("tokens", values.total),
+    "num_input_tokens_seen": ("tokens", values.total),
+    "train_tokens_per_second": ("tokens_per_second", values.count),
 }
 """Metrics of transformers' and TRL's trainers that a status has a place for; all others are left out."""
 

@@ -1,6 +1,6 @@
 """How pods are stopped and watched: the time a stop may take, the preStop hook, the probes.
 
-Seconds after a pod's deletion was asked for, with a grace period of G (spec.terminationGracePeriodSeconds):
+Seconds after a pod's deletion was asked for, with a grace period of G (`grace`):
 ```
 0        preStop asks for a stop: SIGTERM to the driver, through Ray's job API
 G        the driver gives up waiting for the commit and ends the ranks itself
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from finetune_operator.api.grace import grace_seconds
 from finetune_operator.api.job import Job
+from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.places import AGENT_PORT, HEAD_PORTS, JOB_DIR
 
 Role = Literal["head", "worker"]
@@ -33,24 +35,26 @@ _ALIVE = {"initialDelaySeconds": 30, "periodSeconds": 5, "failureThreshold": 120
 _TIMEOUT = {"head": 5, "worker": 2}
 
 
-def grace(job: Job) -> int:
-    """Seconds that a stopped run has to commit."""
-    return job.manifest.spec.termination_grace_period_seconds
+def grace(job: Job, runtime: RuntimeSpec) -> int:
+    """Seconds that a stopped run of the job's next attempt has to commit."""
+    asked = job.manifest.spec.termination_grace_period_seconds
+    return grace_seconds(asked or runtime.termination_grace_period_seconds, job.status.checkpoint)
 
 
-def stop_variables(job: Job, role: Role) -> dict[str, str]:
+def stop_variables(job: Job, runtime: RuntimeSpec, role: Role) -> dict[str, str]:
     """What Ray waits for when it is stopped; a head never gets idle, so that draining it is waiting in vain."""
     if role == "worker":
         return {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN)}
     return {
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
-        "RAY_JOB_STOP_WAIT_TIME_S": str(grace(job) + JOB_STOP),
+        "RAY_JOB_STOP_WAIT_TIME_S": str(grace(job, runtime) + JOB_STOP),
+        "FINETUNE_GRACE_SECONDS": str(grace(job, runtime)),
     }
 
 
-def pre_stop(job: Job, role: Role, submission: str) -> dict[str, Any]:
+def pre_stop(job: Job, runtime: RuntimeSpec, role: Role, submission: str) -> dict[str, Any]:
     """The container's lifecycle: the hook that makes eviction, drain and deletion by others end in a commit."""
-    arguments = [role, submission, str(grace(job) + PRE_STOP), str(HEAD_PORTS["dashboard"])]
+    arguments = [role, submission, str(grace(job, runtime) + PRE_STOP), str(HEAD_PORTS["dashboard"])]
     return {"preStop": {"exec": {"command": ["python3", f"{JOB_DIR}/{PRE_STOP_SCRIPT}", *arguments]}}}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from finetune_operator.api.job import ROLE, Job
 from finetune_operator.api.runtime import RuntimeSpec
+from finetune_operator.render.avoidance import keep_off
 from finetune_operator.render.environment import environment
 from finetune_operator.render.lifecycle import POD_STOP, Role, grace, pre_stop, probes
 from finetune_operator.render.merge import merge
@@ -59,30 +60,30 @@ def pod_template(job: Job, runtime: RuntimeSpec, number: int, operator: Operator
         "resources": requirements(share, runtime),
         "volumeMounts": [one.volume_mount() for one in mounted],
         "securityContext": CONTAINER_SECURITY,
-        "lifecycle": pre_stop(job, role, name),
+        "lifecycle": pre_stop(job, runtime, role, name),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **probes(role),
     }
-    pod = {**_base(job, role), **_placement(job, runtime, share), "volumes": [one.volume() for one in mounted]}
+    pod = {**_base(job, runtime, role), **_placement(job, runtime, share), "volumes": [one.volume() for one in mounted]}
     return {
         "metadata": {
             "labels": {**options.labels, **attempt_labels(job, number), ROLE: role},
             "annotations": {**KEPT, **options.annotations},
         },
         "spec": {
-            **merge(pod, _with_secure_init_containers(options.spec)),
+            **keep_off(merge(pod, _with_secure_init_containers(options.spec)), job.status.offenders),
             "containers": [merge(container, options.container)],
         },
     }
 
 
-def _base(job: Job, role: Role) -> Object:
+def _base(job: Job, runtime: RuntimeSpec, role: Role) -> Object:
     return {
         "serviceAccountName": service_account(job),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "restartPolicy": "Never" if role == "head" else "Always",
-        "terminationGracePeriodSeconds": grace(job) + POD_STOP,
+        "terminationGracePeriodSeconds": grace(job, runtime) + POD_STOP,
         "securityContext": POD_SECURITY,
     }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.job import QUEUE, Job
+from finetune_operator.api.job import GRACE, QUEUE, Job
 from finetune_operator.api.runtime import RuntimeSpec
+from finetune_operator.render.lifecycle import grace
 from finetune_operator.render.names import Object, attempt_labels, attempt_name, metadata
 from finetune_operator.render.places import JOB_DIR
 from finetune_operator.render.pods import pod_template
@@ -31,7 +32,7 @@ def ray_job(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> 
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": {**metadata(job, name, labels), "annotations": NO_SECOND_HEAD},
+        "metadata": {**metadata(job, name, labels), "annotations": {**NO_SECOND_HEAD, GRACE: str(grace(job, runtime))}},
         "spec": {
             "submissionMode": "HTTPMode",
             "jobId": name,  # known beforehand, so that the preStop hook can name the driver to Ray

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from control_plane import ControlPlane
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.status import (
-    AttemptStatus,
     CheckpointStatus,
     Condition,
     FailureCount,
@@ -58,7 +58,15 @@ FULL_STATUS = JobStatus(
     ),
     workers=WorkerCounts(ready=3, desired=4),
     restarts=2,
-    checkpoint=CheckpointStatus(latest="s3://ckpt/uid/log", best=1000, step=1200, committed_at=LONG_AGO),
+    checkpoint=CheckpointStatus(
+        latest="s3://ckpt/uid/log",
+        best=1000,
+        step=1200,
+        committed_at=LONG_AGO,
+        bytes=2**40,
+        seconds=90,
+        step_seconds=3,
+    ),
     output=OutputStatus(uri="s3://models/x", report="s3://models/x/report.html", verdict="better"),
     attempts=(
         AttemptStatus(
@@ -71,6 +79,9 @@ FULL_STATUS = JobStatus(
             outcome="Failed",
             reason=Reason.NODE_LOST,
             message="node-7 is gone",
+            grace_seconds=300,
+            node="node-7",
+            avoided_nodes=("node-3",),
             first_step=0,
             last_step=900,
             steps_lost=100,

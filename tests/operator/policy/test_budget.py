@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import FAILURES, Reason
-from finetune_operator.api.status import AttemptStatus
 from finetune_operator.policy.budget import FIRST_PAUSE, LONGEST_PAUSE, NEVER, OWN, pause, verdict
 from finetune_trainer.spec.cluster import FailurePolicy
 from looks import T0

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Failure
-from finetune_operator.api.status import AttemptStatus, Condition, JobStatus, StopRequest
+from finetune_operator.api.status import Condition, JobStatus, StopRequest
 from finetune_operator.observe import PodView
 from finetune_operator.policy.classify import EXIT_CODES, End, end_of, failure_in, next_judgement
 from looks import T0, World, after, heard, make_job, pod, pods, ray_job
@@ -186,9 +187,10 @@ def test_a_stop_whose_head_is_gone_without_a_word_is_a_lost_node() -> None:
 
 
 def test_a_head_on_a_node_that_does_not_answer_is_lost_at_once() -> None:
-    head = pod("head", ready=False, deleting_since=T0, grace_seconds=330, disruption="DeletionByTaintManager")
+    cut_off: dict[str, Any] = {"ready": False, "cut_off_since": after(-60), "disruption": "DeletionByTaintManager"}
+    head = pod("head", deleting_since=T0, grace_seconds=330, **cut_off)
     found = end(World(ray_jobs={1: ray_job()}, pods=(head, pod()), heard=heard()))
-    assert found is not None and found.reason == Reason.NODE_LOST
+    assert found is not None and (found.reason, found.node) == (Reason.NODE_LOST, "node-1")
 
 
 @pytest.mark.parametrize(("last_report", "reason"), [(61, Reason.ERROR), (60, Reason.HOST_OUT_OF_MEMORY)])

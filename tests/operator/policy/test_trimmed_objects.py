@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finetune_operator.api.job import ATTEMPT, FINALIZER, JOB_UID, QUEUE, ROLE, read_job
+from finetune_operator.api.job import ATTEMPT, FINALIZER, GRACE, JOB_UID, QUEUE, ROLE, read_job
 from finetune_operator.observe import controlled, labelled, read_pod, read_ray_job
 from finetune_operator.trim import trim_job, trim_pod, trim_ray_job
 from looks import manifest
@@ -21,7 +21,7 @@ METADATA = {
     "deletionGracePeriodSeconds": 30,
     "finalizers": ["ray.io/rayjob-finalizer"],
     "labels": {JOB_UID: "j", ATTEMPT: "1", ROLE: "head", QUEUE: "team-a"},
-    "annotations": {"a": "b" * 1000},
+    "annotations": {"a": "b" * 1000, GRACE: "300"},
     "ownerReferences": [{"kind": "FineTuneJob", "name": "bot", "uid": "j", "controller": True}],
     "managedFields": [{"manager": "m", "fieldsV1": {f"f:{name}": {} for name in range(100)}}],
 }
@@ -46,8 +46,10 @@ def test_a_trimmed_ray_job_is_read_like_the_whole_one() -> None:
     cluster = {"conditions": [{"type": "HeadPodReady", "status": "False", "reason": "x"}, refused], **TEMPLATE}
     whole: dict[str, Any] = {"metadata": METADATA, "spec": spec, "status": {**status, "rayClusterStatus": cluster}}
     small = trim_ray_job(whole)
-    assert read_ray_job(small) == read_ray_job(whole)
-    assert read_ray_job(small) != read_ray_job({**small, "status": status})
+    view = read_ray_job(small)
+    assert view == read_ray_job(whole)
+    assert view is not None and view.grace_seconds == 300
+    assert view != read_ray_job({**small, "status": status})
     assert controlled(small) == controlled(whole) == ["team-a/j"]
     assert len(json.dumps(small)) < len(json.dumps(whole)) / 10
 
@@ -56,7 +58,7 @@ def test_a_trimmed_pod_is_read_like_the_whole_one() -> None:
     waiting = {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
     ended = {"lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
     conditions = [
-        {"type": "Ready", "status": "True"},
+        {"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-27T12:05:00Z"},
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0 of 3 nodes"},
         {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"},
     ]
@@ -69,6 +71,7 @@ def test_a_trimmed_pod_is_read_like_the_whole_one() -> None:
     assert view is not None
     assert view.node == "node-1"
     assert view.grace_seconds == 30
+    assert view.cut_off_since is not None
     assert labelled(small) == labelled(whole) == ["team-a/j"]
     assert len(json.dumps(small)) < len(json.dumps(whole)) / 5
 

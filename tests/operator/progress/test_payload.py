@@ -11,13 +11,13 @@ import pytest
 from finetune_operator.api.report import Failure
 from finetune_operator.api.status import OutputStatus, Progress
 from finetune_operator.progress.payload import (
-    LONGEST_MESSAGE,
     NOTHING,
     Change,
     Malformed,
     read_kubeflow,
     read_report,
 )
+from finetune_operator.progress.values import LONGEST_MESSAGE
 from finetune_trainer.launch.events import Kind
 from reports import body
 
@@ -99,10 +99,27 @@ def test_commits_restarts_and_ends_cannot_wait_and_steps_can() -> None:
 
 
 def test_a_commit_names_the_best_step_only_when_it_is_the_best() -> None:
-    commit = {"kind": "checkpoint", "step": 200, "uri": "s3://ckpt/x", "seconds": 1.0, "bytes": 5}
+    commit = {"kind": "checkpoint", "step": 200, "uri": "s3://ckpt/x"}
     assert read(commit).checkpoint == {"step": 200, "latest": "s3://ckpt/x"}
     assert read(commit | {"best": True}).checkpoint == {"step": 200, "latest": "s3://ckpt/x", "best": 200}
     assert read(commit | {"uri": "s3://" + "x" * 3000}).checkpoint == {"step": 200}, "no other address is made of it"
+
+
+def test_a_commit_tells_what_it_took_in_whole_seconds() -> None:
+    took = {"seconds": 340.2, "bytes": 2**40, "stepSeconds": 0.01}
+    told = read({"kind": "checkpoint", "step": 5, **took}).checkpoint
+    assert told == {"step": 5, "seconds": 341, "bytes": 2**40, "step_seconds": 1}
+    odd = read({"kind": "checkpoint", "step": 5, "seconds": "long", "bytes": -1}).checkpoint
+    assert odd == {"step": 5, "seconds": None, "bytes": None}
+
+
+def test_a_restart_tells_where_the_ranks_go_on_and_what_they_lost() -> None:
+    told = read({"kind": "restart", "restarts": 1, "maxRestarts": 5, "reason": "Killed", "step": 40, "stepsLost": 8})
+    assert (told.progress["step"], told.steps_lost, told.restarts) == (40, 8, 1)
+    known = read({"kind": "phase", "name": "resuming", "step": 30, "stepsLost": 18})
+    assert (known.progress["step"], known.steps_lost) == (30, 18)
+    untold = read({"kind": "restart", "restarts": 1})
+    assert (list(untold.progress), untold.steps_lost) == (["activity"], None)
 
 
 def test_a_failure_keeps_its_class_and_a_bounded_message() -> None:

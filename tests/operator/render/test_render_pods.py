@@ -120,7 +120,8 @@ def test_a_stop_by_anybody_has_the_manifests_time_and_each_step_outlasts_the_one
 def test_nothing_starts_a_driver_a_second_time() -> None:
     made = render()["RayJob"]
     assert made["spec"]["backoffLimit"] == 0
-    assert made["metadata"]["annotations"] == {"ray.io/disable-provisioned-head-restart": "true"}
+    grace = {"finetune.dev/grace-seconds": "300"}
+    assert made["metadata"]["annotations"] == {"ray.io/disable-provisioned-head-restart": "true", **grace}
     assert templates(render())["head"]["spec"]["restartPolicy"] == "Never"
     assert "suspend" not in made["spec"]  # Kueue's to write
 

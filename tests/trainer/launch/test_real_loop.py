@@ -75,6 +75,16 @@ def test_sigterm_stops_after_a_commit_and_the_same_command_ends_like_an_undistur
     assert job.metrics("stopped") == whole
 
 
+def steps_after(view: Shown) -> int:
+    """Steps between the last one that was told before the one restart and the commit that was loaded after it."""
+    kinds = [event["kind"] for event in view.events]
+    before, after = view.events[: kinds.index("restart")], view.events[kinds.index("restart") :]
+    last = [event["step"] for event in before if event["kind"] == "progress"][-1]
+    (loaded,) = [event["step"] for event in after if event.get("name") == "resuming"]
+    assert loaded in [event["step"] for event in view.events if event["kind"] == "checkpoint"]
+    return max(0, int(last) - int(loaded))
+
+
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_run_whose_rank_is_killed_is_restarted_in_place_and_ends_like_an_undisturbed_one(
     name: str, job: SmallJob, whole: list[dict[str, Any]], request: pytest.FixtureRequest
@@ -85,6 +95,8 @@ def test_a_run_whose_rank_is_killed_is_restarted_in_place_and_ends_like_an_undis
     ended = supervise(launcher(name, request, made), made, view)
     assert ended.exit_code == 0, ended
     assert len(view.of("restart")) == 1
+    assert [event["stepsLost"] for event in view.of("phase") if event["name"] == "resuming"] == [steps_after(view)]
+    assert all(event["seconds"] > 0 and event["stepSeconds"] > 0 for event in view.of("checkpoint"))
     assert job.metrics(f"killed-{name}") == whole
     assert "Loading weights" not in (made.folder.logs / "rank-1.log").read_text()
 

@@ -50,8 +50,8 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_it_is_used(train
     damaged[len(damaged) // 2] ^= 1
     victim.write_bytes(damaged)
     _, recorder = train(path)
-    details = [str(event["detail"]) for event in recorder.of("phase") if event["name"] == "resuming"]
-    assert [detail.split(",")[0] for detail in details] == ["step 6"]
+    (resuming,) = [event for event in recorder.of("phase") if event["name"] == "resuming"]
+    assert (str(resuming["detail"]).split(",")[0], resuming["step"]) == ("step 6", 6)
     entries = log_of(small_job, "damaged").entries()
     assert [entry.target for entry in entries if isinstance(entry, Quarantine)] == [newest.seq]
     assert small_job.metrics("damaged") == small_job.metrics("whole")

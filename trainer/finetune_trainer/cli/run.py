@@ -128,11 +128,10 @@ def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str |
     from finetune_trainer.context import StopSignal
     from finetune_trainer.launch.progress import LAST_REPORTS, HttpReporter, channel_of
     from finetune_trainer.launch.ray_environment import reachable_address
-    from finetune_trainer.launch.supervisor import Deadlines, Ended, Supervisor
+    from finetune_trainer.launch.supervisor import Deadlines, Ended, Supervisor, grace_of
 
     spec = plan.job.spec
-    on_cluster = plan.job.metadata.uid is not None
-    grace = float(spec.termination_grace_period_seconds) if on_cluster else None  # at a terminal, the user decides
+    grace = grace_of(plan.job, os.environ)
     deadlines = Deadlines(spec.start_deadline_seconds, spec.no_progress_deadline_seconds, grace)
     stop = StopSignal()
     with ExitStack() as stack:

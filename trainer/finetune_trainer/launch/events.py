@@ -27,6 +27,10 @@ class PhaseEvent(TypedDict):
     """Work done and `total` work of this phase in `unit`, for phases that can say so (bytes fetched, records read)."""
     total: NotRequired[float]
     unit: NotRequired[str]
+    step: NotRequired[int]
+    """The step of the commit from which the phase `resuming` goes on."""
+    stepsLost: NotRequired[int]
+    """As in a restart event, once it is known where the restarted ranks go on."""
 
 
 class ProgressEvent(TypedDict):
@@ -66,6 +70,8 @@ class CheckpointEvent(TypedDict):
     best: NotRequired[bool]
     seconds: NotRequired[float]
     bytes: NotRequired[int]
+    stepSeconds: NotRequired[float]
+    """The slowest of the last steps: with `seconds`, how long a stop takes to commit."""
 
 
 class AuditEvent(TypedDict):
@@ -82,6 +88,10 @@ class RestartEvent(TypedDict):
     maxRestarts: int
     reason: str
     message: str
+    step: NotRequired[int]
+    """The step of the newest commit, from which the ranks go on."""
+    stepsLost: NotRequired[int]
+    """Steps after the newest commit that restarts of this launch threw away, all restarts together."""
 
 
 class ResultEvent(TypedDict):

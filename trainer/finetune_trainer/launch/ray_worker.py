@@ -31,6 +31,9 @@ from finetune_trainer.spec import parse_job
 CONSEQUENCE_GRACE = 5.0
 """Seconds that a rank keeps a broken connection to itself, so that the controller sees its cause first."""
 
+NODE_DIED = "its node has died"
+"""What Ray writes of an actor on a node that it has given up."""
+
 ENDED = "failure"
 """Key of the returned dict under which a stop with a commit is handed over."""
 
@@ -128,6 +131,11 @@ def _failure(rank: int, error: Exception, out_of_memory: bool) -> Failure:
     text = str(died)
     if out_of_memory or isinstance(died, OutOfMemoryError) or "running low on memory" in text:
         return failure_of_exit(rank, -signal.SIGKILL, out_of_memory=True)
-    place = ", ".join(f"{name} {value}" for name, value in re.findall(r"^\s*(pid|ip): (\S+)", text, re.MULTILINE))
-    message = f"the process of rank {rank} ({place}) was killed or crashed"
+    if NODE_DIED in text:
+        return Failure(1, "NodeLost", f"the node of rank {rank} ({_place_of(text)}) is lost", retryable=True, rank=rank)
+    message = f"the process of rank {rank} ({_place_of(text)}) was killed or crashed"
     return Failure(1, "Killed", message, retryable=True, rank=rank)
+
+
+def _place_of(text: str) -> str:
+    return ", ".join(f"{name} {value}" for name, value in re.findall(r"^\s*(pid|ip): (\S+)", text, re.MULTILINE))

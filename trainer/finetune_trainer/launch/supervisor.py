@@ -16,8 +16,11 @@ from typing import Protocol
 from finetune_trainer.context import Reporter, StopSignal
 from finetune_trainer.errors import Hang, Stopped
 from finetune_trainer.launch.launcher import Launcher, Lines
+from finetune_trainer.launch.lost_steps import LostSteps
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, root_cause
 from finetune_trainer.launch.receiver import Receiver
+from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec.job import GRACE
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,18 @@ SILENCE_FACTOR = 1.5
 
 ABORT_TIMEOUT = 30.0
 """Seconds for the launcher to return after an abort."""
+
+
+GRACE_SECONDS = "FINETUNE_GRACE_SECONDS"
+"""Environment variable by which the operator says how long a stop of this attempt may take."""
+
+
+def grace_of(job: FineTuneJob, environ: Mapping[str, str]) -> float | None:
+    """Seconds from a signal to the end: as the operator says, else as the manifest does on a cluster; at a terminal,
+    the user decides."""
+    if job.metadata.uid is None:
+        return None
+    return float(environ.get(GRACE_SECONDS) or job.spec.termination_grace_period_seconds or GRACE)
 
 
 class View(Protocol):
@@ -72,6 +87,7 @@ class Supervisor:
         self._events: queue.SimpleQueue[Mapping[str, object]] = queue.SimpleQueue()
         self._signals: list[int] = []
         self._reported: list[Failure] = []
+        self._lost_steps = LostSteps()
         self._result: Mapping[str, object] | None = None
         self._since = time.monotonic()
         self._started = False
@@ -130,6 +146,7 @@ class Supervisor:
             self._since, self._started = time.monotonic(), False
         if kind == "result":
             self._result = {key: value for key, value in event.items() if key != "kind"}
+        event = self._lost_steps.note(event)
         self._show(event)
         if self._upstream is not None:
             self._upstream.report(event)

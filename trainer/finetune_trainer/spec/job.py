@@ -32,6 +32,9 @@ from finetune_trainer.spec.workers import Workers
 API_VERSION = "finetune.dev/v1alpha1"
 KIND = "FineTuneJob"
 
+GRACE = 300
+"""Seconds that a stopped run has to commit where neither its manifest nor its runtime says."""
+
 
 class Metadata(Part):
     """Name and place of the job; fields that the API server adds are accepted and ignored."""
@@ -115,8 +118,9 @@ class JobSpec(Part):
     no_progress_deadline_seconds: Seconds = 1800
     """Time without a finished step or evaluation after which the run counts as hanging."""
 
-    termination_grace_period_seconds: Seconds = 300
-    """Time a stopped run has to commit a checkpoint."""
+    termination_grace_period_seconds: Seconds | None = None
+    """Time a stopped run has to commit a checkpoint; the runtime's when left out. Attempts after a slow commit have
+    twice the time that it took, if that is more."""
 
     ttl_seconds_after_finished: CountOrZero | None = None
     """Time after which the finished job is deleted; never when left out, and nothing in storage is deleted with it."""

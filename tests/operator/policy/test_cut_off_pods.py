@@ -1,0 +1,147 @@
+"""Pods on nodes that do not answer: known by what Kubernetes writes, deleted by force at once, and no others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.api.job import ATTEMPT, ROLE
+from finetune_operator.api.reasons import ConditionType, Reason
+from finetune_operator.api.report import Failure
+from finetune_operator.observe import PodView, read_pod
+from finetune_operator.policy.actions import Decision, DeleteRayJob, ForceDeletePod
+from finetune_operator.policy.decide import decide
+from finetune_operator.trim import trim_pod
+from looks import T0, World, after, heard, pod, pods, ray_job
+
+TAINTED = "DeletionByTaintManager"
+
+
+def look(world: World) -> Decision:
+    found = decide(world.seen())
+    world.write(found.status)
+    return found
+
+
+def training() -> World:
+    world = World(ray_jobs={1: ray_job()}, pods=pods(), heard=heard(step=5))
+    look(world)
+    return world
+
+
+def seen(ready: dict[str, Any]) -> PodView:
+    """A pod with this condition Ready, as the caches hold it."""
+    metadata = {
+        "name": "w",
+        "uid": "u",
+        "creationTimestamp": "2026-11-27T12:00:00Z",
+        "labels": {ATTEMPT: "1", ROLE: "worker"},
+    }
+    found = {"metadata": metadata, "status": {"phase": "Running", "conditions": [{"type": "Ready", **ready}]}}
+    view = read_pod(trim_pod(found))
+    assert view is not None
+    return view
+
+
+def test_the_node_controller_gives_no_reason_for_what_is_unready_and_a_kubelet_does() -> None:
+    at = {"lastTransitionTime": "2026-11-27T12:01:00Z"}
+    assert seen({"status": "False", **at}).cut_off_since == after(60)
+    assert seen({"status": "False", "reason": "ContainersNotReady", **at}).cut_off_since is None
+    assert seen({"status": "True", **at}).cut_off_since is None
+
+
+def lost_worker(since: datetime, deleted: datetime, **more: Any) -> PodView:
+    return pod(number=1, ready=False, cut_off_since=since, deleting_since=deleted, grace_seconds=330, **more)
+
+
+def test_a_pod_that_was_cut_off_before_it_was_deleted_goes_at_once() -> None:
+    world = training()
+    lost = lost_worker(T0, after(60), disruption=TAINTED)
+    world.pods, world.now = (pod("head"), pod(), lost), after(60)
+    found = look(world)
+    assert found.actions == (ForceDeletePod(lost),)
+    ready = found.status.condition(ConditionType.CLUSTER_READY)
+    assert ready is not None and (ready.status, ready.reason) == ("False", Reason.NODE_LOST)
+
+
+def test_a_kubelet_has_time_to_say_that_it_lives() -> None:
+    world = training()
+    lost = lost_worker(after(60), T0)
+    world.pods, world.now = (pod("head"), pod(), lost), after(69)
+    waiting = look(world)
+    assert (waiting.actions, waiting.wake_after) == ((), timedelta(seconds=1))
+    world.now = after(70)
+    assert look(world).actions == (ForceDeletePod(lost),)
+
+
+def test_a_pod_on_a_node_that_answers_keeps_its_grace_though_its_node_is_tainted() -> None:
+    world = training()
+    leaving = pod(number=1, ready=False, deleting_since=T0, grace_seconds=330, disruption=TAINTED)
+    world.pods, world.now = (pod("head"), pod(), leaving), after(359)
+    assert look(world).actions == ()
+    world.now = after(360)
+    assert look(world).actions == (ForceDeletePod(leaving),)
+
+
+def test_a_head_that_still_commits_on_a_tainted_node_is_not_given_up() -> None:
+    world = training()
+    head = pod("head", ready=False, deleting_since=T0, grace_seconds=330, disruption=TAINTED)
+    world.pods, world.now = (head, pod(), pod(number=1)), after(100)
+    status = look(world).status
+    assert status.attempt is not None and status.attempt.finished_at is None
+
+
+def test_a_head_whose_node_fell_silent_while_it_was_stopped_is_lost_when_the_kubelet_had_its_time() -> None:
+    world = training()
+    head = pod("head", ready=False, cut_off_since=after(60), deleting_since=after(30), grace_seconds=330)
+    world.pods, world.now = (head, pod(), pod(number=1)), after(60)
+    waiting = look(world)
+    assert waiting.status.attempt is not None and waiting.status.attempt.finished_at is None
+    assert waiting.wake_after == timedelta(seconds=10)
+    world.now = after(70)
+    ended = look(world).status.attempt
+    assert ended is not None and (ended.reason, ended.node) == (Reason.NODE_LOST, "node-1")
+
+
+def test_the_next_attempt_does_not_wait_for_a_pod_that_cannot_end() -> None:
+    world = training()
+    head = pod("head", ready=False, cut_off_since=T0, deleting_since=after(60), grace_seconds=330, disruption=TAINTED)
+    world.pods, world.now = (head, *pods()[1:]), after(60)
+    assert look(world).status.attempt is not None
+    found = look(world)
+    assert [type(action) for action in found.actions] == [DeleteRayJob, ForceDeletePod]
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_a_failure_of_the_ranks_counts_as_a_lost_node_before_the_node_is_given_up(cut_off: bool) -> None:
+    world = training()
+    silent = pod(number=1, ready=False, cut_off_since=after(40) if cut_off else None, node="node-2")
+    world.pods, world.now = (pod("head"), pod(), silent), after(50)
+    world.heard = heard(at=after(5), step=5, failure=Failure(1, "Killed", "the process of rank 1 was killed"))
+    world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
+    ended = look(world).status.attempt
+    assert ended is not None
+    assert (ended.reason, ended.node) == ((Reason.NODE_LOST, "node-2") if cut_off else (Reason.ERROR, None))
+
+
+def test_a_run_that_was_told_of_a_lost_node_by_ray_has_lost_a_node() -> None:
+    world = training()
+    world.heard = heard(at=after(5), step=5, failure=Failure(1, "NodeLost", "the node of rank 1 is lost"))
+    world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
+    world.now = after(40)
+    status = look(world).status
+    assert status.attempt is not None and status.attempt.reason == Reason.NODE_LOST
+    assert [(one.reason, one.count) for one in status.failures] == [(Reason.NODE_LOST, 1)]
+
+
+def test_a_worker_that_ran_out_of_memory_until_no_restart_was_left_is_charged_to_that() -> None:
+    world = training()
+    killed = replace(pod(number=1), ended=(137, "OOMKilled"), ended_at=after(4))
+    world.pods, world.now = (pod("head"), pod(), killed), after(40)
+    world.heard = heard(at=after(5), step=5, failure=Failure(1, "Killed", "the process of rank 1 was killed"))
+    world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
+    status = look(world).status
+    assert [(one.reason, one.count) for one in status.failures] == [(Reason.HOST_OUT_OF_MEMORY, 1)]
