@@ -12,8 +12,7 @@ from pydantic_core import ErrorDetails
 
 from finetune_operator.api.job import NEWER
 from finetune_trainer.errors import Problem, SpecError
-from finetune_trainer.spec.base import Count, Part, Seconds
-from finetune_trainer.spec.job import GRACE
+from finetune_trainer.spec.base import Count, Part
 from finetune_trainer.spec.messages import shown_path, shown_value
 from finetune_trainer.spec.names import AnnotationValue, LabelKey, LabelValue, ObjectName, QueueName, SecretKey
 from finetune_trainer.spec.quantity import Cpu, Memory
@@ -23,6 +22,10 @@ RayVersion = Annotated[str, Field(max_length=32, pattern=r"^[0-9]+\.[0-9]+\.[0-9
 ResourceName = Annotated[str, Field(max_length=253, pattern=r"^[-a-z0-9.]+/[-a-zA-Z0-9._]+$")]
 Endpoint = Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s/]+/?$")]
 Region = Annotated[str, Field(max_length=64, pattern=r"^[-a-z0-9]+$")]
+# 20: the shortest that an STS takes.
+RoleArn = Annotated[
+    str, Field(min_length=20, max_length=2048, pattern=r"^arn:([^\s{}]|\{namespace\}|\{serviceAccount\})+$")
+]
 PodFields = Annotated[
     dict[Annotated[str, Field(max_length=64)], Any],
     Field(max_length=32),
@@ -83,6 +86,19 @@ class CredentialSource(StrEnum):
     WEB_IDENTITY = "WebIdentity"
 
 
+class WebIdentity(Part):
+    """How pods take a role by the token of their service account, where no webhook of the cloud sees to it."""
+
+    role_arn: RoleArn
+    """Role to take; `{namespace}` and `{serviceAccount}` stand for those of the job."""
+
+    audience: Annotated[str, Field(min_length=1, max_length=512)] = "sts.amazonaws.com"
+    """Audience of the token, as the STS expects it."""
+
+    sts_endpoint: Endpoint | None = None
+    """Address of the STS; AWS' own when left out."""
+
+
 class RuntimeStorage(Part):
     """The S3 store that the runtime's jobs read from and write to."""
 
@@ -97,6 +113,20 @@ class RuntimeStorage(Part):
 
     credentials: CredentialSource = CredentialSource.ANY
     """`Secret`: jobs must give `spec.storage.secretRef`; `WebIdentity`: they must not; `Any`: they may."""
+
+    web_identity: WebIdentity | None = None
+    """How jobs without a Secret take a role; left out where the cloud's own webhook sees to it, as on EKS."""
+
+
+class ModelCache(Part):
+    """A volume on which base models outlive the pods that fetched them, for the next attempt or job on the node."""
+
+    volume: PodFields
+    """Source of the volume as in a PodSpec, without a name, for instance `persistentVolumeClaim: {claimName: models}`.
+    """
+
+    size: Memory
+    """Most that is kept on it; what nobody uses goes first that was used least recently."""
 
 
 class Queue(Part):
@@ -149,6 +179,9 @@ class RuntimeSpec(Part):
     storage: RuntimeStorage = RuntimeStorage()
     """The S3 store that the runtime's jobs read from and write to."""
 
+    model_cache: ModelCache | None = None
+    """Where workers keep the models that they fetch from S3; with the pod when left out."""
+
     queue: Queue = Queue()
     """Where the runtime's jobs queue with Kueue."""
 
@@ -158,9 +191,6 @@ class RuntimeSpec(Part):
 
     limits: Limits = Limits()
     """What the runtime's jobs may use together or each."""
-
-    termination_grace_period_seconds: Seconds = GRACE
-    """Time a stopped run has to commit a checkpoint, where the job does not say."""
 
 
 class RuntimeMetadata(Part):

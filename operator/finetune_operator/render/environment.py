@@ -9,9 +9,11 @@ from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.lifecycle import Role, stop_variables
 from finetune_operator.render.names import Object
-from finetune_operator.render.places import HOME, SCRATCH, STORAGE_CA_DIR, TEMPORARY
+from finetune_operator.render.places import HOME, MODEL_CACHE, SCRATCH, TEMPORARY
 from finetune_operator.render.reporting import Operator, report_variables
 from finetune_operator.render.resources import worker_share
+from finetune_operator.render.storage import store_variables
+from finetune_trainer.spec.quantity import memory_bytes
 
 PLACES = {
     "HOME": HOME,
@@ -32,20 +34,17 @@ RAY = {
     "RAY_memory_usage_threshold": "0.98",  # of the container's limit; at Ray's 0.95 a large pod wastes gigabytes
 }
 
-# Credentials come from the Secret or from the service account, never from the node's own role.
-NO_NODE_ROLE = {"AWS_EC2_METADATA_DISABLED": "true"}
-
 ACCESS_KEYS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
 """Keys of the tenant's Secret, and whether a Secret may lack them."""
 
 
 def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator, role: Role) -> list[Object]:
     """The container's `env`."""
-    plain = {**PLACES, **RAY, **NO_NODE_ROLE, **_store(runtime), **stop_variables(job, runtime, role)}
+    plain = {**PLACES, **RAY, **store_variables(job, runtime, number), **stop_variables(job, role)}
     if role == "head":
         plain |= {"FINETUNE_ATTEMPT": str(number), **report_variables(job, operator)}
     else:
-        plain |= {"OMP_NUM_THREADS": str(worker_share(job, runtime).threads)}
+        plain |= {"OMP_NUM_THREADS": str(worker_share(job, runtime).threads), **_cache(runtime)}
     return [*_values(plain), *_secrets(job)]
 
 
@@ -54,14 +53,10 @@ def _values(variables: Mapping[str, str]) -> Iterator[Object]:
         yield {"name": name, "value": value}
 
 
-def _store(runtime: RuntimeSpec) -> dict[str, str]:
-    storage = runtime.storage
-    found = {
-        "AWS_ENDPOINT_URL_S3": storage.endpoint,
-        "AWS_REGION": storage.region,
-        "AWS_CA_BUNDLE": f"{STORAGE_CA_DIR}/ca.crt" if storage.ca_config_map else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+def _cache(runtime: RuntimeSpec) -> dict[str, str]:
+    if runtime.model_cache is None:
+        return {}
+    return {"FINETUNE_CACHE_DIR": MODEL_CACHE, "FINETUNE_CACHE_BYTES": str(memory_bytes(runtime.model_cache.size))}
 
 
 def _secrets(job: Job) -> Iterator[Object]:

@@ -22,6 +22,11 @@ def attempt_name(name: str, uid: str, number: int) -> str:
     return f"{child_name(name, uid)}-{number}"
 
 
+def service_account(job: Job) -> str:
+    """The service account of the job's pods: the manifest's, or one that is made for the job and may do nothing."""
+    return job.manifest.spec.service_account_name or child_name(job.name, job.uid)
+
+
 def job_labels(job: Job) -> dict[str, str]:
     """Labels of everything that belongs to the job."""
     return {MANAGED_BY: OPERATOR, JOB_NAME: job.name, JOB_UID: job.uid}

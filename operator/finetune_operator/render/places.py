@@ -11,6 +11,12 @@ JOB_DIR = "/etc/finetune"
 TOKEN_DIR = "/var/run/secrets/finetune"
 """The token for progress reports, on the head only."""
 
+WEB_IDENTITY_DIR = "/var/run/secrets/finetune-storage"
+"""The token that is exchanged for credentials of the store."""
+
+MODEL_CACHE = "/var/cache/finetune"
+"""Models that outlive the pod, in workers of runtimes with `modelCache`."""
+
 STORAGE_CA_DIR = "/etc/finetune-storage"
 """The certificate authority of the S3 store."""
 

@@ -10,7 +10,7 @@ from finetune_operator.render.avoidance import keep_off
 from finetune_operator.render.environment import environment
 from finetune_operator.render.lifecycle import POD_STOP, Role, grace, pre_stop, probes
 from finetune_operator.render.merge import merge
-from finetune_operator.render.names import Object, attempt_labels, attempt_name, child_name
+from finetune_operator.render.names import Object, attempt_labels, attempt_name, service_account
 from finetune_operator.render.places import HEAD_PORTS, WORKER_PORTS
 from finetune_operator.render.reporting import Operator
 from finetune_operator.render.resources import Share, head_share, requirements, worker_share
@@ -119,8 +119,3 @@ def _with_secure_init_containers(spec: Object) -> Object:
     if not containers:
         return spec
     return {**spec, "initContainers": [merge({"securityContext": CONTAINER_SECURITY}, one) for one in containers]}
-
-
-def service_account(job: Job) -> str:
-    """The service account of the job's pods: the manifest's, or one that is made for the job and may do nothing."""
-    return job.manifest.spec.service_account_name or child_name(job.name, job.uid)

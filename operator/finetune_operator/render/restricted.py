@@ -92,9 +92,16 @@ def _common(context: Found, path: str) -> Iterator[Problem]:
 def volume_problems(volumes: list[Found], path: str) -> Iterator[Problem]:
     """Volumes that reach the node."""
     for index, volume in enumerate(volumes):
-        for source in sorted(set(volume) - {"name"} - VOLUME_SOURCES):
-            advice = f"write one of {', '.join(sorted(VOLUME_SOURCES))}"
-            yield Problem(f"{path}[{index}].{source}", volume[source], f"{REFUSED}: {advice}")
+        yield from source_problems(
+            {name: value for name, value in volume.items() if name != "name"}, f"{path}[{index}]"
+        )
+
+
+def source_problems(volume: Found, path: str) -> Iterator[Problem]:
+    """Sources of one volume, which is without its name, that reach the node."""
+    for source in sorted(set(volume) - VOLUME_SOURCES):
+        advice = f"write one of {', '.join(sorted(VOLUME_SOURCES))}"
+        yield Problem(f"{path}.{source}", volume[source], f"{REFUSED}: {advice}")
 
 
 def port_problems(ports: list[Any], path: str) -> Iterator[Problem]:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_operator.api.job import GROUP
-from finetune_operator.api.runtime import PodOptions, RuntimeSpec
+from finetune_operator.api.runtime import CredentialSource, PodOptions, RuntimeSpec
 from finetune_operator.render import restricted
 from finetune_operator.render.merge import merge
-from finetune_operator.render.places import JOB_DIR, TOKEN_DIR
+from finetune_operator.render.places import JOB_DIR, MODEL_CACHE, TOKEN_DIR, WEB_IDENTITY_DIR
 from finetune_operator.render.pod_fields import CONTAINER, POD, shape_problems
 from finetune_operator.render.pods import CONTAINER_SECURITY, POD_SECURITY
 from finetune_operator.render.resources import OBJECT_STORE
-from finetune_operator.render.volumes import JOB_VOLUME, OWN_VOLUMES, TOKEN_VOLUME
+from finetune_operator.render.volumes import KEPT_VOLUMES, OWN_VOLUMES
 from finetune_trainer.errors import Problem
 from finetune_trainer.spec.quantity import memory_bytes
 
@@ -24,7 +24,8 @@ OLDEST_RAY = (2, 60, 0)
 LEAST_SHARED_MEMORY = 2 * OBJECT_STORE
 
 OUR_VARIABLES = re.compile(
-    r"FINETUNE_|RAY_(ADDRESS|AUTH|CLUSTER|GRACEFUL_SHUTDOWN|JOB_STOP|TRAIN_V2)|AWS_(CA_BUNDLE|ENDPOINT_URL_S3|REGION)$"
+    r"FINETUNE_|RAY_(ADDRESS|AUTH|CLUSTER|GRACEFUL_SHUTDOWN|JOB_STOP|TRAIN_V2)|"
+    r"AWS_(CA_BUNDLE|(DEFAULT_)?REGION|ENDPOINT_URL_(S3|STS)|ROLE_ARN|ROLE_SESSION_NAME|WEB_IDENTITY_TOKEN_FILE)$"
 )
 """Environment variables that the operator relies on, or that a field of the runtime is for."""
 
@@ -37,6 +38,8 @@ NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = re.compile(rf"([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{NAME}")
 LABEL_VALUE = re.compile(rf"({NAME})?")
 
+OUR_PLACES = (JOB_DIR, TOKEN_DIR, WEB_IDENTITY_DIR, MODEL_CACHE)
+
 EGRESS = frozenset({"to", "ports"})
 
 
@@ -46,6 +49,8 @@ def check_runtime(runtime: RuntimeSpec) -> list[Problem]:
         *_version(runtime),
         *_shared_memory(runtime),
         *_egress(runtime),
+        *_web_identity(runtime),
+        *_model_cache(runtime),
         *_pods(runtime, runtime.head, "spec.head"),
         *_pods(runtime, runtime.worker, "spec.worker"),
     ]
@@ -68,6 +73,25 @@ def _egress(runtime: RuntimeSpec) -> Iterator[Problem]:
         for name in sorted(set(rule) - EGRESS):
             message = "is no member of an egress rule: write to or ports"
             yield Problem(f"spec.egress[{index}].{name}", rule[name], message)
+
+
+def _web_identity(runtime: RuntimeSpec) -> Iterator[Problem]:
+    found = runtime.storage.web_identity
+    if found is not None and runtime.storage.credentials is CredentialSource.SECRET:
+        message = "has no effect with credentials: Secret: remove it, or write credentials: WebIdentity or Any"
+        yield Problem("spec.storage.webIdentity", found.role_arn, message)
+
+
+def _model_cache(runtime: RuntimeSpec) -> Iterator[Problem]:
+    if runtime.model_cache is None:
+        return
+    path, volume = "spec.modelCache.volume", runtime.model_cache.volume
+    if len(volume) != 1:
+        message = (
+            "is no volume: write one source and nothing else, for instance persistentVolumeClaim: {claimName: ...}"
+        )
+        yield Problem(path, volume, message)
+    yield from restricted.source_problems(volume, path)
 
 
 def _pods(runtime: RuntimeSpec, options: PodOptions, path: str) -> Iterator[Problem]:
@@ -103,7 +127,7 @@ def _pod(spec: Mapping[str, Any], path: str) -> Iterator[Problem]:
     volumes = spec.get("volumes", [])
     yield from restricted.volume_problems(volumes, f"{path}.volumes")
     for index, volume in enumerate(volumes):
-        if volume.get("name") in (None, JOB_VOLUME, TOKEN_VOLUME):
+        if volume.get("name") in (None, *KEPT_VOLUMES):
             message = "is missing or one that the operator needs: write another name"
             yield Problem(f"{path}.volumes[{index}].name", volume.get("name"), message)
     for index, container in enumerate(spec.get("initContainers", [])):
@@ -133,7 +157,7 @@ def _volume_mounts(options: PodOptions, path: str) -> Iterator[Problem]:
         if mount.get("name") not in volumes:
             message = "is no volume of the pod: write the name of one in spec.volumes"
             yield Problem(f"{path}[{index}].name", mount.get("name"), message)
-        if str(mount.get("mountPath", "")).rstrip("/") in ("", JOB_DIR, TOKEN_DIR):
+        if str(mount.get("mountPath", "")).rstrip("/") in ("", *OUR_PLACES):
             message = "is missing or where the operator mounts something: write another path"
             yield Problem(f"{path}[{index}].mountPath", mount.get("mountPath"), message)
 
