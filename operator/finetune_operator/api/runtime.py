@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from finetune_operator.api.job import NEWER
 from finetune_trainer.errors import Problem, SpecError
-from finetune_trainer.spec.base import Count, Part
+from finetune_trainer.spec.base import Count, Part, Seconds
+from finetune_trainer.spec.job import GRACE
 from finetune_trainer.spec.messages import shown_path, shown_value
 from finetune_trainer.spec.names import AnnotationValue, LabelKey, LabelValue, ObjectName, QueueName, SecretKey
 from finetune_trainer.spec.quantity import Cpu, Memory
@@ -191,6 +192,9 @@ class RuntimeSpec(Part):
 
     limits: Limits = Limits()
     """What the runtime's jobs may use together or each."""
+
+    termination_grace_period_seconds: Seconds = GRACE
+    """Time a stopped run has to commit a checkpoint, where the job does not say."""
 
 
 class RuntimeMetadata(Part):

@@ -40,7 +40,7 @@ ACCESS_KEYS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), (
 
 def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator, role: Role) -> list[Object]:
     """The container's `env`."""
-    plain = {**PLACES, **RAY, **store_variables(job, runtime, number), **stop_variables(job, role)}
+    plain = {**PLACES, **RAY, **store_variables(job, runtime, number), **stop_variables(job, runtime, role)}
     if role == "head":
         plain |= {"FINETUNE_ATTEMPT": str(number), **report_variables(job, operator)}
     else:
