@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_operator.api.reasons import Reason
-from finetune_operator.api.values import Long, Time, word_or
+from finetune_operator.api.values import Long, Time, Uri, word_or
 from finetune_trainer.spec.base import CountOrZero, Part
 
 KnownReason = Annotated[Reason, word_or(Reason.ERROR)]
@@ -51,6 +51,9 @@ class AttemptStatus(Part):
 
     message: Long | None = None
     """Why it ended: the last useful line of the cause."""
+
+    logs: Uri | None = None
+    """Where the output of its launcher and its ranks is stored while it is written; `finetune logs` prints it."""
 
     grace_seconds: CountOrZero | None = None
     """Time that its pods have to commit when they are stopped."""

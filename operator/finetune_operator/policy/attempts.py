@@ -12,6 +12,7 @@ from finetune_operator.observe import RayJobView
 from finetune_operator.policy import deadlines
 from finetune_operator.policy.classify import End, end_of, fate_of, next_judgement
 from finetune_operator.policy.draft import Draft
+from finetune_trainer.spec import logs_uri
 
 LONGEST_REASON = 1024
 """Characters of why a queue holds a job back that stand in `queue.reason`; the condition has more."""
@@ -39,6 +40,7 @@ def begin(draft: Draft, ray_job: RayJobView) -> None:
         number=ray_job.attempt,
         ray_job=ray_job.name,
         started_at=ray_job.created,
+        logs=f"{logs_uri(draft.seen.job.manifest)}/{ray_job.attempt}",
         grace_seconds=ray_job.grace_seconds,
         avoided_nodes=draft.status.offenders,
         first_step=step or 0,

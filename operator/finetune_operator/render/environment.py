@@ -21,6 +21,7 @@ PLACES = {
     "TMPDIR": TEMPORARY,
     "FINETUNE_STATE_DIR": f"{SCRATCH}/state",
     "FINETUNE_WORKDIR": f"{SCRATCH}/work",
+    "FINETUNE_CONTAINER_LOG": "/proc/1/fd/1",  # what `kubectl logs` shows; Ray's processes write to files
 }
 
 # The first six are what `finetune run` sets for itself; here they reach the workers' processes too.

@@ -79,6 +79,7 @@ FULL_STATUS = JobStatus(
             outcome="Failed",
             reason=Reason.NODE_LOST,
             message="node-7 is gone",
+            logs="s3://ckpt/support-bot/uid/logs/1",
             grace_seconds=300,
             node="node-7",
             avoided_nodes=("node-3",),
