@@ -10,8 +10,9 @@ from finetune_operator.api.report import laid_over
 from finetune_operator.api.status import FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
 from finetune_operator.observe import RayJobView
 from finetune_operator.policy import deadlines
-from finetune_operator.policy.classify import End, end_of, fate_of, next_judgement
+from finetune_operator.policy.classify import End, deleted_of, end_of, fate_of, next_judgement
 from finetune_operator.policy.draft import Draft
+from finetune_operator.policy.seen import Seen
 from finetune_trainer.spec import logs_uri
 
 LONGEST_REASON = 1024
@@ -87,6 +88,8 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
         _observe_queue(draft, attempt, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
     whole = ready == workers.replicas and any(pod.is_head and pod.ready for pod in pods)
     leaving = fate_of(pod for pod in pods if (pod.disruption or pod.cut_off_since) and not (whole and pod.gone))
+    if leaving is None and _goes_on(seen, attempt, ray_job):
+        leaving = deleted_of(pods)
     if leaving is not None:  # kept in the status: the pod may be gone when the attempt is judged
         draft.condition(ConditionType.CLUSTER_READY, False, leaving.reason, leaving.message)
     elif whole:
@@ -97,6 +100,13 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
         draft.wake_at(deadlines.answer_limit(attempt, draft.status, seen))
         text = f"{ready} of {workers.replicas} workers are ready"
         draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING, text)
+
+
+def _goes_on(seen: Seen, attempt: AttemptStatus, ray_job: RayJobView | None) -> bool:
+    """Whether nothing is known by which KubeRay would delete the pods of a living attempt."""
+    heard = seen.heard_of(attempt)
+    told = heard is not None and (heard.failure is not None or heard.finished)
+    return not told and ray_job is not None and not (ray_job.over or ray_job.deleting or ray_job.suspended)
 
 
 def _observe_queue(draft: Draft, attempt: AttemptStatus, ray_job: RayJobView, *, held: bool) -> None:

@@ -136,10 +136,9 @@ def fate_of(pods: Iterable[PodView]) -> End | None:
     for pod in sorted(pods, key=lambda one: (not one.is_head, one.name)):
         reason = _fate(pod)
         if reason is not None:
-            where = f" on node {pod.node}" if pod.node else ""
             why = pod.message or pod.disruption or pod.reason or (pod.ended[1] if pod.ended else SILENT)
             node = pod.node if reason == Reason.NODE_LOST else None
-            return End("Failed", reason, f"pod {pod.name}{where}: {why}", node)
+            return End("Failed", reason, f"pod {pod.name}{_where(pod)}: {why}", node)
     return None
 
 
@@ -156,6 +155,18 @@ def given_up(pod: PodView) -> datetime | None:
     if pod.deleting_since is None or pod.cut_off_since is None:
         return None
     return max(pod.deleting_since, pod.cut_off_since + ANSWERS)
+
+
+def deleted_of(pods: Iterable[PodView]) -> End | None:
+    """Which pod somebody has deleted, of those of an attempt that goes on; the head before a worker."""
+    for pod in sorted(pods, key=lambda one: (not one.is_head, one.name)):
+        if pod.deleting_since is not None and not pod.gone:
+            return End("Failed", Reason.EVICTED, f"pod {pod.name}{_where(pod)}: deleted, not by the operator")
+    return None
+
+
+def _where(pod: PodView) -> str:
+    return f" on node {pod.node}" if pod.node else ""
 
 
 def _without_old_end(pod: PodView, heard: Report | None) -> PodView:
@@ -190,7 +201,7 @@ def _lost(
     if head.gone or (head.started and (lost := given_up(head)) is not None and seen.now >= lost):
         code = f" with exit code {head.ended[0]}" if head.ended else ""
         text = f"head pod {head.name} ended{code}"
-        return fate_of([head]) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
+        return fate_of([head]) or _noted(attempt, seen) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
     return None
 
 

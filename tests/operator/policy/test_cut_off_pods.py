@@ -1,4 +1,4 @@
-"""Pods on nodes that do not answer: known by what Kubernetes writes, deleted by force at once, and no others."""
+"""Pods that go: on nodes that do not answer, deleted by force at once; and by the hand of somebody, with notice."""
 
 from __future__ import annotations
 
@@ -145,3 +145,40 @@ def test_a_worker_that_ran_out_of_memory_until_no_restart_was_left_is_charged_to
     world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
     status = look(world).status
     assert [(one.reason, one.count) for one in status.failures] == [(Reason.HOST_OUT_OF_MEMORY, 1)]
+
+
+def test_a_stop_because_somebody_deleted_a_pod_is_charged_as_an_eviction_though_the_pod_is_gone() -> None:
+    world = training()
+    world.pods = (pod("head"), pod(), pod(number=1, deleting_since=T0, grace_seconds=330))
+    noted = look(world).status.condition(ConditionType.CLUSTER_READY)
+    assert noted is not None and (noted.status, noted.reason) == ("False", Reason.EVICTED)
+    assert "worker-1-1 on node node-1: deleted" in noted.message
+    world.pods, world.now = (pod("head"), pod()), after(40)
+    world.heard = heard(at=after(5), step=6, failure=Failure(15, "Stopped", "stopped at step 6"))
+    world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
+    status = look(world).status
+    assert [(one.reason, one.count) for one in status.failures] == [(Reason.EVICTED, 1)]
+
+
+def test_a_head_that_somebody_deleted_and_that_said_nothing_more_is_no_fault_of_its_node() -> None:
+    world = training()
+    world.pods = (pod("head", deleting_since=T0, grace_seconds=330), *pods()[1:])
+    look(world)
+    world.pods = (pod("head", phase="Failed", ready=False, ended=(1, "Error"), deleting_since=T0), *pods()[1:])
+    ended = look(world).status.attempt
+    assert ended is not None and (ended.reason, ended.node) == (Reason.EVICTED, None)
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_pods_that_go_with_a_run_that_has_failed_explain_nothing(over: bool) -> None:
+    world = training()
+    if over:
+        world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed", message="exit code 1\nKeyError")}
+    else:
+        world.heard = heard(at=after(1), step=5, failure=Failure(1, "Error", "KeyError: 'x'"))
+    world.pods, world.now = tuple(replace(one, deleting_since=after(2)) for one in pods()), after(3)
+    look(world)
+    world.pods, world.now = (), after(62)
+    world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed", message="exit code 1\nKeyError")}
+    status = look(world).status
+    assert [(one.reason, one.count) for one in status.failures] == [(Reason.ERROR, 1)]
