@@ -91,6 +91,13 @@ def test_credentials_are_renewed_with_the_token_that_the_file_holds_then(tenant:
     store.delete(["first", "third"])
 
 
+def test_credentials_that_have_expired_when_they_come_point_to_the_clock(tenant: Tenant) -> None:
+    tenant.server.add_role(ROLE, "a", [SUBJECT], seconds=-60)
+    with pytest.raises(StorageError, match=r"cannot be renewed \(.*\): check this machine's clock") as failed:
+        open_store(MINE).create("first", b"")
+    assert failed.value.retryable
+
+
 def test_a_wrong_audience_is_refused_with_the_runtimes_field(tenant: Tenant) -> None:
     tenant.file.write_text(tenant.issuer.token(SUBJECT, "sts.amazonaws.com"))
     expected = r"no S3 credentials from http://.* \(Incorrect token audience\); .* storage\.webIdentity\.audience"

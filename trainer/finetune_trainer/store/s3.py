@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 MAX_PUT_BYTES = 5 * 2**30  # S3's limit for one PUT
 DELETE_BATCH = 1000  # S3's limit for one DeleteObjects
 READ_BUFFER_BYTES = 2**20
-CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError, FileNotFoundError, PermissionError)
+# The last three are what botocore lets through of a token that cannot be read and of credentials that come too late.
+CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError, FileNotFoundError, PermissionError, RuntimeError)
 CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
 TAKEN = ("PreconditionFailed", "412")
 

@@ -148,6 +148,7 @@ CLIENT_SIDE: list[tuple[type[BaseException] | tuple[type[BaseException], ...], b
         True,
         "the S3 credentials cannot be read ({reason}): check AWS_WEB_IDENTITY_TOKEN_FILE and AWS_PROFILE",
     ),
+    (RuntimeError, False, "the S3 credentials cannot be renewed ({reason}): check this machine's clock"),
     (ParamValidationError, True, "{bucket!r} is no bucket name: write s3://<bucket>/<prefix>"),
 ]
 
