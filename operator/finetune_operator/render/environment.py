@@ -32,6 +32,7 @@ RAY = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # ranks are what the pod is for; with Ray's 15 they yield to its dashboard
     "RAY_memory_usage_threshold": "0.98",  # of the container's limit; at Ray's 0.95 a large pod wastes gigabytes
 }
 
