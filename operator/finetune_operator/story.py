@@ -76,7 +76,7 @@ def _conditions(old: JobStatus, new: JobStatus) -> Iterator[Event]:
 
 def _commits(old: JobStatus, new: JobStatus) -> Iterator[Event]:
     before = old.checkpoint.step if old.checkpoint else None
-    if new.checkpoint is not None and new.checkpoint.step not in (None, before):
+    if new.checkpoint is not None and new.checkpoint.step is not None and new.checkpoint.step > (before or 0):
         yield Event("Normal", Reason.COMMITTED, f"committed a checkpoint at step {new.checkpoint.step}")
     said, fresh = old.condition(ConditionType.CHECKPOINT_FRESH), new.condition(ConditionType.CHECKPOINT_FRESH)
     slow = Reason.COMMIT_EXCEEDS_GRACE

@@ -146,6 +146,8 @@ def _observe_reports(draft: Draft, attempt: AttemptStatus) -> None:
     if heard.restarts is not None:
         draft.update(restarts=heard.restarts)
     step = heard.progress.step if heard.progress and "step" in heard.progress.model_fields_set else None
+    if step is not None and step < (attempt.first_step or 0):
+        _resumed_earlier(draft, attempt.first_step or 0, step)
     draft.change_attempt(
         running_at=attempt.running_at or heard.at,
         last_step=attempt.last_step if step is None else step,
@@ -185,18 +187,38 @@ def _uncommitted(status: JobStatus, attempt: AttemptStatus) -> int:
 def _recount(draft: Draft, attempt: AttemptStatus, end: datetime) -> None:
     """A commit that is told after the end saves steps that were counted as lost."""
     before, now = _uncommitted(draft.written, attempt), _uncommitted(draft.status, attempt)
-    account, lost = draft.status.goodput, attempt.steps_lost or 0
-    if now >= before or lost < before or account is None:
-        return
-    at_restarts = attempt.model_copy(update={"steps_lost": lost - before})
+    if now < before <= (attempt.steps_lost or 0):
+        draft.change_attempt(steps_lost=_moved(draft, attempt, end, before, now))
+
+
+def _resumed_earlier(draft: Draft, planned: int, step: int) -> None:
+    """A damaged commit was set aside: what it had saved of the attempt before this one is lost after all."""
+    *older, newest = draft.status.attempts
+    if older and (ended := older[-1].finished_at) is not None:
+        reached = older[-1].last_step or 0
+        before, now = max(0, reached - planned), max(0, reached - max(step, older[-1].first_step or 0))
+        lost = _moved(draft, older[-1], ended, before, now)
+        older[-1] = older[-1].model_copy(update={"steps_lost": lost})
+    draft.update(attempts=(*older, newest.model_copy(update={"first_step": step})))
+
+
+def _moved(draft: Draft, attempt: AttemptStatus, end: datetime, before: int, now: int) -> int:
+    """All steps that an attempt lost, when `now` instead of `before` of them are those after its last commit.
+
+    The time of the difference is moved in the account.
+    """
+    at_restarts = max(0, (attempt.steps_lost or 0) - before)
+    alone = attempt.model_copy(update={"steps_lost": at_restarts})
     running = draft.seen.job.manifest.spec.workers.replicas * _seconds(attempt.running_at, end)
-    saved = _wasted(at_restarts, before, running) - _wasted(at_restarts, now, running)
-    draft.change_attempt(steps_lost=lost - before + now)
-    changed = {
-        "productive_worker_seconds": account.productive_worker_seconds + saved,
-        "lost_to_restarts_worker_seconds": account.lost_to_restarts_worker_seconds - saved,
-    }
-    draft.update(goodput=account.model_copy(update=changed))
+    saved = _wasted(alone, before, running) - _wasted(alone, now, running)
+    if (account := draft.status.goodput) is not None:  # whose times were rounded when they were summed
+        saved = max(-account.productive_worker_seconds, min(account.lost_to_restarts_worker_seconds, saved))
+        changed = {
+            "productive_worker_seconds": account.productive_worker_seconds + saved,
+            "lost_to_restarts_worker_seconds": account.lost_to_restarts_worker_seconds - saved,
+        }
+        draft.update(goodput=account.model_copy(update=changed))
+    return at_restarts + now
 
 
 def _counted(status: JobStatus, reason: Reason) -> tuple[FailureCount, ...]:

@@ -186,7 +186,7 @@ class Mailbox:
             progress["estimated_completion_time"] = None if remaining is None else now + timedelta(seconds=remaining)
         if progress:
             progress["updated_at"] = now
-        if checkpoint:
+        if checkpoint and not change.resumed:
             checkpoint["committed_at"] = now
         box.report = Report(
             attempt=report.attempt,

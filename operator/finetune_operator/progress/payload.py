@@ -39,7 +39,8 @@ class Change:
     """What one event changes in the report of a job.
 
     `progress` and `checkpoint` hold fields of `api.status.Progress` and `CheckpointStatus`, only those the event speaks
-    of. `share` is how much of the run is done (0 to 1), `remaining` the seconds that are left.
+    of; with `resumed`, `checkpoint` is no new commit but the one that the ranks go on from. `share` is how much of the
+    run is done (0 to 1), `remaining` the seconds that are left.
     """
 
     progress: Mapping[str, Any] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Change:
     share: float | None = None
     remaining: float | None = None
     urgent: bool = False
+    resumed: bool = False
 
 
 NOTHING = Change()
@@ -124,7 +126,9 @@ def _phase(event: Event) -> Change:
     known = done is not None and total is not None and 0 <= done <= total and total > 0
     amount = f" ({int(100 * done / total)} %)" if known else ""  # type: ignore[operator]  # `known` is what narrows them
     activity = {"activity": f"{name[: LONGEST_TEXT - len(amount)]}{amount}"}
-    return Change(progress=activity | _where(event), steps_lost=values.count(event.get("stepsLost")))
+    where = _where(event)
+    lost, resumed = values.count(event.get("stepsLost")), bool(where)
+    return Change(progress=activity | where, checkpoint=where, steps_lost=lost, resumed=resumed)
 
 
 def _progress(event: Event) -> Change:

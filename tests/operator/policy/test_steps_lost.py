@@ -8,6 +8,7 @@ from typing import Any
 from finetune_operator.api.report import Failure
 from finetune_operator.api.status import CheckpointStatus, Goodput, JobStatus, Progress
 from finetune_operator.policy.decide import decide
+from finetune_operator.story import events_between
 from looks import World, after, heard, pods, ray_job
 
 
@@ -89,3 +90,36 @@ def test_a_restart_before_any_commit_goes_on_from_nothing() -> None:
     world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
     ended = look(world).attempt
     assert ended is not None and ended.steps_lost == 7
+
+
+def test_a_damaged_commit_costs_the_attempt_before_the_steps_that_it_had_saved() -> None:
+    world = World(ray_jobs={1: ray_job()}, pods=pods())
+    tells(world, 48, 40)
+    world.now = after(96)
+    world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed")}
+    tells(world, 48, 40, failure=Failure(1, "Error", "broken"))
+    assert world.job.status.goodput == Goodput(
+        allocated_worker_seconds=192, productive_worker_seconds=160, lost_to_restarts_worker_seconds=32
+    )
+    world.now, world.ray_jobs, world.pods = after(200), {2: ray_job(2)}, pods(2)
+    resumed = heard(2, at=world.now, step=30, checkpoint=CheckpointStatus(step=30))
+    world.heard = resumed
+    status = look(world)
+    first, second = status.attempts
+    assert (first.steps_lost, second.first_step, second.last_step) == (18, 30, 30)
+    assert status.checkpoint is not None
+    assert (status.checkpoint.step, status.checkpoint.committed_at) == (30, after(96))
+    assert status.goodput == Goodput(
+        allocated_worker_seconds=192, productive_worker_seconds=120, lost_to_restarts_worker_seconds=72
+    )
+    assert look(world) == status
+    world.heard = replace(resumed, progress=Progress(step=35), failure=Failure(1, "Error", "broken"))
+    world.ray_jobs = {2: ray_job(2, ray_status="FAILED", deployment="Failed")}
+    ended = look(world).attempt
+    assert ended is not None and ended.steps_lost == 5
+
+
+def test_no_commit_is_told_where_one_was_given_up() -> None:
+    older, newer = JobStatus(checkpoint=CheckpointStatus(step=40)), JobStatus(checkpoint=CheckpointStatus(step=30))
+    assert events_between(older, newer) == []
+    assert [event.note for event in events_between(newer, older)] == ["committed a checkpoint at step 40"]

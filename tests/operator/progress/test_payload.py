@@ -117,7 +117,8 @@ def test_a_restart_tells_where_the_ranks_go_on_and_what_they_lost() -> None:
     told = read({"kind": "restart", "restarts": 1, "maxRestarts": 5, "reason": "Killed", "step": 40, "stepsLost": 8})
     assert (told.progress["step"], told.steps_lost, told.restarts) == (40, 8, 1)
     known = read({"kind": "phase", "name": "resuming", "step": 30, "stepsLost": 18})
-    assert (known.progress["step"], known.steps_lost) == (30, 18)
+    assert (known.progress["step"], known.steps_lost, known.checkpoint) == (30, 18, {"step": 30})
+    assert known.resumed and not told.resumed
     untold = read({"kind": "restart", "restarts": 1})
     assert (list(untold.progress), untold.steps_lost) == (["activity"], None)
 
