@@ -139,7 +139,8 @@ def test_a_stopped_pod_ends_the_run_with_a_commit_and_goes_when_nothing_trains_a
         if event["kind"] == "progress":
             training.set()
 
-    document = manifest("stopped", replicas=2)
+    checkpoint = {"uri": (tmp_path / "checkpoints").as_uri(), "everySteps": 1}
+    document = manifest("stopped", replicas=2, checkpoint=checkpoint)
     document["metadata"]["uid"] = "3f0c6b1e-0000-4000-8000-000000000001"
     (tmp_path / "job.json").write_text(json.dumps(document))
     with Receiver(sink, StopSignal()) as receiver:

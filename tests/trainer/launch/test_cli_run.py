@@ -175,7 +175,9 @@ def test_a_run_joins_a_cluster_that_is_there_and_leaves_it_running(
     while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
         pass  # bounded by the test's timeout
     for name in ("first", "second"):
-        with finetune_run(tmp_path / f"joined-{name}", "succeed", "--address", ray_cluster) as process:
+        folder = tmp_path / f"joined-{name}"
+        checkpoint = {"uri": (folder / "checkpoints").as_uri(), "everySteps": 1}
+        with finetune_run(folder, "succeed", "--address", ray_cluster, checkpoint=checkpoint) as process:
             events, err = rest(process)
         assert process.returncode == 0, (err, events)
         (result,) = (event for event in events if event["kind"] == "result")
