@@ -5,7 +5,7 @@ Seconds after a pod's deletion was asked for, with a grace period of G (`grace`)
 0        preStop asks for a stop: SIGTERM to the driver, through Ray's job API
 G        the driver gives up waiting for the commit and ends the ranks itself
 G + 10   Ray kills a driver that did not
-G + 15   preStop returns whatever still runs; SIGTERM to `ray start`, which drains for 10 s on workers
+G + 15   preStop returns whatever still runs; SIGTERM to `ray start`
 G + 30   the kubelet kills the pod
 ```
 A run that commits sooner ends sooner: preStop returns when nothing trains in its pod any more.
@@ -25,9 +25,6 @@ Role = Literal["head", "worker"]
 JOB_STOP, PRE_STOP, POD_STOP = 10, 15, 30
 """Seconds after the grace period: see above."""
 
-DRAIN = 10
-"""Seconds for which a worker's node tells the cluster that it goes away, before it does."""
-
 PRE_STOP_SCRIPT = "prestop.py"
 
 _READY = {"initialDelaySeconds": 10, "periodSeconds": 5, "failureThreshold": 10}
@@ -42,11 +39,15 @@ def grace(job: Job, runtime: RuntimeSpec) -> int:
 
 
 def stop_variables(job: Job, runtime: RuntimeSpec, role: Role) -> dict[str, str]:
-    """What Ray waits for when it is stopped; a head never gets idle, so that draining it is waiting in vain."""
+    """What Ray waits for when it is stopped.
+
+    Its own draining is off: the hook has waited for the ranks, a head never gets idle, and a worker whose head is gone
+    already would ask it for as long as the pod lives (80 s were measured).
+    """
+    no_drain = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     if role == "worker":
-        return {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(DRAIN)}
-    return {
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        return no_drain
+    return no_drain | {
         "RAY_JOB_STOP_WAIT_TIME_S": str(grace(job, runtime) + JOB_STOP),
         "FINETUNE_GRACE_SECONDS": str(grace(job, runtime)),
     }
