@@ -168,30 +168,34 @@ def test_new_output_is_stored_in_less_than_30_seconds_and_not_at_every_look(node
     path = node.folder / "logs" / Stream.new(2, "rank-0", datetime.now(UTC)).file
     descriptor = locked_file(path)
     file = LogFile(path, stream_of(path), 0, EVERY, lambda: now)
-    os.write(descriptor, b"one ")
+    os.write(descriptor, b"zero ")
     assert not file.ship(node.store)
+    assert node.stored() == {"rank-0": [b"zero "]}
+    os.write(descriptor, b"one ")
     now += EVERY / 2
     os.write(descriptor, b"two ")
     assert not file.ship(node.store)
-    assert node.stored() == {}
+    assert node.stored() == {"rank-0": [b"zero "]}
     now += EVERY / 2
     assert not file.ship(node.store)
-    assert node.stored() == {"rank-0": [b"one two "]}
+    assert node.stored() == {"rank-0": [b"zero one two "]}
     assert EVERY + POLL < PROMISED
     os.write(descriptor, b"the last")
     os.close(descriptor)
     assert file.ship(node.store)
-    assert node.stored() == {"rank-0": [b"one two the last"]}
+    assert node.stored() == {"rank-0": [b"zero one two the last"]}
 
 
 def test_much_output_is_stored_in_pieces_without_waiting(node: Node) -> None:
     path = node.folder / "logs" / Stream.new(2, "rank-0", datetime.now(UTC)).file
     descriptor = locked_file(path)
     written = bytes(range(256)) * (PIECE // 256) * 2
-    os.write(descriptor, written + b"rest")
     file = LogFile(path, stream_of(path), 0, EVERY, lambda: 0.0)
+    os.write(descriptor, b"first")
     file.ship(node.store)
-    assert node.stored() == {"rank-0": [written]}
+    os.write(descriptor, written + b"rest")
+    file.ship(node.store)
+    assert node.stored() == {"rank-0": [b"first" + written]}
 
 
 def test_two_that_ship_the_same_file_store_it_once(node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sys
 import threading
@@ -37,8 +38,8 @@ CONTAINER_LOG = "FINETUNE_CONTAINER_LOG"
 class LogFile:
     """One file on its way into the store.
 
-    `sent` of its bytes are there, None if only the store knows. New ones wait at most `every` seconds for others, by
-    the monotonic `clock`.
+    `sent` of its bytes are there, None if only the store knows. They are stored at most once in `every` seconds of the
+    monotonic `clock`, so that new ones wait no longer than that.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class LogFile:
         self._sent = sent
         self._every = every
         self._clock = clock
-        self._new_since: float | None = None
+        self._last = -math.inf
 
     def ended(self) -> bool:
         """Whether nobody can write there any more; from then on its lock is ours, so that nobody else takes it up."""
@@ -69,21 +70,17 @@ class LogFile:
         return True
 
     def ship(self, store: ObjectStore) -> bool:
-        """Store whole pieces, and all that is old enough or the last; returns whether there was a last.
+        """Store whole pieces, and all that is there when it is time or the last; returns whether there was a last.
 
         Raises StorageError; what is not known to be stored is then stored by a later call.
         """
         ended, now = self.ended(), self._clock()  # first of all, so that what was written before the end is seen below
         sent = end_of(store, self.stream) if self._sent is None else self._sent
         size = os.fstat(self.descriptor).st_size
-        if sent < size and self._new_since is None:
-            self._new_since = now
-        due = ended or (self._new_since is not None and now - self._new_since >= self._every)
+        due = ended or now - self._last >= self._every
         while sent < size and (due or size - sent >= PIECE):
             sent = append(store, self.stream, sent, os.pread(self.descriptor, PIECE, sent))
-            self._sent = sent
-        if sent >= size:
-            self._new_since = None
+            self._sent, self._last = sent, now
         return ended
 
     def close(self) -> None:

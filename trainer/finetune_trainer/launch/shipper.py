@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 EVERY = 20.0
-"""Seconds that new output may wait before it is stored: users are promised 30, and a store takes its time."""
+"""Seconds from one piece to the next, so the longest wait of a line: 30 are promised, and stores take their time."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +26,6 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if os.fork():  # Ray kills a worker's children with it, but not their children
         os._exit(0)
-    os.nice(10)
     from finetune_trainer.launch.log_files import ship_all  # boto3, which takes its time
 
     ship_all(arguments.uri, arguments.folder, arguments.folder / arguments.file, arguments.every)
