@@ -18,6 +18,12 @@ from pathlib import Path
 RANK = b"ray::RayTrainWorker"
 """How the process of a rank calls itself."""
 
+SHIPPER = b"finetune_trainer.launch.shipper"
+"""Part of the command of a process that stores the output of a rank or of the driver."""
+
+LAST_LINES = 5.0
+"""Seconds for that, once nothing trains here any more."""
+
 OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 PAUSE = 0.5
 """Seconds between two looks."""
@@ -33,7 +39,9 @@ def main(arguments: list[str]) -> int:
     head = role == "head"
     host = "127.0.0.1" if head else os.environ.get("FQ_RAY_IP", "")
     job = Job(f"http://{host}:{port}/api/jobs/{submission}", os.environ.get("RAY_AUTH_TOKEN", ""))
-    wait(job.runs if head else rank_runs, job.stop, float(seconds))
+    end = time.monotonic() + float(seconds)
+    if wait(job.runs if head else rank_runs, job.stop, float(seconds)):
+        wait(output_waits, lambda: True, min(LAST_LINES, end - time.monotonic()))
     return 0
 
 
@@ -52,6 +60,11 @@ def wait(busy: Callable[[], bool], ask: Callable[[], bool], seconds: float) -> b
 def rank_runs(proc: Path = Path("/proc")) -> bool:
     """Whether a rank's process lives in this pod."""
     return any(_title(entry).startswith(RANK) for entry in proc.iterdir() if entry.name.isdigit())
+
+
+def output_waits(proc: Path = Path("/proc")) -> bool:
+    """Whether output of a process in this pod may not be stored yet."""
+    return any(SHIPPER in _title(entry) for entry in proc.iterdir() if entry.name.isdigit())
 
 
 def _title(process: Path) -> bytes:

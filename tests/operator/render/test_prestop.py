@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from finetune_operator.render.prestop import Job, rank_runs, wait
+from finetune_operator.render.prestop import LAST_LINES, Job, main, output_waits, rank_runs, wait
 
 
 @contextmanager
@@ -52,6 +54,19 @@ def test_a_rank_is_known_by_the_title_that_ray_gives_its_process() -> None:
         rank.stdout.readline()  # it answers, so it has its title
         assert rank_runs()
     assert not rank_runs()
+
+
+def test_a_pod_waits_for_the_output_of_its_ranks_but_not_for_ever() -> None:
+    code = "print(flush=True); input()"
+    command = [sys.executable, "-c", code, "-m", "finetune_trainer.launch.shipper", "s3://ckpt/x/logs"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shipper:
+        assert shipper.stdout is not None
+        shipper.stdout.readline()  # it runs, so that its command can be seen
+        assert output_waits()
+        begun = time.monotonic()
+        assert main(["worker", "a-1", "30", "8265"]) == 0
+        assert LAST_LINES <= time.monotonic() - begun < 30
+        shipper.communicate(b"\n")
 
 
 def test_the_driver_is_asked_once_and_waited_for() -> None:
