@@ -10,7 +10,7 @@ from finetune_operator.api.report import laid_over
 from finetune_operator.api.status import FailureCount, Goodput, JobStatus, QueueStatus, WorkerCounts
 from finetune_operator.observe import RayJobView
 from finetune_operator.policy import deadlines
-from finetune_operator.policy.classify import End, deleted_of, end_of, fate_of, next_judgement
+from finetune_operator.policy.classify import NOW, End, deleted_of, end_of, fate_of, next_judgement, noted
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.seen import Seen
 from finetune_trainer.spec import logs_uri
@@ -90,11 +90,15 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
     leaving = fate_of(pod for pod in pods if (pod.disruption or pod.cut_off_since) and not (whole and pod.gone))
     if leaving is None and _goes_on(seen, attempt, ray_job):
         leaving = deleted_of(pods)
+    waits = deadlines.waiting_for(attempt, draft.status, seen)
+    if leaving is None and not whole:
+        leaving = noted(attempt, seen)
     if leaving is not None:  # kept in the status: the pod may be gone when the attempt is judged
-        draft.condition(ConditionType.CLUSTER_READY, False, leaving.reason, leaving.message)
+        text = f"{leaving.message}{NOW}{waits.message}" if waits is not None else leaving.message
+        draft.condition(ConditionType.CLUSTER_READY, False, leaving.reason, text)
     elif whole:
         draft.condition(ConditionType.CLUSTER_READY, True, Reason.READY, f"head and {ready} workers are ready")
-    elif (waits := deadlines.waiting_for(attempt, draft.status, seen)) is not None:
+    elif waits is not None:
         draft.condition(ConditionType.CLUSTER_READY, False, waits.reason, waits.message)
     else:
         draft.wake_at(deadlines.answer_limit(attempt, draft.status, seen))

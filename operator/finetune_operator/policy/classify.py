@@ -61,6 +61,9 @@ SILENT = "the node does not answer"
 ANSWERS = timedelta(seconds=10)
 """In which a kubelet that lives contradicts the node controller, which takes it for lost: its own interval."""
 
+NOW = "; now "
+"""What stands between the fate of a pod and what its successor waits for."""
+
 QUEUE_REASONS = {
     "NodeFailures": Reason.NODE_LOST,
     "PodsReadyTimeout": Reason.START_DEADLINE,
@@ -91,7 +94,7 @@ def end_of(attempt: AttemptStatus, seen: Seen) -> End | None:
     """How the attempt ended, or None while it lives."""
     ray_job, heard = seen.ray_job(attempt.number), seen.heard_of(attempt)
     pods = tuple(_without_old_end(pod, heard) for pod in seen.pods_of(attempt.number))
-    fate, asked = fate_of(pods) or _noted(attempt, seen), seen.asked_to_stop(attempt)
+    fate, asked = fate_of(pods) or noted(attempt, seen), seen.asked_to_stop(attempt)
     lost = _lost(attempt, ray_job, pods, fate, seen)
     certain = lost is not None or (heard is not None and seen.now - heard.at > LAST_WORD)
     if (ray_job is not None and ray_job.ray_status == SUCCEEDED) or (heard and heard.finished and certain):
@@ -176,12 +179,12 @@ def _without_old_end(pod: PodView, heard: Report | None) -> PodView:
     return replace(pod, ended=None) if outlived else pod
 
 
-def _noted(attempt: AttemptStatus, seen: Seen) -> End | None:
-    """What was about to happen to a pod when it was last seen, as the status keeps it."""
-    known, noted = seen.job.status.attempt, seen.job.status.condition(ConditionType.CLUSTER_READY)
-    if known is None or known.number != attempt.number or noted is None or noted.reason not in TAKEN_AWAY:
+def noted(attempt: AttemptStatus, seen: Seen) -> End | None:
+    """What was about to happen to a pod when it was last seen, as the status keeps it until the cluster is whole."""
+    known, said = seen.job.status.attempt, seen.job.status.condition(ConditionType.CLUSTER_READY)
+    if known is None or known.number != attempt.number or said is None or said.reason not in TAKEN_AWAY:
         return None
-    return End("Failed", noted.reason, noted.message)
+    return End("Failed", said.reason, said.message.partition(NOW)[0])
 
 
 def _lost(
@@ -201,7 +204,7 @@ def _lost(
     if head.gone or (head.started and (lost := given_up(head)) is not None and seen.now >= lost):
         code = f" with exit code {head.ended[0]}" if head.ended else ""
         text = f"head pod {head.name} ended{code}"
-        return fate_of([head]) or _noted(attempt, seen) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
+        return fate_of([head]) or noted(attempt, seen) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
     return None
 
 

@@ -138,6 +138,19 @@ def test_a_pod_that_is_taken_away_is_told_and_remembered_until_it_is_replaced() 
     assert cluster_ready(look(world)).reason == Reason.READY
 
 
+def test_an_eviction_is_remembered_while_its_replacement_waits_for_room() -> None:
+    world = World(ray_jobs={1: ray_job()}, pods=pods(), heard=heard())
+    head, one, two = pods()
+    world.pods = (head, replace(one, deleting_since=T0, grace_seconds=330, disruption="EvictionByEvictionAPI"), two)
+    told = cluster_ready(look(world)).message
+    waiting = pod("worker-1-2", phase="Pending", ready=False, unschedulable="0/2 nodes are available")
+    for _ in range(2):
+        world.pods = (head, waiting, two)
+        found = cluster_ready(look(world))
+        assert (found.reason, found.message.count("0/2 nodes")) == (Reason.EVICTED, 1)
+        assert found.message.startswith(told)
+
+
 def deleted(**view: Any) -> World:
     """A deleted job whose attempt has ended, and is not gone."""
     world = World(ray_jobs={1: ray_job()}, pods=pods())
