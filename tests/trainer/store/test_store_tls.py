@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from faults import FOREVER
+from faulty_proxy import faulty_proxy, reply
 from finetune_operator.progress.certificates import renewed
 from finetune_trainer.errors import StorageError
 from finetune_trainer.preflight import preflight
@@ -127,6 +129,29 @@ def test_an_endpoint_that_nobody_serves_ends_the_checks_with_the_first(
         preflight(manifest(tmp_path, bucket.name))
     assert len(str(failed.value).splitlines()) == 1
     assert (failed.value.exit_code, failed.value.retryable) == (14, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (404, b"<html>not found</html>", "answers with HTTP 404 and no S3 error, as no S3 store does"),
+        (403, b"<html>log in</html>", "answers with HTTP 403 and no S3 error, as no S3 store does"),
+        (405, b"", "answers with HTTP 405 and no S3 error, as no S3 store does"),
+        (200, b"", "answers without an ETag, as no S3 store does"),
+    ],
+)
+def test_an_endpoint_that_is_no_store_is_named(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, told: str
+) -> None:
+    with faulty_proxy(bucket.server.port) as proxy:
+        for method in ("GET", "HEAD", "PUT", "POST"):
+            proxy.inject(method, reply(status, body), times=FOREVER)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        with pytest.raises(StorageRefused) as failed:
+            preflight(manifest(tmp_path, bucket.name))
+    (first, *_) = str(failed.value).splitlines()
+    assert first.startswith("spec.checkpoint.uri: cannot ")
+    assert f"{proxy.endpoint} {told}: check AWS_ENDPOINT_URL" in first
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from finetune_trainer.store.objects import (
     check_key,
 )
 from finetune_trainer.store.s3_client import attempts_of, make_client, redacted
-from finetune_trainer.store.s3_errors import Place, code_of, explain, retries_of
+from finetune_trainer.store.s3_errors import Place, code_of, explain, not_s3, retries_of
 from finetune_trainer.store.s3_reader import Fetch, Fetched, S3Reader, Source, pause
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class S3Store:
         """See ObjectStore."""
         with self._explained(f"look up {self.uri}/{key}", key):
             answer = self.client.head_object(Bucket=self.bucket, Key=self._base + key)
-        return ObjectInfo(key, answer["ContentLength"], answer["ETag"].strip('"'))
+        return self._info(key, answer["ContentLength"], cast(dict[str, Any], answer))
 
     def checksum(self, key: str) -> int | None:
         """See ObjectStore."""
@@ -174,7 +174,12 @@ class S3Store:
             ChecksumCRC64NVME=crc64_header(checksum),
             **condition,
         )
-        return ObjectInfo(key, view.nbytes, answer["ETag"].strip('"'))
+        return self._info(key, view.nbytes, cast(dict[str, Any], answer))
+
+    def _info(self, key: str, size: int, answer: dict[str, Any]) -> ObjectInfo:
+        if "ETag" not in answer:
+            raise not_s3(f"cannot use {self.uri}/{key}", "answers without an ETag", self._place())
+        return ObjectInfo(key, size, answer["ETag"].strip('"'))
 
     def _holds(self, key: str, view: memoryview, checksum: int) -> bool:
         """Whether the object under `key` is exactly `view`."""

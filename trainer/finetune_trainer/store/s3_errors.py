@@ -148,6 +148,7 @@ CLIENT_SIDE: list[tuple[type[BaseException] | tuple[type[BaseException], ...], b
         True,
         "the S3 credentials cannot be read ({reason}): check AWS_WEB_IDENTITY_TOKEN_FILE and AWS_PROFILE",
     ),
+    (RecursionError, True, "{endpoint} redirects in a circle, as no S3 store does: " + ENDPOINT),
     (RuntimeError, False, "the S3 credentials cannot be renewed ({reason}): check this machine's clock"),
     (ParamValidationError, True, "{bucket!r} is no bucket name: write s3://<bucket>/<prefix>"),
 ]
@@ -198,6 +199,12 @@ def explain(error: Exception, action: str, place: Place) -> StorageError:
     return StorageRefused(message) if final else StorageError(message)
 
 
+def not_s3(what: str, answer: str, place: Place) -> StorageRefused:
+    """The error for an answer that no S3 store gives."""
+    check = ENDPOINT.format(endpoint=place.endpoint, **S3_SETTING)
+    return StorageRefused(f"{what}: {place.endpoint} {answer}, as no S3 store does: {check}")
+
+
 def _asked(error: Exception) -> str:
     """Scheme and host that did not answer: the store's, or those of the STS; empty where botocore does not say."""
     url = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", "")))
@@ -221,6 +228,9 @@ def _explain_sts(error: ClientError, action: str) -> StorageError:
 def _explain_answer(error: ClientError, action: str, place: Place) -> StorageError:
     raw = code_of(error)
     code = SAME.get(raw, raw)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if (not raw or raw.isdigit()) and error.operation_name != "HeadObject" and 400 <= status < 500 and status != 429:
+        return not_s3(f"cannot {action}", f"answers with HTTP {status} and no S3 error", place)
     if code in ("NoSuchKey", "404"):
         return ObjectNotFound(f"cannot {action}: there is no such object")
     if code in REFUSED or code in FAILED:
@@ -229,5 +239,4 @@ def _explain_answer(error: ClientError, action: str, place: Place) -> StorageErr
         message = f"cannot {action}: {text} ({raw})"
         return StorageRefused(message) if code in REFUSED else StorageError(message)
     words = redacted(str(error.response.get("Error", {}).get("Message", "")))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "?")
     return StorageError(f"cannot {action}: {place.endpoint} answered {raw} (HTTP {status}): {words}")
