@@ -15,7 +15,8 @@ ARGS ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test gpu lint types contracts verify generate format bench constraints operator-dev clean
+.PHONY: help setup demo test test-cluster soak-cluster gpu lint types contracts verify generate format bench constraints \
+	operator-dev cluster cluster-down clean
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,8 +30,20 @@ demo: setup ## Train, fine-tune and evaluate a small model on this machine (S3=1
 operator-dev: setup ## Run the operator on a real control plane here, for kubectl (KUBERAY=0, OPERATOR=0: without)
 	@$(PY) tools/operator_dev.py $(if $(filter 0,$(KUBERAY)),--no-kuberay) $(if $(filter 0,$(OPERATOR)),--no-operator)
 
-test: setup ## Run the tests that need no GPU (ARGS="-k name -x")
-	@$(PY) -m pytest -m "not bench and not gpu" $(ARGS)
+cluster: setup ## Bring up a Kubernetes with two nodes, KubeRay and S3 on this machine, for kubectl (needs root)
+	@PYTHONPATH=tools $(PY) -m cluster up
+
+cluster-down: ## End it and remove all that it left, also after a crash
+	@PYTHONPATH=tools $(PY) -m cluster down
+
+test: setup ## Run the tests that need no GPU and no root (ARGS="-k name -x")
+	@$(PY) -m pytest -m "not bench and not gpu and not nodes" $(ARGS)
+
+test-cluster: setup ## Run the tests on a Kubernetes with two nodes, which they bring up here (needs root)
+	@$(PY) -m pytest -m "nodes and not soak" --timeout 1800 tests/end_to_end $(ARGS)
+
+soak-cluster: setup ## The same, with every fault there is, 50 evictions and 20 jobs at once (2 hours)
+	@$(PY) -m pytest -m soak --timeout 7200 tests/end_to_end $(ARGS)
 
 gpu: setup ## Run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest -m gpu $(ARGS)

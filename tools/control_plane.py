@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from child import Child
-from cluster_identity import Authority, key_pem, kubeconfig, new_tokens, private_key, tokens_file, write_private
+from cluster_identity import Authority, key_pem, kubeconfig, new_tokens, signing_key, tokens_file, write_private
 from cluster_programs import kuberay_crds, program
 from control_plane_commands import Options, api_server_command, controllers_command, etcd_command
 
@@ -189,7 +189,7 @@ class ControlPlane:
         write_private(self.folder / "apiserver.crt", certificate)
         write_private(self.folder / "apiserver.key", key)
         write_private(self.folder / "ca.crt", self.authority.pem)
-        write_private(self.folder / "service-accounts.key", key_pem(private_key()))
+        write_private(self.folder / "service-accounts.key", key_pem(signing_key()))
         write_private(self.folder / "tokens.csv", tokens_file(self._tokens, self.options.users).encode())
         for user, token in self._tokens.items():
             self._write_kubeconfig(user, token)

@@ -40,6 +40,15 @@ FULL = Scale(
 )
 """Chosen so that all of the demo takes less than 6 minutes on 2 slow cores."""
 
+SMALL = Scale(
+    ("rich", "networkx"),
+    corpus.Size(per_package=200, held_out=20, conversations=1600),
+    vocabulary=512,
+    hidden=64,
+    layers=2,
+)
+"""Made in seconds, and enough for a few hundred steps."""
+
 FAST = Scale(
     ("rich", "networkx"),
     corpus.Size(per_package=40, held_out=20, conversations=60),

@@ -67,7 +67,7 @@ def fill(layout: Layout, server: S3Server, bucket: str = BUCKET) -> None:
     script = (
         "import bucket, pathlib, prepare, rich.console, sys\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "prepare.prepare(folder, prepare.FAST, rich.console.Console(stderr=True, quiet=True))\n"
+        "prepare.prepare(folder, prepare.SMALL, rich.console.Console(stderr=True, quiet=True))\n"
         "bucket.upload(folder / 'data', sys.argv[2], 'data')\n"
         "bucket.upload(folder / 'model', sys.argv[2], 'pretrained')\n"
     )

@@ -1,0 +1,98 @@
+"""Bad input that only the cluster can tell: each becomes a reason and a remedy in the status, and frees its pods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from cluster import platform
+from end_to_end.installation import Installation
+from end_to_end.manifests import job
+from end_to_end.misfortunes import until_no_pods
+from end_to_end.tenant import Object, Tenant, condition
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+SMALLEST = {"medium": "Memory", "sizeLimit": "64Ki"}
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What is wrong with a job or its runtime, and what its status shall say."""
+
+    reason: str
+    words: tuple[str, ...]
+    spec: Object = field(default_factory=dict)
+    runtime: Object = field(default_factory=dict)
+
+
+CASES = {
+    "no-image": Wrong("ImagePull", ("localhost/no-such-image:1",), runtime={"image": "localhost/no-such-image:1"}),
+    "no-room": Wrong(
+        "Unschedulable",
+        ("Insufficient memory",),
+        {"workers": {"replicas": 1, "gpusPerReplica": 0, "resources": {"memory": "900Gi"}}},
+    ),
+    "no-secret": Wrong("StartDeadline", ('secret "nobody" not found',), {"storage": {"secretRef": {"name": "nobody"}}}),
+    "no-endpoint": Wrong("Storage", ("http://127.0.0.1:9",), runtime={"storage": {"endpoint": "http://127.0.0.1:9"}}),
+    "no-model": Wrong("UserError", ("spec.model.uri",), {"model": {"uri": "s3://BUCKET/nothing"}}),
+    "no-bucket": Wrong(
+        "Storage", ("spec.checkpoint.uri",), {"checkpoint": {"uri": "s3://not-ours/x", "everySteps": 20}}
+    ),
+    "no-memory": Wrong(
+        "HostOutOfMemory",
+        ("memory",),
+        {"workers": {"replicas": 1, "gpusPerReplica": 0, "resources": {"memory": "500Mi"}}},
+    ),
+    "no-disk": Wrong(
+        "Storage",
+        ("No space left",),
+        runtime={"worker": {"spec": {"volumes": [{"name": "scratch", "emptyDir": SMALLEST}]}}},
+    ),
+}
+
+
+@pytest.fixture
+def runtimes(installation: Installation, tenant: Tenant) -> Iterator[dict[str, str]]:
+    """A FineTuneRuntime for each case that needs one, by case."""
+    names: dict[str, str] = {}
+    for case, wrong in CASES.items():
+        if not wrong.runtime:
+            continue
+        names[case] = f"{tenant.name}-{case}"
+        spec = merged(platform.runtime(installation.cluster.layout, version("ray")), wrong.runtime)
+        body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneRuntime", "metadata": {"name": names[case]}}
+        installation.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": spec}))
+    yield names
+    for name in names.values():
+        installation.kubectl("delete", "finetuneruntime", name)
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """A JSON merge patch."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return {**base, **{name: merged(base.get(name), value) for name, value in changes.items()}}
+
+
+def test_each_says_why_and_frees_its_pods(tenant: Tenant, runtimes: dict[str, str]) -> None:
+    for case, wrong in CASES.items():
+        spec = json.loads(json.dumps(wrong.spec).replace("BUCKET", tenant.name))
+        once = {"maxAttempts": 1, "maxRestarts": 0}
+        runtime = {"runtimeRef": {"name": runtimes[case]}} if case in runtimes else {}
+        limits = {"startDeadlineSeconds": 120, "failurePolicy": once}
+        tenant.apply(job(tenant.name, case, replicas=1, **{**limits, **spec, **runtime}))
+    wrongs = {}
+    for case, wrong in CASES.items():
+        status = tenant.until_over(case, 600)
+        found = condition(status, "Failed")
+        said = str(found.get("message"))
+        if found.get("reason") != wrong.reason or not all(word in said for word in wrong.words):
+            wrongs[case] = (found.get("reason"), said)
+        else:
+            until_no_pods(tenant, case)
+    assert wrongs == {}
