@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -225,10 +225,9 @@ def claims_of(token: str) -> dict[str, Any]:
 def resigned(token: str, key: bytes, **claims: object) -> str:
     """A token with other claims, signed with this PEM key as the API server signs."""
     signer = load_pem_private_key(key, None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    assert isinstance(signer, rsa.RSAPrivateKey)
     signed = f"{token.split('.', maxsplit=1)[0]}.{_base64(json.dumps(claims_of(token) | claims).encode())}"
-    r, s = decode_dss_signature(signer.sign(signed.encode(), ec.ECDSA(SHA256())))
-    return f"{signed}.{_base64(r.to_bytes(32) + s.to_bytes(32))}"
+    return f"{signed}.{_base64(signer.sign(signed.encode(), PKCS1v15(), SHA256()))}"
 
 
 def _base64(data: bytes) -> str:

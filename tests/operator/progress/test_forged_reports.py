@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster_identity import key_pem, private_key
+from cluster_identity import key_pem, signing_key
 from control_plane import ControlPlane
 from endpoint import PREFIX, Endpoint, JobPod, claims_of, resigned
 from finetune_operator.kube import Client
@@ -98,7 +98,7 @@ def test_a_token_that_has_expired_is_refused(
 @pytest.mark.parametrize("end", [10**400, -(10**400), float("inf"), float("nan"), True, "tomorrow", None])
 def test_a_token_that_ends_at_no_time_is_refused(endpoint: Endpoint, pod: JobPod, token: str, end: object) -> None:
     reviews = endpoint.reviews
-    assert endpoint.post(pod.job, REPORT, resigned(token, key_pem(private_key()), exp=end))[0] == 401
+    assert endpoint.post(pod.job, REPORT, resigned(token, key_pem(signing_key()), exp=end))[0] == 401
     assert endpoint.reviews == reviews
 
 
@@ -115,7 +115,7 @@ def test_the_api_server_has_the_last_word_on_a_token_that_we_take_for_fresh(
 def test_a_token_with_the_right_claims_and_the_wrong_signature_is_refused(
     endpoint: Endpoint, pod: JobPod, token: str
 ) -> None:
-    forged = resigned(token, key_pem(private_key()), exp=int(time.time()) + 3600)
+    forged = resigned(token, key_pem(signing_key()), exp=int(time.time()) + 3600)
     status, answer = endpoint.post(pod.job, REPORT, forged)
     assert (status, answer["error"]) == (401, "the API server does not know the token, or no longer")
     assert nothing_kept(endpoint, pod.job)
@@ -205,7 +205,7 @@ def test_a_token_of_a_pod_that_is_deleted_is_refused(endpoint: Endpoint, pod: Jo
 def test_a_refusal_is_not_asked_for_again_and_again_but_not_believed_for_long(
     endpoint: Endpoint, pod: JobPod, token: str
 ) -> None:
-    forged = resigned(token, key_pem(private_key()), exp=int(time.time()) + 3600)
+    forged = resigned(token, key_pem(signing_key()), exp=int(time.time()) + 3600)
     clock = [time.time()]
     tokens = Tokens(endpoint.client, PREFIX, clock=lambda: clock[0])
     reviews = endpoint.reviews
