@@ -58,12 +58,21 @@ def _own_budget(policy: FailurePolicy, reason: Reason) -> _Rule | int | None:
 
 
 def pause(attempts: Sequence[AttemptStatus]) -> timedelta:
-    """How long to wait after the newest attempt: longer for each failed one in a row that made no step."""
+    """How long to wait after the newest attempt: longer for each failed one in a row that made no step.
+
+    One that trained until it was taken away is followed at once: it would do so again.
+    """
+    if attempts and attempts[-1].reason in OWN and _trained(attempts[-1]):
+        return timedelta(0)
     failed = 0
     for attempt in reversed(attempts):
         if attempt.outcome != "Failed":
             break
         failed += 1
-        if (attempt.last_step or 0) > (attempt.first_step or 0):
+        if _trained(attempt):
             break
     return min(FIRST_PAUSE * 2 ** min(failed - 1, 10), LONGEST_PAUSE) if failed else timedelta(0)
+
+
+def _trained(attempt: AttemptStatus) -> bool:
+    return (attempt.last_step or 0) > (attempt.first_step or 0)

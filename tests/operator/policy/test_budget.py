@@ -18,9 +18,11 @@ def policy(text: str = "{}") -> FailurePolicy:
     return FailurePolicy.model_validate_json(text)
 
 
-def failed(number: int, first_step: int = 0, last_step: int | None = None) -> AttemptStatus:
+def failed(
+    number: int, first_step: int = 0, last_step: int | None = None, reason: Reason = Reason.ERROR
+) -> AttemptStatus:
     times: dict[str, Any] = {"started_at": T0, "finished_at": T0, "first_step": first_step, "last_step": last_step}
-    return AttemptStatus(number=number, ray_job=f"x-{number}", outcome="Failed", reason=Reason.ERROR, **times)
+    return AttemptStatus(number=number, ray_job=f"x-{number}", outcome="Failed", reason=reason, **times)
 
 
 @pytest.mark.parametrize("reason", sorted(NEVER))
@@ -58,3 +60,9 @@ def test_pauses_double_up_to_the_longest() -> None:
 
 def test_an_attempt_that_made_steps_makes_the_pauses_short_again() -> None:
     assert pause([failed(1), failed(2), failed(3, first_step=10, last_step=20)]) == FIRST_PAUSE
+
+
+@pytest.mark.parametrize("reason", OWN)
+def test_an_attempt_that_trained_until_it_was_taken_away_is_followed_at_once(reason: Reason) -> None:
+    assert pause([failed(1, first_step=10, last_step=20, reason=reason)]) == timedelta(0)
+    assert pause([failed(1, first_step=10, last_step=10, reason=reason)]) == FIRST_PAUSE
