@@ -86,7 +86,8 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
         draft.change_attempt(admitted_at=min(pod.created for pod in pods))
     if ray_job is not None:
         _observe_queue(draft, attempt, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
-    whole = ready == workers.replicas and any(pod.is_head and pod.ready for pod in pods)
+    staying = [pod for pod in pods if pod.ready and pod.deleting_since is None]
+    whole = sum(not pod.is_head for pod in staying) == workers.replicas and any(pod.is_head for pod in staying)
     leaving = fate_of(pod for pod in pods if (pod.disruption or pod.cut_off_since) and not (whole and pod.gone))
     if leaving is None and _goes_on(seen, attempt, ray_job):
         leaving = deleted_of(pods)

@@ -151,6 +151,19 @@ def test_an_eviction_is_remembered_while_its_replacement_waits_for_room() -> Non
         assert found.message.startswith(told)
 
 
+def test_a_pod_that_is_deleted_is_remembered_when_the_run_has_ended_before_it_is_gone() -> None:
+    world = World(ray_jobs={1: ray_job()}, pods=pods(), heard=heard())
+    head, one, two = pods()
+    world.pods = (head, replace(one, deleting_since=T0, grace_seconds=330), two)
+    assert cluster_ready(look(world)).reason == Reason.EVICTED
+    world.heard = heard(failure=Failure(15, "Stopped", "stopped at step 51 as asked"))
+    assert cluster_ready(look(world)).reason == Reason.EVICTED
+    world.pods = (head, two)
+    world.ray_jobs = {1: ray_job(deployment="Failed", ray_status="FAILED")}
+    ended = look(world).attempt
+    assert ended is not None and ended.reason == Reason.EVICTED
+
+
 def deleted(**view: Any) -> World:
     """A deleted job whose attempt has ended, and is not gone."""
     world = World(ray_jobs={1: ray_job()}, pods=pods())
