@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-cluster soak-cluster gpu lint types contracts verify generate format bench constraints \
-	operator-dev cluster cluster-down clean
+	operator-dev cluster cluster-down image-operator clean
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ test-cluster: setup ## Run the tests on a Kubernetes with two nodes, which they 
 
 soak-cluster: setup ## The same, with every fault there is, 50 evictions and 20 jobs at once (2 hours)
 	@$(PY) -m pytest -m soak --timeout 7200 tests/end_to_end $(ARGS)
+
+image-operator: setup ## Build the operator's image without a registry and print the archive's path (needs root)
+	@$(PY) tools/operator_image.py
 
 gpu: setup ## Run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest -m gpu $(ARGS)

@@ -20,7 +20,15 @@ from cache import cache_root, locked
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = Path("images/operator/Dockerfile")
-INPUTS = ("constraints.txt", "pyproject.toml", "README.md", "LICENSE", "images/operator", ".dockerignore")
+INPUTS = (
+    "constraints.txt",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "images/operator",
+    "images/requirements.py",
+    ".dockerignore",
+)
 SOURCES = ("operator/finetune_operator", "trainer/finetune_trainer")
 NAME = "localhost/finetune-operator:dev"
 """A full name: containerd looks a short one up under a default registry."""
