@@ -6,20 +6,16 @@ import uuid
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
-from operator_image import operator_image
 
 from cluster import platform
 from cluster.cluster import build
 from cluster.layout import Layout
 from cluster.machine import CannotRun, check_machine
-from end_to_end.installation import Installation, installed
+from end_to_end.installation import FOLDER, Installation, installed
 from end_to_end.tenant import Tenant
-
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "end-to-end"
-"""Where logs are found after a failure; the name, links and addresses differ from those of `make cluster`."""
+from operator_image import operator_image
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses

@@ -26,6 +26,9 @@ from s3_server import REGION, S3Server
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "finetune-operator"
+FOLDER = ROOT / "build" / "end-to-end"
+"""Where logs and what was measured are found; names, links and addresses differ from those of `make cluster`."""
+
 NAMESPACE = "finetune-system"
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 SHOWN = ("nodes", "finetunejobs", "rayjobs", "rayclusters", "pods", "events")

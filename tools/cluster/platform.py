@@ -50,8 +50,8 @@ def runtime(layout: Layout, ray_version: str) -> dict[str, Any]:
         "imagePullPolicy": "Never",
         "rayVersion": ray_version,
         "sharedMemory": "256Mi",
-        "head": {"cpu": "400m", "memory": "4Gi", **pod},
-        "worker": {"cpu": "700m", "memory": "4Gi", **pod},
+        "head": {"cpu": "800m", "memory": "4Gi", **pod},
+        "worker": {"cpu": "500m", "memory": "4Gi", **pod},
         "storage": {"endpoint": f"http://{layout.host}:{S3_PORT}", "region": REGION},
     }
 
