@@ -73,11 +73,10 @@ def test_the_operator_starts_from_the_files_of_the_image_alone(
     archive: tuple[dict[str, Any], list[str]], root: Path
 ) -> None:
     environment = dict(one.split("=", 1) for one in archive[0]["config"]["Env"])
+    environment |= {"HOME": "/", "LC_ALL": "C.UTF-8"}  # as runc sets it for a user whom /etc/passwd does not name
     chroot = shutil.which("chroot") or "/usr/sbin/chroot"
     command = [chroot, "--userspec=65532:65532", str(root), *archive[0]["config"]["Entrypoint"], "--help"]
-    done = subprocess.run(
-        command, env=environment | {"LC_ALL": "C.UTF-8"}, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "--kuberay-namespace" in done.stdout
 
