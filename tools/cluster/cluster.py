@@ -128,10 +128,8 @@ class Cluster:
         images.write_image(
             folder / "images" / "machine.tar", pause(), [node_files.PAUSE, *self._names], images.environment()
         )
-        for archive in self._archives:
-            link = folder / "images" / archive.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(archive.resolve())
+        for archive in self._archives:  # its own, since nodes import it each time they start
+            _copy(archive, folder / "images" / archive.name)
         binaries = program("kuberay-operator").parent
         images.write_specs(folder, program("ctr"), [*images.python_paths(ROOT), binaries])
 
@@ -172,6 +170,15 @@ def clean(layout: Layout) -> None:
     _remove(layout.folder / "etcd")
     if left:
         raise RuntimeError(f"could not remove {', '.join(left)}: something still runs in it")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a large file that nobody changes, by name only where that can be."""
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _remove(folder: Path) -> None:
