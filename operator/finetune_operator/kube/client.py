@@ -16,6 +16,7 @@ from finetune_operator.kube.watch import WatchEvent, read_events
 FIELD_MANAGER = {"fieldManager": "finetune-operator"}
 
 API_GROUPS = Resource("", "", "apis", "APIGroup", namespaced=False)
+SERVER_VERSION = Resource("", "", "version", "Info", namespaced=False)
 
 STALL_SECONDS = 90.0
 """A watch on which no byte came for so long is dead: the API server sends a bookmark each minute."""
@@ -56,6 +57,11 @@ class Client:
         """
         return cls(await find_access(kubeconfig, context), qps, burst, observe)
 
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return self._transport.access.server
+
     def separate(self, qps: float = 20, burst: int = 40) -> Client:
         """Return a client with the same credentials but its own connections and limit, and without the guard."""
         return Client(self._transport.access, qps, burst, self._transport.observe)
@@ -85,6 +91,10 @@ class Client:
         except NotFound:
             return []
         return [one["version"] for one in found["versions"]]
+
+    async def server_version(self) -> Object:
+        """Return what the server says of its own version."""
+        return await self._send("get", SERVER_VERSION, "/version")
 
     async def create(self, resource: Resource, body: Object) -> Object:
         """Create an object; raises AlreadyExists. After ServerError and Unreachable it may exist."""
