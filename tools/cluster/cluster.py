@@ -24,6 +24,7 @@ from control_plane_commands import Options
 ROOT = Path(__file__).resolve().parents[2]
 NODE_PROGRAMS = ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy")
 PROGRAMS = (*NODE_PROGRAMS, "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "coredns")
+USERS_PROGRAMS = ("kubectl", "helm")
 MACHINE_IMAGE = "localhost/machine:1"
 """Image of pods with the RuntimeClass `machine`, which see this machine's programs and Python environment."""
 
@@ -36,7 +37,7 @@ DNS_RIGHTS = [
 
 def build() -> None:
     """Build every program of a cluster, once on this machine: minutes on a new one."""
-    for name in (*PROGRAMS, "kuberay-operator"):
+    for name in (*PROGRAMS, *USERS_PROGRAMS, "kuberay-operator"):
         program(name)
     pause()
 
@@ -118,7 +119,7 @@ class Cluster:
         layout, folder = self.layout, self.layout.folder
         shutil.rmtree(layout.programs, ignore_errors=True)
         layout.programs.mkdir()
-        for name in (*NODE_PROGRAMS, "kubectl"):
+        for name in (*NODE_PROGRAMS, *USERS_PROGRAMS):
             (layout.programs / name).symlink_to(program(name))
         (folder / "Corefile").write_text(node_files.corefile(layout), encoding="utf-8")
         certificate, key = self.plane.authority.issue("kube-apiserver-kubelet-client", [], ["kube-apiserver"])

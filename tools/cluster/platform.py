@@ -71,7 +71,14 @@ def fill(layout: Layout, server: S3Server, bucket: str = BUCKET) -> None:
         "bucket.upload(folder / 'data', sys.argv[2], 'data')\n"
         "bucket.upload(folder / 'model', sys.argv[2], 'pretrained')\n"
     )
-    environment = os.environ | server.environment() | {"PYTHONPATH": str(ROOT / "examples" / "demo")}
+    environment = (
+        os.environ
+        | server.environment()
+        | {
+            "PYTHONPATH": str(ROOT / "examples" / "demo"),
+            "DS_ACCELERATOR": "cpu",  # without it DeepSpeed warns that it finds no GPU
+        }
+    )
     command = [sys.executable, "-c", script, str(layout.folder.parent / "cluster-demo"), bucket]
     subprocess.run(command, check=True, env=environment)
 
