@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from finetune_operator.api.runtime import ConfigMapKeyRef, Gpu, RuntimeSpec, read_runtime
@@ -84,6 +85,7 @@ def judge_authority(namespace: str, wanted: ConfigMapKeyRef, seen: Seen) -> Find
     if seen.refused:
         return unreadable(check, seen)
     create = f"kubectl --namespace {namespace} create configmap {wanted.name} --from-file={wanted.key}=<file>"
+    create += " --dry-run=client --output yaml | kubectl apply --server-side --filename -"  # also where there is one
     if seen.first is None:
         return Finding(check, State.FAILED, "there is none: the runtime's pods do not start without it", create)
     if not (seen.first.get("data") or {}).get(wanted.key):
@@ -102,5 +104,7 @@ def judge_secret(namespace: str, name: str, seen: Seen) -> Finding:
         return Finding(check, State.FAILED, "there is none", create)
     data: Mapping[str, str] = seen.first.get("data") or {}
     if missing := [key for key in CREDENTIALS if not data.get(key)]:
-        return Finding(check, State.FAILED, f"has no {' and no '.join(missing)}", create)
+        values = json.dumps({"stringData": dict.fromkeys(missing, "<value>")})
+        patch = f"kubectl --namespace {namespace} patch secret {name} --patch '{values}'"
+        return Finding(check, State.FAILED, f"has no {' and no '.join(missing)}", patch)
     return Finding(check, State.OK, f"has {' and '.join(CREDENTIALS)}")

@@ -30,13 +30,13 @@ def deployment(name: str, image: str = "", namespace: str = "system", available:
     }
 
 
-def node(ready: str = "True", cordoned: bool = False, product: str = "H100", **allocatable: str) -> Object:
+def node(ready: str = "True", cordoned: bool = False, product: str = "H100", more: Object | None = None) -> Object:
     return {
         "metadata": {"name": "n", "labels": {tenancy.PRODUCT: product}},
         "spec": {"unschedulable": True} if cordoned else {},
         "status": {
             "conditions": [{"type": "Ready", "status": ready}],
-            "allocatable": {"nvidia.com/gpu": "8"} | allocatable,
+            "allocatable": {"nvidia.com/gpu": "8"} | (more or {}),
         },
     }
 
@@ -161,7 +161,9 @@ def test_a_runtime_has_to_be_one_that_jobs_can_run_on() -> None:
 
 
 def test_nodes_count_that_take_pods_and_have_the_runtimes_gpus() -> None:
-    nodes = Seen((node(), node(product="A100"), node(ready="False"), node(cordoned=True), node(**{"amd.com/gpu": "4"})))
+    nodes = Seen(
+        (node(), node(product="A100"), node(ready="False"), node(cordoned=True), node(more={"amd.com/gpu": "4"}))
+    )
     assert tenancy.judge_nodes(Gpu(), nodes).found == "3 ready with 24 nvidia.com/gpu"
     assert tenancy.judge_nodes(Gpu(product="A100"), nodes).found == "1 ready with 8 nvidia.com/gpu on A100"
     assert tenancy.judge_nodes(Gpu(resource_name="amd.com/gpu"), nodes).found == "1 ready with 4 amd.com/gpu"
