@@ -20,7 +20,7 @@ def probe_store(uri: str, storage: RuntimeStorage | None) -> Finding:
     """Run `finetune probe`, with the environment of this process and the address that the runtime gives to pods."""
     if find_spec("boto3") is None:
         found = "not checked: boto3 is not installed here"
-        return Finding(CHECK, State.SKIPPED, found, "pip install 'finetune-operator[trainer]', or: pip install boto3")
+        return Finding(CHECK, State.SKIPPED, found, "pip install 'finetune-operator[trainer]'")
     command = [sys.executable, "-P", "-c", PROBE, "probe", uri]
     environment = probe_environment(os.environ, storage)
     try:
