@@ -35,9 +35,10 @@ class Recoveries:
         """Let something happen in a with block, and wait until the job has trained on."""
         before, begun = step_of(self.tenant.status(self.name)), time.monotonic()
         yield
-        self.tenant.until_step(self.name, before + 1, 240)
+        reached = max(before, step_of(self.tenant.status(self.name)))  # a stopped run told its last steps
+        self.tenant.until_step(self.name, reached + 1, 240)
         self.seconds[what] = round(time.monotonic() - begun, 1)
-        self.tenant.until_step(self.name, before + MARGIN)
+        self.tenant.until_step(self.name, reached + MARGIN)
 
     def save(self) -> None:
         """Write them down where the closing note and docs find them."""

@@ -167,6 +167,8 @@ class Supervisor:
         """Return why the run has to be aborted now, or None."""
         if signals > 1:
             return Failure(1, "Aborted", "aborted by a second signal, without a checkpoint", retryable=True)
+        if self._stop.requested and not self._started:  # no rank has begun that could answer, and none has to commit
+            return failure_of(Stopped(f"stopped before the ranks had started, as asked ({self._stop.reason})"))
         if self._stop.requested and self._stop.remaining() == 0:
             return Failure(1, "Aborted", "did not stop in time; ended without a checkpoint", retryable=True)
         silent = time.monotonic() - self._since
