@@ -64,8 +64,12 @@ class Tenant:
         raise AssertionError(f"{name}: not {what} within {seconds:.0f} s; its status: {json.dumps(status, indent=1)}")
 
     def until_step(self, name: str, step: int, seconds: float = 180) -> Object:
-        """Wait until a job has reported a step."""
-        return self.until(name, f"at step {step}", lambda status: step_of(status) >= step, seconds)
+        """Wait until a job has reported a step, or is complete."""
+
+        def there(status: Object) -> bool:
+            return step_of(status) >= step or status.get("phase") == "Succeeded"
+
+        return self.until(name, f"at step {step}", there, seconds)
 
     def until_phase(self, name: str, phase: str, seconds: float = 180) -> Object:
         """Wait for a phase."""

@@ -126,13 +126,12 @@ class Cluster:
         write_private(folder / "kubelet-client.crt", certificate)
         write_private(folder / "kubelet-client.key", key)
         (folder / "images").mkdir(exist_ok=True)
-        images.write_image(
-            folder / "images" / "machine.tar", pause(), [node_files.PAUSE, *self._names], images.environment()
-        )
+        images.write_image(folder / "images" / "machine.tar", pause(), [node_files.PAUSE, *self._names])
         for archive in self._archives:  # its own, since nodes import it each time they start
             _copy(archive, folder / "images" / archive.name)
         binaries = program("kuberay-operator").parent
-        images.write_specs(folder, program("ctr"), [*images.python_paths(ROOT), binaries])
+        binds = {**images.python_binds(ROOT, folder), binaries: binaries}
+        images.write_specs(folder, program("ctr"), binds)
 
     def _grant(self) -> None:
         """What the parts of the cluster may do, as far as Kubernetes has no roles for them, and the RuntimeClass."""
