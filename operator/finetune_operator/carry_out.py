@@ -86,7 +86,7 @@ class Hands:
             case DeleteRayJob(ray_job):
                 await self._delete(RAYJOBS, job.namespace, ray_job.name, ray_job.uid)
             case ForceDeletePod(pod):
-                logger.warning("pod %s does not end on node %s: deleted by force", pod.name, pod.node)
+                logger.warning("pod %s on node %s is deleted by force: it would not end by itself", pod.name, pod.node)
                 await self._delete(PODS, job.namespace, pod.name, pod.uid, grace_seconds=0)
             case DeleteJob():
                 await self._delete(JOBS, job.namespace, job.name, job.uid)

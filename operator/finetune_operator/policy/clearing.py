@@ -40,11 +40,13 @@ def force_lost_pods(draft: Draft) -> None:
 
     Where Kubernetes has given the node up, no grace is kept: nobody there hears of the deletion. What runs on behind a
     cut of the network is fenced: the ranks that start anew claim the run, after which no older one can commit.
+    Neither is any kept by a pod in which Ray never ran: KubeRay's init container does not hear that it shall end.
     """
     for pod in draft.seen.pods:
         if pod.deleting_since is None:
             continue
-        due = given_up(pod) or pod.deleting_since + timedelta(seconds=pod.grace_seconds) + POD_END
+        in_any_case = pod.deleting_since + timedelta(seconds=pod.grace_seconds) + POD_END
+        due = given_up(pod) or (pod.deleting_since if pod.phase == "Pending" else in_any_case)
         if draft.seen.now >= due:
             draft.act(ForceDeletePod(pod))
         else:

@@ -182,3 +182,11 @@ def test_pods_that_go_with_a_run_that_has_failed_explain_nothing(over: bool) -> 
     world.ray_jobs = {1: ray_job(ray_status="FAILED", deployment="Failed", message="exit code 1\nKeyError")}
     status = look(world).status
     assert [(one.reason, one.count) for one in status.failures] == [(Reason.ERROR, 1)]
+
+
+def test_a_pod_in_which_ray_never_ran_is_not_waited_for() -> None:
+    world = World(ray_jobs={1: ray_job(deployment="Failed", ray_status="FAILED")}, pods=pods(), heard=heard())
+    look(world)
+    successor = pod("worker-1-2", phase="Pending", ready=False, deleting_since=T0, grace_seconds=90)
+    world.pods = (successor, replace(successor, name="worker-1-1", phase="Running"))
+    assert [one.pod.name for one in look(world).actions if isinstance(one, ForceDeletePod)] == [successor.name]
