@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import debian
 from cache import cache_root, locked
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,13 +91,10 @@ def fetch_tools() -> None:
             "building the operator's image needs root here, or use docker with images/operator/Dockerfile"
         )
     lacking = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if lacking and shutil.which("apt-get") is None:
+    if lacking and not debian.can_install():
         raise CannotBuild(f"install {' and '.join(lacking)}, or use docker with {DOCKERFILE}")
     if lacking:
-        _say(f"installing {' '.join(lacking)}")
-        quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for words in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *lacking]):
-            _run("apt-get", *words, env=quiet)
+        debian.install(lacking, CannotBuild)
 
 
 def _build(folder: Path, target: Path) -> None:
@@ -131,9 +129,9 @@ def _buildah(folder: Path, *words: str, check: bool = True) -> str:
     return _run("buildah", *store, *words, check=check)
 
 
-def _run(*command: str, check: bool = True, env: dict[str, str] | None = None) -> str:
+def _run(*command: str, check: bool = True) -> str:
     """Run a command and return its output; what it says when it fails goes to stderr."""
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if check and done.returncode:
         print(done.stdout[-4000:], done.stderr[-4000:], sep="\n", file=sys.stderr)
         done.check_returncode()

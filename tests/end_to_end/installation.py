@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,19 @@ class Installation:
         self.kubectl("label", "namespace", name, RESTRICTED)
         keys = self.s3.add_user(name, name)
         platform.fill(self.cluster.layout, self.s3, name)
-        values = {"AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret}
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": values}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": keys.environment()}
         self.kubectl("apply", "-f", "-", input=json.dumps(secret), namespace=name)
         self.cluster.plane.wait_for_service_account(name)
         return Tenant(self.cluster, name, self.s3_client(keys.access, keys.secret))
+
+    @contextmanager
+    def runtime(self, name: str, **changes: Any) -> Iterator[str]:
+        """A FineTuneRuntime like the default one but for `changes` (a JSON merge patch); gone in the end."""
+        spec = merged(platform.runtime(self.cluster.layout, version("ray")), changes)
+        body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneRuntime", "metadata": {"name": name}}
+        self.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": spec}))
+        yield name
+        self.kubectl("delete", "finetuneruntime", name)
 
     def collect(self, folder: Path) -> None:
         """Write what the cluster knows: objects, events, logs of the operator and of all jobs' pods."""
@@ -91,6 +100,13 @@ class Installation:
         except KubectlFailed as error:
             text = str(error)
         path.write_text(text, encoding="utf-8")
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """A JSON merge patch."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return {**base, **{name: merged(base.get(name), value) for name, value in changes.items()}}
 
 
 @contextmanager

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from typing import Any
 
 import pytest
 
-from cluster import platform
 from cluster.machine import CGROUPS
 from end_to_end.installation import Installation
 from end_to_end.manifests import job
@@ -76,19 +73,8 @@ def runtime(case: str, installation: Installation, tenant: Tenant) -> Iterator[s
     if not wrong.runtime:
         yield "default"
         return
-    name = f"{tenant.name}-{case}"
-    spec = merged(platform.runtime(installation.cluster.layout, version("ray")), wrong.runtime)
-    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneRuntime", "metadata": {"name": name}}
-    installation.kubectl("apply", "-f", "-", input=json.dumps(body | {"spec": spec}))
-    yield name
-    installation.kubectl("delete", "finetuneruntime", name)
-
-
-def merged(base: Any, changes: Any) -> Any:
-    """A JSON merge patch."""
-    if not isinstance(base, dict) or not isinstance(changes, dict):
-        return changes
-    return {**base, **{name: merged(base.get(name), value) for name, value in changes.items()}}
+    with installation.runtime(f"{tenant.name}-{case}", **wrong.runtime) as name:
+        yield name
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from functools import partial
-from importlib.metadata import version
 
 import pytest
 from botocore.exceptions import ClientError
 
-from cluster import platform
 from control_plane import KubectlFailed
 from end_to_end import misfortunes
 from end_to_end.installation import NAMESPACE, Installation
@@ -70,12 +67,8 @@ def tenants(installation: Installation) -> Iterator[list[Tenant]]:
 @pytest.fixture
 def limited(installation: Installation) -> Iterator[str]:
     """A runtime that runs a few jobs at a time."""
-    name = "few-at-a-time"
-    spec = platform.runtime(installation.cluster.layout, version("ray")) | {"limits": {"maxRunningJobs": AT_ONCE}}
-    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneRuntime", "metadata": {"name": name}, "spec": spec}
-    installation.kubectl("apply", "-f", "-", input=json.dumps(body))
-    yield name
-    installation.kubectl("delete", "finetuneruntime", name)
+    with installation.runtime("few-at-a-time", limits={"maxRunningJobs": AT_ONCE}) as name:
+        yield name
 
 
 def test_jobs_of_three_tenants_all_end_right(tenants: list[Tenant], limited: str, installation: Installation) -> None:

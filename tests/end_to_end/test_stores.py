@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import version
 
 import pytest
 
-from cluster import platform
 from control_plane_commands import ISSUER
 from end_to_end.installation import Installation
 from end_to_end.manifests import job
@@ -29,14 +27,9 @@ def by_identity(installation: Installation, tenant: Tenant) -> Iterator[str]:
     role = "arn:aws:iam::123456789012:role/{namespace}"
     subjects = [f"system:serviceaccount:{tenant.name}:*"]
     installation.s3.add_role(role.replace("{namespace}", tenant.name), tenant.name, subjects)
-    spec = platform.runtime(installation.cluster.layout, version("ray"))
-    identity = {"roleArn": role, "audience": AUDIENCE, "stsEndpoint": spec["storage"]["endpoint"]}
-    spec["storage"] |= {"webIdentity": identity}
-    name = f"{tenant.name}-identity"
-    body = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneRuntime", "metadata": {"name": name}, "spec": spec}
-    installation.kubectl("apply", "-f", "-", input=json.dumps(body))
-    yield name
-    installation.kubectl("delete", "finetuneruntime", name)
+    identity = {"roleArn": role, "audience": AUDIENCE, "stsEndpoint": installation.s3.endpoint}
+    with installation.runtime(f"{tenant.name}-identity", storage={"webIdentity": identity}) as name:
+        yield name
 
 
 def test_a_job_trains_with_the_identity_of_its_service_account(tenant: Tenant, by_identity: str) -> None:

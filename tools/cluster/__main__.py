@@ -1,4 +1,4 @@
-"""A Kubernetes with nodes on this machine: `up`, `down`, `node kill|start|cut|heal N`, `logs FOLDER`."""
+"""A Kubernetes with nodes on this machine: `up`, `down`, `node kill|start|cut|heal N`."""
 
 from __future__ import annotations
 

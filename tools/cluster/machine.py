@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import debian
+
 PACKAGES = {  # a program of it, or a file: package
     "runc": "runc",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
@@ -19,8 +21,6 @@ PACKAGES = {  # a program of it, or a file: package
     "mount": "mount",
 }
 CGROUPS = Path("/sys/fs/cgroup")
-MEMORY_PER_NODE = 2 * 2**30
-"""Bytes that the smallest job needs on each node: a head and a worker."""
 
 
 class CannotRun(RuntimeError):
@@ -62,12 +62,6 @@ def _may_unshare() -> bool:
 
 
 def _fetch(packages: list[str]) -> None:
-    if shutil.which("apt-get") is None:
+    if not debian.can_install():
         raise CannotRun(f"missing here: install {', '.join(packages)} (Debian's names) with your package manager")
-    print(f"installing {' '.join(packages)}", file=sys.stderr, flush=True)
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-    for command in (["apt-get", "update", "-qq"], install):
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CannotRun(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    debian.install(packages, CannotRun)

@@ -12,15 +12,13 @@ from typing import Any
 from cluster.kuberay import NAMESPACE as KUBERAY_NAMESPACE
 from cluster.layout import Layout
 from cluster.node_files import MACHINE_RUNTIME
-from s3_server import REGION, S3Server, create_bucket
+from operator_image import NAME as OPERATOR_IMAGE
+from s3_server import REGION, Keys, S3Server, create_bucket
 
 ROOT = Path(__file__).resolve().parents[2]
 S3_PORT = 9000
 BUCKET = "demo"
 TRAINER_IMAGE = "localhost/finetune-trainer:dev"
-OPERATOR_IMAGE = "localhost/finetune-operator"
-OPERATOR_TAG = "dev"
-PREPARED = ("data", "model")
 
 LEAVES_AFTER = 5
 """Seconds that pods of jobs stay bound to a node that does not answer; chosen for people who wait."""
@@ -28,8 +26,9 @@ LEAVES_AFTER = 5
 
 def chart_values(layout: Layout, ray_version: str) -> dict[str, Any]:
     """Values of our chart for this cluster: images that its nodes have, small pods, its S3 store."""
+    repository, tag = OPERATOR_IMAGE.rsplit(":", 1)
     return {
-        "image": {"repository": OPERATOR_IMAGE, "tag": OPERATOR_TAG, "pullPolicy": "Never"},
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
         "kuberay": {"namespace": KUBERAY_NAMESPACE},
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "defaultRuntime": {"spec": runtime(layout, ray_version)},
@@ -87,7 +86,7 @@ def write_files(layout: Layout, server: S3Server, ray_version: str) -> None:
     """Write `values.yaml` for helm, and `s3.env`, the keys of the store, for `kubectl create secret`."""
     values = json.dumps(chart_values(layout, ray_version), indent=2)
     (layout.folder / "values.yaml").write_text(values, encoding="utf-8")
-    keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
+    keys = Keys(server.access_key, server.secret_key).environment()
     file = layout.folder / "s3.env"
     file.touch(mode=0o600)
     file.write_text("".join(f"{name}={value}\n" for name, value in keys.items()), encoding="utf-8")

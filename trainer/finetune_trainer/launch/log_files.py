@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from finetune_trainer.errors import StorageError
+from finetune_trainer.launch.environment import STDOUT
 from finetune_trainer.store import ObjectStore, open_store
 from finetune_trainer.store.streams import Stream, append, end_of
 
@@ -30,7 +31,6 @@ ATTEMPTS = "3"
 GIVE_UP = 600.0
 """Seconds after the end of the process for which a store that fails is asked again; the file then stays."""
 
-STDOUT = 1
 CONTAINER_LOG = "FINETUNE_CONTAINER_LOG"
 """Where `kubectl logs` reads."""
 
