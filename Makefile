@@ -55,7 +55,7 @@ bench: setup ## Measure ratios to bare DeepSpeed, TRL and Kubeflow Trainer, and 
 	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench tests/operator $(ARGS)
 
 lint: setup ## Check style (ruff) and formatting
-	@$(PY) -m ruff check . && $(PY) -m ruff format --check --quiet .
+	@$(PY) -m ruff check --no-cache . && $(PY) -m ruff format --check --quiet .
 
 types: setup ## Check types (mypy --strict)
 	@$(PY) -m mypy

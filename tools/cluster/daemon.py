@@ -9,11 +9,10 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from operator_image import operator_image
-
 from cluster import platform
 from cluster.cluster import Cluster, build, clean
 from cluster.layout import Layout, load
+from operator_image import operator_image
 
 PID, READY = "pid", "ready"
 TICK = 0.5
