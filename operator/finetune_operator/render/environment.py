@@ -44,7 +44,8 @@ def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator,
     """The container's `env`."""
     plain = {**PLACES, **RAY, **store_variables(job, runtime, number), **stop_variables(job, runtime, role)}
     if role == "head":
-        plain |= {"FINETUNE_ATTEMPT": str(number), **report_variables(job, operator)}
+        plain |= {"FINETUNE_ATTEMPT": str(number), "FINETUNE_RAY_VERSION": runtime.ray_version}
+        plain |= report_variables(job, operator)
     else:
         plain |= {"OMP_NUM_THREADS": str(worker_share(job, runtime).threads), **_cache(runtime)}
     return [*_values(plain), *_secrets(job)]

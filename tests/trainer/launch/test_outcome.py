@@ -6,6 +6,7 @@ import errno
 import json
 import pickle
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import torch
 from finetune_trainer.errors import DataError, Hang, PeerFailed, Problem, SpecError, Stopped, StorageError
 from finetune_trainer.launch.error_file import ERROR_FILE, read_error_data, write_error_file
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, failure_of_exit
-from finetune_trainer.launch.processes import memory_kills
+from finetune_trainer.launch.processes import memory_kills, memory_kills_of_pod
+from finetune_trainer.launch.ray_environment import RAY_VERSION, check_version
 
 GLOO_CLOSED = "[../third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234"
 GLOO_TIMEOUT = "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv"
@@ -116,3 +118,25 @@ def test_memory_kills_are_counted_in_the_own_cgroup_first(tmp_path: Path) -> Non
     (tmp_path / "sys/fs/cgroup/job").mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup/job/memory.events").write_text("low 0\noom 2\noom_kill 3\n")
     assert memory_kills(tmp_path) == 3
+
+
+def test_memory_kills_of_a_pod_are_those_of_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sys/fs/cgroup/memory").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    assert memory_kills_of_pod(tmp_path) == 0  # a machine counts from its start, whoever runs on it
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    assert memory_kills_of_pod(tmp_path) == 2
+    (tmp_path / "sys/fs/cgroup/memory.events").write_text("oom 1\noom_kill 1\n")
+    assert memory_kills_of_pod(tmp_path) == 1
+
+
+def test_the_image_has_the_ray_that_the_runtime_promises() -> None:
+    found = version("ray")
+    check_version({})
+    check_version({RAY_VERSION: found})
+    check_version({RAY_VERSION: f"{found.rsplit('.', 1)[0]}.99"})
+    with pytest.raises(
+        SpecError, match=rf"of the FineTuneRuntime: its image has Ray {found}: .*'1.2.3'"
+    ):
+        check_version({RAY_VERSION: "1.2.3"})

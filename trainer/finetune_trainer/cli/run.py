@@ -111,16 +111,18 @@ def _introduce(view: AnyView, plan: Plan, address: str | None) -> None:
 
 
 def _check(plan: Plan) -> Failure | None:
-    """Check what our loop will read and write, before any worker starts."""
+    """Check the image, and what our loop will read and write, before any worker starts."""
     from finetune_trainer.launch.outcome import failure_of
     from finetune_trainer.launch.rank import LOOP
+    from finetune_trainer.launch.ray_environment import check_version
     from finetune_trainer.preflight import preflight
 
-    if plan.entrypoint == LOOP:
-        try:
+    try:
+        check_version(os.environ)
+        if plan.entrypoint == LOOP:
             preflight(plan.job)
-        except FinetuneError as error:
-            return failure_of(error)
+    except FinetuneError as error:
+        return failure_of(error)
     return None
 
 

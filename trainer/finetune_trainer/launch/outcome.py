@@ -59,6 +59,9 @@ COLLECTIVE_TIMEOUT = (
 )
 """What gloo, NCCL and the rendezvous store write when another rank did not come in time."""
 
+KILLED = "Killed"
+"""Reason of a process that a signal ended, for a cause that nobody has told."""
+
 HOST_ALLOCATION = ("can't allocate memory", "cannot allocate memory", "defaultcpuallocator")
 
 
@@ -181,7 +184,7 @@ def failure_of_exit(rank: int, exit_code: int, out_of_memory: bool = False) -> F
         remedy = "the host ran out of memory; use fewer ranks, a smaller microBatchSize, or more memory"
         return _as(HostOutOfMemory, f"rank {rank} was killed by the memory killer: {remedy}", rank)
     by_launcher = -exit_code == signal.SIGTERM
-    return Failure(1, "Killed", f"rank {rank} was killed by {name}", True, rank, collateral=by_launcher)
+    return Failure(1, KILLED, f"rank {rank} was killed by {name}", True, rank, collateral=by_launcher)
 
 
 def root_cause(failures: Iterable[Failure]) -> Failure:

@@ -38,6 +38,17 @@ def memory_kills(root: Path = Path("/")) -> int:
     return next((count for path in _counters(root) if (count := _oom_kill(path)) is not None), 0)
 
 
+def memory_kills_of_pod(root: Path = Path("/")) -> int:
+    """Count the processes that the kernel has killed for memory since the container of this pod began; 0 outside one.
+
+    Sources: `oom_kill` in the cgroup's memory.events (cgroup v2) or memory.oom_control (v1), which begin with it.
+    """
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return 0
+    own = (root / "sys/fs/cgroup/memory.events", root / "sys/fs/cgroup/memory/memory.oom_control")
+    return next((count for path in own if (count := _oom_kill(path)) is not None), 0)
+
+
 def _counters(root: Path) -> list[Path]:
     groups = root / "proc/self/cgroup"
     own = groups.read_text(encoding="utf-8").rpartition("0::")[2].strip() if groups.is_file() else ""

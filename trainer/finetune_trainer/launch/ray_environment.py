@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import closing
+from importlib.metadata import version
 from urllib.parse import urlsplit
+
+from finetune_trainer.errors import Problem, SpecError
 
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # keeps a warning about a future default off the terminal
@@ -23,6 +26,22 @@ LOCAL = {
     "RAY_TRAIN_METRICS_ENABLED": "0",  # nothing scrapes them here
     "RAY_worker_niceness": "0",  # Ray's 15 makes ranks yield to everything else; torchrun's ranks do not either
 }
+
+
+RAY_VERSION = "FINETUNE_RAY_VERSION"
+"""Environment variable by which the operator says which Ray the FineTuneRuntime promises."""
+
+
+def check_version(environ: Mapping[str, str]) -> None:
+    """Raise SpecError when the runtime promises another minor version of Ray than is installed here."""
+    promised, found = environ.get(RAY_VERSION, ""), version("ray")
+    if promised and _minor(promised) != _minor(found):
+        message = f"its image has Ray {found}: write that version there, or take an image with the other"
+        raise SpecError([Problem("spec.rayVersion of the FineTuneRuntime", promised, message)])
+
+
+def _minor(release: str) -> list[str]:
+    return release.split(".")[:2]
 
 
 def configure(environ: MutableMapping[str, str], local: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from finetune_trainer.launch.decide import Fail, decide, restart_event
 from finetune_trainer.launch.environment import prepare, redirect_output
 from finetune_trainer.launch.folders import workdir
 from finetune_trainer.launch.machine import this_machine
-from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, failure_of_exit, root_cause
+from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, failure_of_exit, root_cause
 from finetune_trainer.launch.processes import memory_kills
 from finetune_trainer.launch.progress import Channel, HttpReporter, ask
 from finetune_trainer.launch.rank import Place, Settings, run_rank
+from finetune_trainer.launch.ray_memory import memory_killed
 from finetune_trainer.launch.shipping import ship_output
 from finetune_trainer.spec import parse_job
 
@@ -107,10 +109,17 @@ class RestartPolicy(UserCallback):
         stopping = ask(self._channel).stop_by is not None
         decision = decide(cause, self._restarts, self._max_restarts, stopping)
         if isinstance(decision, Fail):
-            raise RunFailed(cause)
+            raise RunFailed(told_apart(cause))
         self._restarts = decision.restarts
         with HttpReporter(self._channel) as reporter:
             reporter.report(restart_event(decision, self._max_restarts, cause))
+
+
+def told_apart(cause: Failure) -> Failure:
+    """Say of a process that was killed whether memory was the reason; asks the nodes of a cluster, which takes time."""
+    if cause.reason != KILLED or not memory_killed():
+        return cause
+    return replace(failure_of_exit(cause.rank or 0, -signal.SIGKILL, out_of_memory=True), rank=cause.rank)
 
 
 def _preempted(error: Exception) -> bool:
@@ -134,7 +143,7 @@ def _failure(rank: int, error: Exception, out_of_memory: bool) -> Failure:
     if NODE_DIED in text:
         return Failure(1, "NodeLost", f"the node of rank {rank} ({_place_of(text)}) is lost", retryable=True, rank=rank)
     message = f"the process of rank {rank} ({_place_of(text)}) was killed or crashed"
-    return Failure(1, "Killed", message, retryable=True, rank=rank)
+    return Failure(1, KILLED, message, retryable=True, rank=rank)
 
 
 def _place_of(text: str) -> str:
