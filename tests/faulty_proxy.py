@@ -38,9 +38,11 @@ Seen = tuple[str, str, dict[str, str]]  # method, path and query, headers
 
 @dataclass
 class FaultyProxy:
-    """Serves on 127.0.0.1:`port`; `seen` are the requests so far, as (method, path and query, headers)."""
+    """Serves on `host`:`port`, where the server behind is too; `seen` are the requests so far, as (method, path and
+    query, headers)."""
 
     upstream: int
+    host: str = "127.0.0.1"
     port: int = 0
     faults: Faults[Seen, Action] = field(default_factory=Faults)
 
@@ -50,7 +52,7 @@ class FaultyProxy:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def inject(self, method: str, action: Action, *, times: int = 1, part: str = "") -> None:
         """Break the next `times` requests with `method` and `part`; faults that fit the same request queue up."""
@@ -174,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def forward(self, body: bytes) -> Answer:
         """Do the request at the server behind."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.proxy.upstream, timeout=60)
+        connection = http.client.HTTPConnection(self.proxy.host, self.proxy.upstream, timeout=60)
         try:
             connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
@@ -221,11 +223,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def faulty_proxy(upstream: int) -> Iterator[FaultyProxy]:
-    """A proxy in front of 127.0.0.1:`upstream` for the length of a with block."""
-    proxy = FaultyProxy(upstream)
+def faulty_proxy(upstream: int, host: str = "127.0.0.1") -> Iterator[FaultyProxy]:
+    """A proxy in front of `host`:`upstream`, at the same address, for the length of a with block."""
+    proxy = FaultyProxy(upstream, host)
     handler = type("BoundHandler", (Handler,), {"proxy": proxy})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = ThreadingHTTPServer((host, 0), handler)
     server.daemon_threads = True
     proxy.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

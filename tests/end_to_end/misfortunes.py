@@ -22,8 +22,12 @@ POD_SECONDS = 120.0
 
 
 def signal_rank(tenant: Tenant, job: str, signal: str = "SIGKILL", worker: int = 0) -> None:
-    """Send a signal to the rank in one worker pod."""
-    pod = tenant.pods(job, "worker")[worker]["metadata"]["name"]
+    """Send a signal to the rank in one worker pod of a job."""
+    signal_rank_in(tenant, tenant.pods(job, "worker")[worker]["metadata"]["name"], signal)
+
+
+def signal_rank_in(tenant: Tenant, pod: str, signal: str = "SIGKILL") -> None:
+    """Send a signal to the rank in a pod."""
     words = ("exec", pod, "-c", "ray-worker", "--", "python3", "-c", KILL_RANK.format(signal=signal))
     assert tenant.kubectl(*words).strip(), f"no rank in {pod}"
 

@@ -108,6 +108,14 @@ class Tenant:
         """The weights of the adapter that a job of `manifests.job` exported."""
         return self.read(f"{job}/adapter/adapter_model.safetensors")
 
+    def log(self, job: str) -> list[Object]:
+        """The entries of a job's checkpoint log, oldest first."""
+        return [json.loads(self.read(key)) for key in self.keys(f"{job}/checkpoints/") if "/log/" in key]
+
+    def commits(self, job: str) -> list[int]:
+        """The steps of all its commits, in the order of the log."""
+        return [entry["step"] for entry in self.log(job) if entry["kind"] == "checkpoint"]
+
     def leave(self) -> None:
         """Delete the namespace with all that is in it; nobody waits for that."""
         self.kubectl("delete", "finetunejobs", "--all", "--wait=false")
@@ -122,3 +130,19 @@ def step_of(status: Object) -> int:
 def condition(status: Object, kind: str) -> Object:
     """The condition of a type; empty without one."""
     return next((one for one in status.get("conditions", ()) if one["type"] == kind), {})
+
+
+def trains(number: int, status: Object) -> bool:
+    """Whether this attempt has made a step of its own."""
+    found = attempt_of(number, status)
+    return int(found.get("lastStep", 0)) > int(found.get("firstStep", 0))
+
+
+def ended(number: int, status: Object) -> bool:
+    """Whether this attempt is over."""
+    return "outcome" in attempt_of(number, status)
+
+
+def attempt_of(number: int, status: Object) -> Object:
+    """An attempt, empty before it is there."""
+    return next((one for one in status.get("attempts") or () if one["number"] == number), {})

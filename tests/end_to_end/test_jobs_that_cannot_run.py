@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import pytest
 
-from cluster.machine import CGROUPS
 from end_to_end.installation import Installation
 from end_to_end.manifests import job
 from end_to_end.misfortunes import until_no_pods
 from end_to_end.tenant import Object, Tenant, condition
+from operator_image import NAME as OPERATOR_IMAGE
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+ALONE = {"spec": {"runtimeClassName": None}}  # without this machine's Python
 SMALLEST = {"medium": "Memory", "sizeLimit": "64Ki"}
 
 
@@ -56,14 +58,27 @@ CASES = {
         ("no space left",),
         runtime={"worker": {"spec": {"volumes": [{"name": "scratch", "emptyDir": SMALLEST}]}}},
     ),
-}
-
-if (CGROUPS / "cgroup.controllers").exists():  # in version 1 the kernel kills one process, and nobody says why
-    CASES["no-memory"] = Wrong(
+    "no-memory": Wrong(
         "HostOutOfMemory",
         ("memory",),
         {"workers": {"replicas": 1, "gpusPerReplica": 0, "resources": {"memory": "500Mi"}}},
-    )
+    ),
+    "no-ray": Wrong(  # an image of somebody else's: the operator's has no Ray
+        "StartDeadline",
+        ("bash",),
+        runtime={
+            "image": OPERATOR_IMAGE,
+            **{role: {"spec": {"runtimeClassName": None}} for role in ("head", "worker")},
+        },
+        waits=True,
+    ),
+    "other-ray": Wrong("UserError", ("spec.rayVersion", version("ray")), runtime={"rayVersion": "2.99.0"}),
+    "no-ray-cluster": Wrong(
+        "Validation",
+        ("RAY_REDIS_ADDRESS",),
+        runtime={"head": {"container": {"env": [{"name": "RAY_REDIS_ADDRESS", "value": "redis:6379"}]}}},
+    ),
+}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from control_plane import KubectlFailed
 from end_to_end import misfortunes
 from end_to_end.installation import NAMESPACE, Installation
 from end_to_end.manifests import job
-from end_to_end.tenant import Object, Tenant
+from end_to_end.tenant import Tenant, attempt_of, ended, trains
 
 EVICTIONS = int(os.environ.get("SOAK_EVICTIONS", "50"))
 JOBS = int(os.environ.get("SOAK_JOBS", "20"))
@@ -37,22 +37,6 @@ def test_an_eviction_costs_at_most_a_step(tenant: Tenant) -> None:
         lost.append(attempt["stepsLost"])
     print(f"{EVICTIONS} evictions; steps lost by each: {lost}")
     assert max(lost) <= 1
-
-
-def trains(number: int, status: Object) -> bool:
-    """Whether this attempt has made a step of its own."""
-    found = attempt_of(number, status)
-    return int(found.get("lastStep", 0)) > int(found.get("firstStep", 0))
-
-
-def ended(number: int, status: Object) -> bool:
-    """Whether this attempt is over."""
-    return "outcome" in attempt_of(number, status)
-
-
-def attempt_of(number: int, status: Object) -> Object:
-    """An attempt, empty before it is there."""
-    return next((one for one in status.get("attempts") or () if one["number"] == number), {})
 
 
 @pytest.fixture
