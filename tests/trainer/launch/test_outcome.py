@@ -136,7 +136,5 @@ def test_the_image_has_the_ray_that_the_runtime_promises() -> None:
     check_version({})
     check_version({RAY_VERSION: found})
     check_version({RAY_VERSION: f"{found.rsplit('.', 1)[0]}.99"})
-    with pytest.raises(
-        SpecError, match=rf"of the FineTuneRuntime: its image has Ray {found}: .*'1.2.3'"
-    ):
+    with pytest.raises(SpecError, match=rf"of the FineTuneRuntime: its image has Ray {found}: .*'1.2.3'"):
         check_version({RAY_VERSION: "1.2.3"})
