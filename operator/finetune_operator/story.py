@@ -78,6 +78,10 @@ def _commits(old: JobStatus, new: JobStatus) -> Iterator[Event]:
     before = old.checkpoint.step if old.checkpoint else None
     if new.checkpoint is not None and new.checkpoint.step is not None and new.checkpoint.step > (before or 0):
         yield Event("Normal", Reason.COMMITTED, f"committed a checkpoint at step {new.checkpoint.step}")
+    damaged = new.checkpoint.damaged if new.checkpoint else None
+    if damaged is not None and (old.checkpoint is None or damaged != old.checkpoint.damaged):
+        text = f"set the damaged checkpoint of step {damaged.step} aside, to go on from an older one: {damaged.message}"
+        yield Event("Warning", Reason.CHECKPOINT_DAMAGED, text)
     said, fresh = old.condition(ConditionType.CHECKPOINT_FRESH), new.condition(ConditionType.CHECKPOINT_FRESH)
     slow = Reason.COMMIT_EXCEEDS_GRACE
     if fresh is not None and fresh.reason == slow and (said is None or said.reason != slow):

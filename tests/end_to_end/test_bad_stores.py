@@ -58,6 +58,8 @@ def test_a_busy_store_and_a_damaged_checkpoint_change_no_model(
     aside = [entry for entry in tenant.log(name) if entry["kind"] == "quarantine"]
     assert [entry["target"] for entry in aside] == [damaged["seq"]]
     assert damaged["objects"][0]["key"] in aside[0]["reason"]
+    assert "CheckpointDamaged" in tenant.events(name)
+    assert tenant.status(name)["checkpoint"]["damaged"]["step"] == damaged["step"]
 
 
 def damage_newest(tenant: Tenant, name: str) -> Object:

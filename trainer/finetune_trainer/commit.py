@@ -106,7 +106,7 @@ def verify(run: Run, entry: Checkpoint) -> list[str]:
 def set_aside(run: Run, entry: Checkpoint, problems: list[str]) -> None:
     """Quarantine a damaged checkpoint and say so; collective."""
     reason = "; ".join(problems)
-    run.report_phase("quarantining a damaged checkpoint", f"step {entry.step}: {reason}")
+    run.report({"kind": "phase", "name": "quarantining a damaged checkpoint", "detail": reason, "damaged": entry.step})
     run.control.agree(lambda: run.writer.quarantine(entry, reason) if run.control.is_main else None)
 
 

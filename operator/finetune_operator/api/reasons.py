@@ -54,6 +54,7 @@ class Reason(StrEnum):
     COMMITTED = "Committed"
     NONE_YET = "NoneYet"
     STALE = "Stale"
+    CHECKPOINT_DAMAGED = "CheckpointDamaged"
     COMMIT_EXCEEDS_GRACE = "CommitExceedsGrace"
     # ends that were asked for
     SUCCEEDED = "Succeeded"

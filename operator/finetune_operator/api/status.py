@@ -94,6 +94,16 @@ class WorkerCounts(Part):
         return {**members, "summary": f"{members.get('ready', 0)}/{members.get('desired', 0)}"}
 
 
+class DamagedCheckpoint(Part):
+    """A commit whose objects were not as they had been stored."""
+
+    step: CountOrZero
+    """Its step."""
+
+    message: Long
+    """What is wrong with which object."""
+
+
 class CheckpointStatus(Part):
     """Commits in the checkpoint log, as rank 0 last reported them."""
 
@@ -117,6 +127,9 @@ class CheckpointStatus(Part):
 
     step_seconds: CountOrZero | None = None
     """Time of the slowest of the last steps before it, rounded up: a stop waits for the step that runs."""
+
+    damaged: DamagedCheckpoint | None = None
+    """The commit that was last found damaged; the run set it aside and went on from an older one."""
 
 
 class OutputStatus(Part):

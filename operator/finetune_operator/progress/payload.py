@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.api.report import Failure
-from finetune_operator.api.status import OutputStatus
+from finetune_operator.api.status import DamagedCheckpoint, OutputStatus
 from finetune_operator.progress import values
 from finetune_operator.progress.values import INT64_MAX, LONGEST_MESSAGE, LONGEST_TEXT
 
@@ -39,8 +39,8 @@ class Change:
     """What one event changes in the report of a job.
 
     `progress` and `checkpoint` hold fields of `api.status.Progress` and `CheckpointStatus`, only those the event speaks
-    of; with `resumed`, `checkpoint` is no new commit but the one that the ranks go on from. `share` is how much of the
-    run is done (0 to 1), `remaining` the seconds that are left.
+    of; with `resumed`, `checkpoint` is no new commit but the one that the ranks go on from, or one that is damaged.
+    `share` is how much of the run is done (0 to 1), `remaining` the seconds that are left.
     """
 
     progress: Mapping[str, Any] = field(default_factory=dict)
@@ -126,9 +126,15 @@ def _phase(event: Event) -> Change:
     known = done is not None and total is not None and 0 <= done <= total and total > 0
     amount = f" ({int(100 * done / total)} %)" if known else ""  # type: ignore[operator]  # `known` is what narrows them
     activity = {"activity": f"{name[: LONGEST_TEXT - len(amount)]}{amount}"}
-    where = _where(event)
+    where, damaged = _where(event), _damaged(event)
     lost, resumed = values.count(event.get("stepsLost")), bool(where)
-    return Change(progress=activity | where, checkpoint=where, steps_lost=lost, resumed=resumed)
+    return Change(
+        progress=activity | where,
+        checkpoint=where | damaged,
+        steps_lost=lost,
+        urgent=bool(damaged),
+        resumed=resumed or bool(damaged),
+    )
 
 
 def _progress(event: Event) -> Change:
@@ -185,6 +191,12 @@ def _where(event: Event) -> dict[str, int]:
     """The step that ranks go on from, of an event that says so."""
     step = values.count(event.get("step"))
     return {} if step is None else {"step": step}
+
+
+def _damaged(event: Event) -> dict[str, DamagedCheckpoint]:
+    """The commit that a phase sets aside."""
+    step, what = values.count(event.get("damaged")), values.text(event.get("detail"), LONGEST_MESSAGE)
+    return {} if step is None else {"damaged": DamagedCheckpoint(step=step, message=what)}
 
 
 def _fields(found: Event, table: Mapping[str, tuple[str, Callable[[object], object]]]) -> dict[str, Any]:

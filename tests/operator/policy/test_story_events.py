@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from finetune_operator.api.reasons import Reason
 from finetune_operator.api.report import Failure
+from finetune_operator.api.status import CheckpointStatus, DamagedCheckpoint
 from finetune_operator.policy.decide import decide
 from finetune_operator.policy.seen import Obstacle
 from finetune_operator.story import Event, events_between
@@ -44,6 +46,17 @@ def test_an_attempt_that_waits_in_a_queue_says_so_and_when_it_is_let_in() -> Non
     assert [reason for reason, _ in tell(world)] == ["Starting", "Queued"]
     world.ray_jobs = {1: ray_job(ray_status="", deployment="", queue="team-a")}
     assert tell(world) == [("Admitted", "attempt 1 was admitted by queue team-a")]
+
+
+def test_a_damaged_checkpoint_is_told_once_with_what_is_wrong() -> None:
+    damaged = CheckpointStatus(step=20, damaged=DamagedCheckpoint(step=40, message="data/1: expected 12, found 13"))
+    world = World(ray_jobs={1: ray_job()}, pods=pods(), heard=heard())
+    tell(world)
+    world.heard = replace(heard(), checkpoint=damaged)
+    (warning,) = [event for event in events(world) if event.kind == "Warning"]
+    assert warning.reason == Reason.CHECKPOINT_DAMAGED
+    assert "step 40" in warning.note and "data/1: expected 12, found 13" in warning.note
+    assert tell(world) == []
 
 
 def test_the_end_of_an_attempt_is_told_once() -> None:

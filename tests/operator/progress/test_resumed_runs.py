@@ -33,3 +33,20 @@ def test_ranks_that_go_on_from_an_older_commit_stand_there_and_its_time_is_not_m
     assert report is not None and report.progress is not None and report.checkpoint is not None
     assert (report.progress.step, report.steps_lost, report.progress.activity) == (30, 18, "resuming")
     assert (report.checkpoint.step, report.checkpoint.committed_at) == (30, T0)
+
+
+def test_a_damaged_commit_is_told_at_once_and_is_no_new_commit() -> None:
+    clock, woken = [0.0], []
+    mailbox = Mailbox(
+        lambda key, after: woken.append(after), lambda: clock[0], lambda: T0 + timedelta(seconds=clock[0])
+    )
+    mailbox.put("uid", ("team-a", "bot"), 1, read_report(body({"seq": 1, **commit(40)})))
+    assert mailbox.take("uid") is not None
+    clock[0] = 5.0
+    damaged = {"kind": "phase", "name": "quarantining", "detail": "data/1: flipped", "damaged": 40}
+    mailbox.put("uid", ("team-a", "bot"), 1, read_report(body({"seq": 2, **damaged}, {"seq": 3, **RESUMING})))
+    assert woken[-1] == 0.0
+    report = mailbox.take("uid")
+    assert report is not None and report.checkpoint is not None and report.checkpoint.damaged is not None
+    assert (report.checkpoint.damaged.step, report.checkpoint.damaged.message) == (40, "data/1: flipped")
+    assert (report.checkpoint.step, report.checkpoint.committed_at) == (30, T0)

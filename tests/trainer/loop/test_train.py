@@ -52,6 +52,8 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_it_is_used(train
     _, recorder = train(path)
     (resuming,) = [event for event in recorder.of("phase") if event["name"] == "resuming"]
     assert (str(resuming["detail"]).split(",")[0], resuming["step"]) == ("step 6", 6)
+    (told,) = [event for event in recorder.of("phase") if "damaged" in event]
+    assert told["damaged"] == 8 and victim.name in str(told["detail"])
     entries = log_of(small_job, "damaged").entries()
     assert [entry.target for entry in entries if isinstance(entry, Quarantine)] == [newest.seq]
     assert small_job.metrics("damaged") == small_job.metrics("whole")

@@ -29,6 +29,8 @@ class PhaseEvent(TypedDict):
     unit: NotRequired[str]
     step: NotRequired[int]
     """The step of the commit from which the phase `resuming` goes on."""
+    damaged: NotRequired[int]
+    """The step of a commit that the phase sets aside as damaged; `detail` says what is wrong with which object."""
     stepsLost: NotRequired[int]
     """As in a restart event, once it is known where the restarted ranks go on."""
 
