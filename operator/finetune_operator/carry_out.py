@@ -28,11 +28,13 @@ from finetune_operator.kube.resources import (
     NETWORKPOLICIES,
     PDBS,
     PODS,
+    RAYCLUSTERS,
     RAYJOBS,
     REVISIONS,
     SERVICEACCOUNTS,
 )
 from finetune_operator.look import Caches, Looker
+from finetune_operator.observe import RayJobView
 from finetune_operator.policy.actions import (
     Action,
     AddFinalizer,
@@ -41,6 +43,7 @@ from finetune_operator.policy.actions import (
     DeleteRayJob,
     ForceDeletePod,
     RemoveFinalizer,
+    ScaleCluster,
 )
 from finetune_operator.policy.seen import Obstacle
 from finetune_operator.render import Operator, objects
@@ -85,6 +88,8 @@ class Hands:
                 await self._create_attempt(job, number)
             case DeleteRayJob(ray_job):
                 await self._delete(RAYJOBS, job.namespace, ray_job.name, ray_job.uid)
+            case ScaleCluster(ray_job, workers):
+                await self._scale(job.namespace, ray_job, workers)
             case ForceDeletePod(pod):
                 logger.warning("pod %s on node %s is deleted by force: it would not end by itself", pod.name, pod.node)
                 await self._delete(PODS, job.namespace, pod.name, pod.uid, grace_seconds=0)
@@ -125,6 +130,15 @@ class Hands:
             self.caches.jobs.put(found)
         else:
             self.caches.jobs.remove(*place, metadata["uid"])
+
+    async def _scale(self, namespace: str, ray_job: RayJobView, workers: int) -> None:
+        """Change the number of workers in the one worker group of a RayCluster, if it is this RayJob's."""
+        found = await self.client.get(RAYCLUSTERS, namespace, ray_job.cluster)
+        metadata, (group,) = found["metadata"], found["spec"]["workerGroupSpecs"]
+        if any(owner["uid"] == ray_job.uid for owner in metadata.get("ownerReferences") or ()):
+            wanted = {name: metadata[name] for name in ("uid", "resourceVersion")}
+            change = {"metadata": wanted, "spec": {"workerGroupSpecs": [{**group, "replicas": workers}]}}
+            await self.client.patch(RAYCLUSTERS, namespace, ray_job.cluster, change)
 
     async def _create_attempt(self, job: Job, number: int) -> None:
         """Create everything that the attempt needs, its RayJob last: once that is there, all of it is."""

@@ -47,7 +47,7 @@ class RayJobView:
 
     `queue` is Kueue's LocalQueue, `workload` what Kueue says of it where that is known. `refused` is why the API server
     does not let KubeRay create a pod of its cluster; `finalizers` keep it after its deletion; `grace_seconds` is what
-    its pods have to commit when they are stopped.
+    its pods have to commit when they are stopped. `cluster` is its RayCluster, which wants `wanted_workers`.
     """
 
     name: str
@@ -65,6 +65,8 @@ class RayJobView:
     refused: str | None = None
     finalizers: tuple[str, ...] = ()
     grace_seconds: int | None = None
+    cluster: str = ""
+    wanted_workers: int | None = None
 
     @property
     def over(self) -> bool:
@@ -139,6 +141,8 @@ def read_ray_job(found: Object, workload: WorkloadView | None = None) -> RayJobV
         refused=None if failure is None else _refusal(failure),
         finalizers=tuple(metadata.get("finalizers") or ()),
         grace_seconds=_count((metadata.get("annotations") or {}).get(GRACE, "")),
+        cluster=status.get("rayClusterName", ""),
+        wanted_workers=(status.get("rayClusterStatus") or {}).get("desiredWorkerReplicas"),
     )
 
 

@@ -34,8 +34,8 @@ RAY_JOB: Shape = {
     "metadata": {**METADATA, "annotations": dict.fromkeys((GRACE,))},
     "spec": {"suspend": None},
     "status": {
-        **dict.fromkeys(("jobStatus", "jobDeploymentStatus", "reason", "message")),
-        "rayClusterStatus": {"conditions": CONDITIONS},
+        **dict.fromkeys(("jobStatus", "jobDeploymentStatus", "reason", "message", "rayClusterName")),
+        "rayClusterStatus": {"conditions": CONDITIONS, "desiredWorkerReplicas": None},
     },
 }
 POD: Shape = {

@@ -49,6 +49,17 @@ class DeleteRayJob:
 
 
 @dataclass(frozen=True)
+class ScaleCluster:
+    """Let the cluster of an attempt have so many worker pods."""
+
+    ray_job: RayJobView
+    workers: int
+
+    def __str__(self) -> str:
+        return f"scaling RayCluster {self.ray_job.cluster} to {self.workers} workers"
+
+
+@dataclass(frozen=True)
 class ForceDeletePod:
     """Delete a pod whose node does not answer, without waiting for the node."""
 
@@ -66,7 +77,7 @@ class DeleteJob:
         return "deleting the finished job"
 
 
-Action = AddFinalizer | RemoveFinalizer | CreateAttempt | DeleteRayJob | ForceDeletePod | DeleteJob
+Action = AddFinalizer | RemoveFinalizer | CreateAttempt | DeleteRayJob | ScaleCluster | ForceDeletePod | DeleteJob
 
 
 @dataclass(frozen=True)

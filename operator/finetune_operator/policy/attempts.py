@@ -14,6 +14,7 @@ from finetune_operator.policy.classify import NOW, End, deleted_of, end_of, fate
 from finetune_operator.policy.draft import Draft
 from finetune_operator.policy.seen import Seen
 from finetune_trainer.spec import logs_uri
+from finetune_trainer.spec.workers import Workers
 
 LONGEST_REASON = 1024
 """Characters of why a queue holds a job back that stand in `queue.reason`; the condition has more."""
@@ -87,7 +88,7 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
     if ray_job is not None:
         _observe_queue(draft, attempt, ray_job, held=ray_job.suspended and attempt.admitted_at is None and not pods)
     staying = [pod for pod in pods if pod.ready and pod.deleting_since is None]
-    whole = sum(not pod.is_head for pod in staying) == workers.replicas and any(pod.is_head for pod in staying)
+    whole = sum(not pod.is_head for pod in staying) >= workers.fewest and any(pod.is_head for pod in staying)
     leaving = fate_of(pod for pod in pods if (pod.disruption or pod.cut_off_since) and not (whole and pod.gone))
     if leaving is None and _goes_on(seen, attempt, ray_job):
         leaving = deleted_of(pods)
@@ -98,13 +99,18 @@ def _observe_pods(draft: Draft, attempt: AttemptStatus) -> None:
         text = f"{leaving.message}{NOW}{waits.message}" if waits is not None else leaving.message
         draft.condition(ConditionType.CLUSTER_READY, False, leaving.reason, text)
     elif whole:
-        draft.condition(ConditionType.CLUSTER_READY, True, Reason.READY, f"head and {ready} workers are ready")
+        text = f"head and {_of(ready, workers)} workers are ready"
+        draft.condition(ConditionType.CLUSTER_READY, True, Reason.READY, text)
     elif waits is not None:
         draft.condition(ConditionType.CLUSTER_READY, False, waits.reason, waits.message)
     else:
         draft.wake_at(deadlines.answer_limit(attempt, draft.status, seen))
         text = f"{ready} of {workers.replicas} workers are ready"
         draft.condition(ConditionType.CLUSTER_READY, False, Reason.STARTING, text)
+
+
+def _of(ready: int, workers: Workers) -> str:
+    return str(ready) if workers.min_replicas is None else f"{ready} of {workers.replicas}"
 
 
 def _goes_on(seen: Seen, attempt: AttemptStatus, ray_job: RayJobView | None) -> bool:

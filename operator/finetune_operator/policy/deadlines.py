@@ -81,7 +81,7 @@ class Wait:
 def waiting_for(attempt: AttemptStatus, status: JobStatus, seen: Seen) -> Wait | None:
     """What keeps the pods from being there or from starting: the API server, images, room, or KubeRay."""
     ray_job, pods = seen.ray_job(attempt.number), seen.pods_of(attempt.number)
-    wanted = 1 + seen.job.manifest.spec.workers.replicas
+    wanted = 1 + seen.job.manifest.spec.workers.fewest
     if ray_job is not None and ray_job.refused is not None and sum(not pod.gone for pod in pods) < wanted:
         return Wait(Reason.FORBIDDEN, f"a pod of RayJob {ray_job.name} was refused: {ray_job.refused}")
     for wait in (_containers, _room):

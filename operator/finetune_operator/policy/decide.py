@@ -13,7 +13,7 @@ from finetune_operator.api.attempt import AttemptStatus
 from finetune_operator.api.job import FINALIZER
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.status import OutputStatus, QueueStatus
-from finetune_operator.policy import attempts, budget, deadlines
+from finetune_operator.policy import attempts, budget, deadlines, elastic
 from finetune_operator.policy.actions import (
     AddFinalizer,
     CreateAttempt,
@@ -145,6 +145,7 @@ def _watch(draft: Draft, attempt: AttemptStatus) -> None:
         draft.wake_at(deadlines.start_limit(attempt, draft.status, draft.seen))
     else:
         draft.wake_at(deadlines.silence_limit(attempt, draft.seen))
+    elastic.let_all_in(draft)
 
 
 def _start(draft: Draft) -> None:

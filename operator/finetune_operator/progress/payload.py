@@ -171,6 +171,10 @@ def _restart(event: Event) -> Change:
     return Change(progress=progress, restarts=restarts, steps_lost=lost, urgent=True)
 
 
+def _resize(event: Event) -> Change:
+    return Change(progress={"activity": "starting the workers again, with those that have come"})
+
+
 def _failure(event: Event) -> Change:
     reason, message = values.text(event.get("reason"), 64), values.text(event.get("message"), LONGEST_MESSAGE)
     code = values.count(event.get("exitCode"))
@@ -240,6 +244,7 @@ _KINDS: dict[str, Callable[[Event], Change]] = {
     "eval": _eval,
     "checkpoint": _checkpoint,
     "restart": _restart,
+    "resize": _resize,
     "failure": _failure,
     "result": _result,
 }

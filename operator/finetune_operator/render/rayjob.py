@@ -46,7 +46,7 @@ def ray_job(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> 
 
 
 def _cluster(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) -> Object:
-    replicas = job.manifest.spec.workers.replicas
+    workers = job.manifest.spec.workers
     head, worker = (pod_template(job, runtime, number, operator, role) for role in ("head", "worker"))
     return {
         "rayVersion": runtime.ray_version,
@@ -59,11 +59,17 @@ def _cluster(job: Job, runtime: RuntimeSpec, number: int, operator: Operator) ->
         "workerGroupSpecs": [
             {
                 "groupName": GROUP,
-                "replicas": replicas,
-                "minReplicas": replicas,
-                "maxReplicas": replicas,
+                "replicas": _at_first(job, runtime),
+                "minReplicas": workers.fewest,
+                "maxReplicas": workers.replicas,
                 "rayStartParams": ray_start(worker_share(job, runtime)),
                 "template": worker,
             }
         ],
     }
+
+
+def _at_first(job: Job, runtime: RuntimeSpec) -> int:
+    """Workers that there must be before KubeRay starts the driver; a queue lets a cluster in as a whole."""
+    workers = job.manifest.spec.workers
+    return workers.replicas if queue(job.manifest.spec, runtime) else workers.fewest

@@ -38,7 +38,7 @@ def disruption_budget(job: Job) -> Object:
         "kind": "PodDisruptionBudget",
         "metadata": owned(job, child_name(job.name, job.uid)),
         "spec": {
-            "minAvailable": workers.min_replicas or workers.replicas,  # of these and the head
+            "minAvailable": workers.fewest,  # of these and the head
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": {"matchLabels": {JOB_UID: job.uid}},
         },

@@ -42,10 +42,6 @@ NOT_YET: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"deepspeed.offloadOptimizer": "NVMe"},
         ["spec.deepspeed.offloadOptimizer: is not available yet: write None or CPU (got 'NVMe')"],
     ),
-    "elasticity": (
-        {"workers.minReplicas": 1},
-        ["spec.workers.minReplicas: is not available yet: remove it (got 1)"],
-    ),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "restart", "result", "failure"]
+Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "restart", "resize", "result", "failure"]
 
 MERGED: frozenset[str] = frozenset({"progress"})
 """Kinds of which only the newest matters; every other event is delivered in order and never dropped."""
@@ -94,6 +94,12 @@ class RestartEvent(TypedDict):
     """The step of the newest commit, from which the ranks go on."""
     stepsLost: NotRequired[int]
     """Steps after the newest commit that restarts of this launch threw away, all restarts together."""
+
+
+class ResizeEvent(TypedDict):
+    """The ranks have committed and are being started again in another number; sent by launchers, not by the loop."""
+
+    kind: Literal["resize"]
 
 
 class ResultEvent(TypedDict):

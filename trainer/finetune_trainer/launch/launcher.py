@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from finetune_trainer.context import StopSignal
+from finetune_trainer.launch.elastic import Resize
 from finetune_trainer.launch.folders import RunFolder
 from finetune_trainer.launch.machine import Machine
 from finetune_trainer.launch.progress import Channel
@@ -34,11 +35,18 @@ class Plan:
 
 @dataclass(frozen=True)
 class Lines:
-    """How a launcher talks to its surroundings: `channel` is where ranks report, `emit` takes events of its own."""
+    """How a launcher talks to its surroundings: `channel` is where ranks report, `emit` takes events of its own.
+
+    Ranks are told of a `resize`. `training` says whether they have begun since they were last started, `restarts` how
+    often they were started again after a failure.
+    """
 
     channel: Channel
     emit: Sink
     stop: StopSignal
+    resize: Resize = field(default_factory=Resize)
+    training: Callable[[], bool] = lambda: True
+    restarts: Callable[[], int] = lambda: 0
 
 
 class Launcher(Protocol):

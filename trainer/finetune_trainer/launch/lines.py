@@ -143,6 +143,10 @@ def _restart(event: Mapping[str, Any]) -> str:
     return f"starting the workers again from the last checkpoint ({count}): {event.get('message')}"
 
 
+def _resize(event: Mapping[str, Any]) -> str:
+    return "starting the workers again from the last checkpoint, with those that have come"
+
+
 def _failure(event: Mapping[str, Any]) -> str:
     return f"{event.get('reason')}: {event.get('message')}"
 
@@ -159,6 +163,7 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "audit": _audit,
     "result": _result,
     "restart": _restart,
+    "resize": _resize,
     "failure": _failure,
 }
 

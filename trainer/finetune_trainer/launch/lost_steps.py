@@ -22,6 +22,8 @@ class LostSteps:
         kind, step = event.get("kind"), event.get("step")
         if kind == "restart":
             return self._restarts(event)
+        if kind == "resize":  # after a commit: where the ranks go on, nothing is lost
+            self._reached = None
         if not isinstance(step, int):
             return event
         if kind == "phase" and event.get("name") == RESUMING:

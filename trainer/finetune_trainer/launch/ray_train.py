@@ -19,16 +19,22 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from finetune_trainer.launch.elastic import rank_range
 from finetune_trainer.launch.environment import loopback, prepare
 from finetune_trainer.launch.launcher import Lines, Plan
 from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, root_cause
 from finetune_trainer.launch.ray_cluster import cluster
+from finetune_trainer.launch.ray_elastic import growing, wait_for_all
 from finetune_trainer.launch.ray_worker import ENDED, RestartPolicy, told_apart, train_worker
 from finetune_trainer.spec import ranks, run_id, to_manifest
 from finetune_trainer.spec.quantity import cpu_cores
 
 PLACEMENT_TIMEOUT = 60
 """Seconds that Ray Train waits for room for all workers before it asks again; its own default."""
+
+
+NEVER_BY_ITSELF: dict[str, Any] = {"elastic_resize_monitor_interval_s": 1e9}
+"""Ray's own resizing throws away what was trained since the last commit: only starts choose the number of ranks."""
 
 
 class RayLauncher:
@@ -47,17 +53,47 @@ class RayLauncher:
             prepare(os.environ, device, ranks(self._plan.job), self._plan.machine.cpus)
         self._phase("starting Ray" if self._address is None else "connecting to Ray")
         with cluster(self._address, self._plan.machine):
-            self._phase("starting workers", f"{ranks(self._plan.job)} ranks")
-            self._fit()
+            if self._elastic:
+                self._grow()
+            else:
+                self._once()
 
     def abort(self) -> None:
         """End Ray, or this process's part in the cluster: the controller and with it the workers."""
         ray.shutdown()
 
+    @property
+    def _elastic(self) -> bool:
+        """Whether the number of ranks may change; on one machine it does not."""
+        fewest, most = rank_range(self._plan.job)
+        return self._address is not None and fewest < most
+
     def _phase(self, name: str, detail: str = "") -> None:
         self._lines.emit({"kind": "phase", "name": name, "detail": detail})
 
-    def _fit(self) -> None:
+    def _once(self) -> None:
+        """Start the ranks and return when they have ended well; RunFailed otherwise."""
+        self._phase("starting workers", f"{ranks(self._plan.job)} ranks")
+        if (failure := self._fit()) is not None:
+            raise RunFailed(failure)
+
+    def _grow(self) -> None:
+        """The same with as many ranks as fit, again and again as more do."""
+        fewest, most = rank_range(self._plan.job)
+        each, per_rank = max(1, self._plan.job.spec.workers.gpus_per_replica), resources_per_worker(self._plan, False)
+        while True:
+            self._phase("starting workers", f"{fewest} to {most} ranks")
+            wait_for_all(most, per_rank, lambda: self._lines.stop.requested)
+            with growing(each, per_rank, self._lines):
+                failure = self._fit()
+            if failure is None:
+                return
+            if self._lines.stop.requested or not self._lines.resize.take():
+                raise RunFailed(failure)
+            self._lines.emit({"kind": "resize"})
+
+    def _fit(self) -> Failure | None:
+        """Start the ranks; returns their stop with a commit. RunFailed for all other ends but a good one."""
         try:
             result = self._trainer().fit()
         except TrainingFailedError as error:
@@ -65,8 +101,7 @@ class RayLauncher:
         except RayError as error:
             raise RunFailed(Failure(1, "RayFailed", f"Ray ended: {error}", retryable=True)) from error
         returned: dict[str, Any] = result.return_value or {}  # type: ignore[attr-defined]  # mypy sees Ray Train V1
-        if ENDED in returned:
-            raise RunFailed(Failure.from_json(returned[ENDED]))
+        return Failure.from_json(returned[ENDED]) if ENDED in returned else None
 
     def _trainer(self) -> TorchTrainer:
         job, folder = self._plan.job, self._plan.folder
@@ -79,7 +114,8 @@ class RayLauncher:
             attempt=self._plan.attempt,
             log_dir=str(folder.logs) if local else None,
         )
-        policy: Any = RestartPolicy(job.spec.failure_policy.max_restarts, self._lines.channel)
+        most_restarts = job.spec.failure_policy.max_restarts
+        policy: Any = RestartPolicy(most_restarts, self._lines.channel, self._lines.restarts())
         gpu = job.spec.workers.gpus_per_replica > 0
         failures = FailureConfig(
             max_failures=-1,  # RestartPolicy counts, by the rule that torchrun runs follow too
@@ -91,7 +127,12 @@ class RayLauncher:
             worker,
             torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=job.spec.no_progress_deadline_seconds),
             scaling_config=ScalingConfig(
-                num_workers=ranks(job), use_gpu=gpu, resources_per_worker=resources_per_worker(self._plan, local)
+                num_workers=(
+                    rank_range(job) if self._elastic else ranks(job)  # type: ignore[arg-type]  # Ray Train V1 again
+                ),
+                use_gpu=gpu,
+                resources_per_worker=resources_per_worker(self._plan, local),
+                **NEVER_BY_ITSELF,
             ),
             run_config=RunConfig(
                 name=run_id(job),

@@ -19,6 +19,7 @@ from ray.train import UserCallback
 from finetune_trainer.context import StopSignal
 from finetune_trainer.errors import Stopped
 from finetune_trainer.launch.decide import Fail, decide, restart_event
+from finetune_trainer.launch.elastic import GROW
 from finetune_trainer.launch.environment import prepare, redirect_output
 from finetune_trainer.launch.folders import workdir
 from finetune_trainer.launch.machine import this_machine
@@ -93,10 +94,10 @@ class RestartPolicy(UserCallback):
     error, which Ray never retries. Node preemptions are left to Ray, which counts them apart and without limit.
     """
 
-    def __init__(self, max_restarts: int, channel: Channel) -> None:
+    def __init__(self, max_restarts: int, channel: Channel, restarts: int = 0) -> None:
         self._max_restarts = max_restarts
         self._channel = channel
-        self._restarts = 0
+        self._restarts = restarts
         self._memory_kills = memory_kills()
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -106,7 +107,8 @@ class RestartPolicy(UserCallback):
         kills, self._memory_kills = self._memory_kills, memory_kills()
         failures = [_failure(rank, error, self._memory_kills > kills) for rank, error in worker_exceptions.items()]
         cause = root_cause(failures)
-        stopping = ask(self._channel).stop_by is not None
+        answer = ask(self._channel)
+        stopping = answer.stop_by is not None and answer.reason != GROW
         decision = decide(cause, self._restarts, self._max_restarts, stopping)
         if isinstance(decision, Fail):
             raise RunFailed(told_apart(cause))

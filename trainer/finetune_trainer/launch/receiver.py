@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from finetune_trainer.context import StopSignal
+from finetune_trainer.launch.elastic import GROW, Resize
 from finetune_trainer.launch.progress import Channel
 
 MAX_BODY = 4 * 1024 * 1024
@@ -32,11 +33,15 @@ class Receiver:
 
     It listens on `host`, port 0 being any that is free. `sink` is called from server threads, one event at a time.
     `stop` is the launcher's own signal: once requested, each answer asks the run to stop within its remaining time.
+    While a `resize` is asked for, answers ask for the same without a deadline, with the reason `elastic.GROW`.
     """
 
-    def __init__(self, sink: Sink, stop: StopSignal, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, sink: Sink, stop: StopSignal, host: str = "127.0.0.1", port: int = 0, *, resize: Resize | None = None
+    ) -> None:
         self._sink = sink
         self._stop = stop
+        self._resize = resize or Resize()
         self._lock = threading.Lock()
         self._seen: dict[str, int] = {}
         self._token = secrets.token_urlsafe(32)
@@ -71,13 +76,15 @@ class Receiver:
                 if sequence > self._seen.get(stream, 0):
                     self._seen[stream] = sequence
                     self._sink(event)
-        return {"stopBy": self._stop_by(), "reason": self._stop.reason or ""}
+        return self._answer()
 
-    def _stop_by(self) -> float | None:
-        if not self._stop.requested:
-            return None
-        remaining = self._stop.remaining()
-        return NO_DEADLINE if remaining is None else remaining
+    def _answer(self) -> dict[str, object]:
+        if self._stop.requested:
+            remaining = self._stop.remaining()
+            return {"stopBy": NO_DEADLINE if remaining is None else remaining, "reason": self._stop.reason or ""}
+        if self._resize.asked:
+            return {"stopBy": NO_DEADLINE, "reason": GROW}
+        return {"stopBy": None, "reason": ""}
 
 
 def _parse(body: bytes) -> tuple[str, list[tuple[int, dict[str, object]]]]:

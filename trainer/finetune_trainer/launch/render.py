@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from typing import Any, Self, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -56,15 +57,18 @@ class PlainView:
 
 
 class JsonView:
-    """One JSON object for each event, all of them, as rank 0 sent them."""
+    """One JSON object for each event, as rank 0 sent them; what libraries print goes to stderr meanwhile."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
+        self._printing = redirect_stdout(sys.stderr)
 
     def __enter__(self) -> Self:
+        self._printing.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._printing.__exit__(None, None, None)
         self._out.flush()
 
     def show(self, event: Mapping[str, object]) -> None:
@@ -155,6 +159,8 @@ class RichView:
     def _on_restart(self, event: Mapping[str, Any]) -> None:
         self._phase = self._progress = self._first = None
         self._console.print(Text(line(event), style="yellow"))
+
+    _on_resize = _on_restart
 
     def _on_result(self, event: Mapping[str, Any]) -> None:
         self._finish_phase()

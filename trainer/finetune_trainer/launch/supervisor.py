@@ -15,6 +15,7 @@ from typing import Protocol
 
 from finetune_trainer.context import Reporter, StopSignal
 from finetune_trainer.errors import Hang, Stopped
+from finetune_trainer.launch.elastic import Resize
 from finetune_trainer.launch.launcher import Launcher, Lines
 from finetune_trainer.launch.lost_steps import LostSteps
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, root_cause
@@ -82,6 +83,8 @@ class Supervisor:
     def __init__(self, view: View, stop: StopSignal, deadlines: Deadlines, upstream: Reporter | None = None) -> None:
         self._view = view
         self._stop = stop
+        self._resize = Resize()
+        self._failed_starts = 0
         self._deadlines = deadlines
         self._upstream = upstream
         self._events: queue.SimpleQueue[Mapping[str, object]] = queue.SimpleQueue()
@@ -95,14 +98,24 @@ class Supervisor:
 
     def supervise(self, make: Callable[[Lines], Launcher], host: str = "127.0.0.1") -> Ended:
         """Launch, watch to the end, and say how it ended; `host` is the address that ranks reach this process by."""
-        with Receiver(self._from_rank, self._stop, host) as receiver, self._handled_signals():
-            launcher = make(Lines(receiver.channel(), self._events.put, self._stop))
+        receiving = Receiver(self._from_rank, self._stop, host, resize=self._resize)
+        with receiving as receiver, self._handled_signals():
+            lines = Lines(
+                receiver.channel(), self._events.put, self._stop, self._resize, self._is_training, self._restarts
+            )
+            launcher = make(lines)
             thread = threading.Thread(target=self._launch, args=(launcher,), name="launcher", daemon=True)
             thread.start()
             aborted = self._watch(launcher, thread)
             thread.join(ABORT_TIMEOUT if aborted else None)
             self._drain()
         return self._ended(aborted)
+
+    def _is_training(self) -> bool:
+        return self._started
+
+    def _restarts(self) -> int:
+        return self._failed_starts
 
     def _from_rank(self, event: Mapping[str, object]) -> None:
         self._since, self._started = time.monotonic(), True
@@ -142,6 +155,9 @@ class Supervisor:
             self._reported.append(_reported(event))
             return
         if kind == "restart":
+            self._failed_starts = int(str(event["restarts"]))
+        if kind in ("restart", "resize"):
+            self._resize.take()  # the ranks are started as those that fit either way
             self._reported.clear()
             self._since, self._started = time.monotonic(), False
         if kind == "result":

@@ -39,7 +39,7 @@ SECTIONS = {
     "workers": "Workers",
 }
 LAST_SECTION = "Credentials, queue, failures and time limits"
-NOT_YET_MEMBERS = {*(f"spec.objective.{name}" for name in OBJECTIVE_OPTIONS), "spec.workers.minReplicas"}
+NOT_YET_MEMBERS = {f"spec.objective.{name}" for name in OBJECTIVE_OPTIONS}
 CLUSTER_PATHS = tuple(f"spec.{path}" for path in CLUSTER_ONLY)
 
 INTRODUCTION = f"""# The FineTuneJob manifest (`{API_VERSION}`)

@@ -73,10 +73,12 @@ def objective_options_that_work_today(job: FineTuneJob) -> Iterator[Problem]:
             yield Problem(f"spec.objective.{name}", "a mapping", "is not available yet: remove it")
 
 
-@RULES.rule("spec.workers.minReplicas")
-def elasticity_is_not_there_yet(job: FineTuneJob) -> Iterator[Problem]:
-    if (fewest := job.spec.workers.min_replicas) is not None:
-        yield Problem("spec.workers.minReplicas", fewest, "is not available yet: remove it")
+@RULES.rule("spec.workers.minReplicas", "spec.workers.replicas")
+def fewest_workers_are_no_more_than_all(job: FineTuneJob) -> Iterator[Problem]:
+    fewest, most = job.spec.workers.min_replicas, job.spec.workers.replicas
+    if fewest is not None and fewest > most:
+        message = f"is more than spec.workers.replicas, {most}: write {most} or less, or leave it out"
+        yield Problem("spec.workers.minReplicas", fewest, message)
 
 
 @RULES.rule("spec.training.epochs", "spec.training.maxSteps")

@@ -30,10 +30,16 @@ class Workers(Part):
     """Worker pods, or worker processes on one machine without GPUs."""
 
     min_replicas: Replicas | None = None
-    """Fewest worker pods to go on with when some are lost."""
+    """Fewest worker pods to train with: the run starts with those that fit, goes on without lost ones, and takes others
+    in as they come, after a commit; the global batch stays the same."""
 
     gpus_per_replica: Annotated[int, Field(ge=0, le=64)]
     """GPUs of each worker; 0 trains on the CPU with one rank per worker."""
 
     resources: Resources | None = None
     """CPU and memory of each worker pod; the runtime's when left out."""
+
+    @property
+    def fewest(self) -> int:
+        """Worker pods without which the run cannot train."""
+        return self.min_replicas or self.replicas

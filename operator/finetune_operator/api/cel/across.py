@@ -19,7 +19,8 @@ from finetune_trainer.spec.overrides import ALLOWED
 from finetune_trainer.spec.rules import COLUMNS, FORMATS, MAX_ZERO_STAGE, OUTPUTS
 
 MOST_ROWS = 2 * 1_048_576  # a multiple of microBatchSize may lie above the largest batch
-MOST_RANKS = 4096 * 64
+MOST_REPLICAS = 4096
+MOST_RANKS = MOST_REPLICAS * 64
 MOST_SOURCES = 64
 RANKS = "self.workers.replicas * (self.workers.gpusPerReplica > 0 ? self.workers.gpusPerReplica : 1)"
 ABOVE = "(self.globalBatchSize + self.microBatchSize - 1) / self.microBatchSize * self.microBatchSize"
@@ -67,6 +68,15 @@ def _training() -> Iterator[Rule]:
         f"is no multiple of microBatchSize, {micro_batch}: write {{{below}}}{{{number(ABOVE, MOST_ROWS)}}}, or leave "
         f"microBatchSize out (got {batch})",
         mirrors="whole_micro_batches",
+    )
+    replicas = f"{{{number('self.replicas', MOST_REPLICAS)}}}"
+    yield rule(
+        "spec.workers",
+        "minReplicas",
+        "has(self.minReplicas) && self.minReplicas > self.replicas",
+        f"is more than spec.workers.replicas, {replicas}: write {replicas} or less, or leave it out "
+        f"(got {{{number('self.minReplicas', MOST_REPLICAS)}}})",
+        mirrors="fewest_workers_are_no_more_than_all",
     )
 
 

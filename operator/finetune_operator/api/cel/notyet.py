@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from finetune_operator.api.cel.rule import Rule, number, rule, texts
+from finetune_operator.api.cel.rule import Rule, rule, texts
 from finetune_trainer.spec.data import Format
 from finetune_trainer.spec.deepspeed import Offload
 from finetune_trainer.spec.method import MethodType
@@ -42,6 +42,3 @@ def _members() -> Iterator[Rule]:
     for name in OBJECTIVE_OPTIONS:
         message = "is not available yet: remove it (got 'a mapping')"
         yield rule("spec.objective", name, f"has(self.{name})", message, mirrors="objective_options_that_work_today")
-    message = f"is not available yet: remove it (got {{{number('self.minReplicas', 4096)}}})"
-    mirrors = "elasticity_is_not_there_yet"
-    yield rule("spec.workers", "minReplicas", "has(self.minReplicas)", message, mirrors=mirrors)
