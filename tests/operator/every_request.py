@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from finetune_operator.api.job import ROLE, read_job
 from finetune_operator.application import LEASE, SECRET, Watched, now
@@ -17,9 +17,9 @@ from finetune_operator.carry_out import Hands
 from finetune_operator.core import EventRecorder, Lease, WorkQueue
 from finetune_operator.core.metrics import REGISTRY
 from finetune_operator.kube import Client, Object
-from finetune_operator.kube.resources import JOBS, PODS
+from finetune_operator.kube.resources import JOBS, PODS, RAYCLUSTERS, RAYJOBS
 from finetune_operator.look import Looker
-from finetune_operator.observe import PodView, read_pod, read_ray_job
+from finetune_operator.observe import PodView, RayJobView, read_pod, read_ray_job
 from finetune_operator.policy.actions import (
     Action,
     AddFinalizer,
@@ -28,6 +28,7 @@ from finetune_operator.policy.actions import (
     DeleteRayJob,
     ForceDeletePod,
     RemoveFinalizer,
+    ScaleCluster,
 )
 from finetune_operator.progress import Certificates, Mailbox, Tokens
 from finetune_operator.reconcile import Reconciler
@@ -128,6 +129,8 @@ async def follow_one_job(client: Client, admin: Client, caches: Watched, place: 
     await do(ForceDeletePod(await a_pod(admin, caches, key)))
     ray_job = read_ray_job(next(iter(caches.ray_jobs.store.all())))
     assert ray_job is not None
+    await a_cluster(admin, ray_job, place.tenant)
+    await do(ScaleCluster(replace(ray_job, cluster=ray_job.name), 2))
     await do(DeleteRayJob(ray_job))
     await do(AddFinalizer())
     await do(DeleteJob())
@@ -145,6 +148,15 @@ async def a_pod(admin: Client, caches: Watched, key: tuple[str, str]) -> PodView
     view = read_pod(caches.pods.store.get(job.namespace, "head") or {})
     assert view is not None
     return view
+
+
+async def a_cluster(admin: Client, ray_job: RayJobView, namespace: str) -> None:
+    """The RayCluster of a RayJob, as KubeRay makes it."""
+    whole = await admin.get(RAYJOBS, namespace, ray_job.name)
+    owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": ray_job.name, "uid": ray_job.uid}
+    metadata = {"name": ray_job.name, "namespace": namespace, "ownerReferences": [owner]}
+    body = {"apiVersion": RAYCLUSTERS.api_version, "kind": RAYCLUSTERS.kind, "metadata": metadata}
+    await admin.create(RAYCLUSTERS, body | {"spec": whole["spec"]["rayClusterSpec"]})
 
 
 async def tell_twice(client: Client, about: Object, event: Event) -> None:

@@ -54,7 +54,7 @@ CHOICES: dict[str, list[Any]] = {
     "output.format": [None, "Full", "Adapter", "Merged"],
     "workers.gpusPerReplica": [0, 1, 64],
     "workers.replicas": [1, 17, 300, 0],
-    "workers.minReplicas": [None, 1],
+    "workers.minReplicas": [None, 1, 9],
     "workers.resources": [None, {"cpu": 4}, {"cpu": "4x"}, {"memory": "1.5Ti"}, {"memory": "5G"}, {"memory": 5}],
     "failurePolicy.rules": [[], [{"reasons": ["Hang"], "maxRetries": 1}] * 2, [{"reasons": [], "maxRetries": 1}]],
     "suspend": [True, "true"],

@@ -43,12 +43,18 @@ def test_a_trimmed_ray_job_is_read_like_the_whole_one() -> None:
     status = {"jobStatus": "FAILED", "jobDeploymentStatus": "Failed", "reason": "AppFailed", "message": "exit 10"}
     spec = {"suspend": True, "rayClusterSpec": {"headGroupSpec": {"template": {"spec": TEMPLATE}}}}
     refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateHeadPod", "message": "forbidden"}
-    cluster = {"conditions": [{"type": "HeadPodReady", "status": "False", "reason": "x"}, refused], **TEMPLATE}
-    whole: dict[str, Any] = {"metadata": METADATA, "spec": spec, "status": {**status, "rayClusterStatus": cluster}}
+    conditions = [{"type": "HeadPodReady", "status": "False", "reason": "x"}, refused]
+    cluster = {"conditions": conditions, "desiredWorkerReplicas": 2, **TEMPLATE}
+    whole: dict[str, Any] = {
+        "metadata": METADATA,
+        "spec": spec,
+        "status": {**status, "rayClusterName": "c", "rayClusterStatus": cluster},
+    }
     small = trim_ray_job(whole)
     view = read_ray_job(small)
     assert view == read_ray_job(whole)
     assert view is not None and view.grace_seconds == 300
+    assert (view.cluster, view.wanted_workers) == ("c", 2)
     assert view != read_ray_job({**small, "status": status})
     assert controlled(small) == controlled(whole) == ["team-a/j"]
     assert len(json.dumps(small)) < len(json.dumps(whole)) / 10

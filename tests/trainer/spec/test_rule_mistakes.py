@@ -39,6 +39,10 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "out (got 16)"
         ],
     ),
+    "fewer workers than the fewest": (
+        {"workers.minReplicas": 5},
+        ["spec.workers.minReplicas: is more than spec.workers.replicas, 2: write 2 or less, or leave it out (got 5)"],
+    ),
     "LoRA options without LoRA": (
         {"method.type": "Full", "output.format": None},
         ["spec.method.lora: has no effect with type: Full: remove it, or write type: LoRA (got 'a mapping')"],
