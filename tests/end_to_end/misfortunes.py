@@ -52,6 +52,16 @@ def evict(tenant: Tenant, pod: Object) -> None:
 
 
 @contextmanager
+def cordoned(tenant: Tenant, number: int) -> Iterator[None]:
+    """A node that takes no new pods."""
+    tenant.kubectl("cordon", node_name(number))
+    try:
+        yield
+    finally:
+        tenant.kubectl("uncordon", node_name(number))
+
+
+@contextmanager
 def drained(tenant: Tenant, number: int) -> Iterator[None]:
     """`kubectl drain` of a node, which is taken into service again in the end."""
     words = ("--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=180s")

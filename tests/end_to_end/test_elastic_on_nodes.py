@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from cluster.layout import node_name
 from end_to_end import misfortunes
-from end_to_end.manifests import job
-from end_to_end.tenant import Tenant, step_of
+from end_to_end.installation import Installation
+from end_to_end.manifests import EVERY, job
+from end_to_end.tenant import Tenant
 
-STEPS = 3000
+STEPS = 1500
+MARGIN = 20
 COUNTED = ("step", "tokens", "keptTokens", "rows")
 ONE_PER_NODE = {
     "topologySpreadConstraints": [
@@ -27,17 +29,49 @@ ONE_PER_NODE = {
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
 
 
-def test_a_job_shrinks_with_a_lost_node_and_grows_with_its_return(tenant: Tenant) -> None:
+@pytest.fixture
+def spread(installation: Installation, tenant: Tenant) -> Iterator[str]:
+    """A runtime whose workers do not share a node."""
+    with installation.runtime(f"{tenant.name}-spread", worker={"spec": ONE_PER_NODE}) as name:
+        yield name
+
+
+def test_a_job_grows_with_a_node_shrinks_with_its_loss_and_grows_again(tenant: Tenant, spread: str) -> None:
+    tenant.apply(job(tenant.name, "undisturbed", steps=STEPS, runtimeRef={"name": spread}))
+    tenant.until_phase("undisturbed", "Succeeded", 600)
+    misfortunes.until_no_pods(tenant, "undisturbed")
+
     workers = {"replicas": 2, "minReplicas": 1, "gpusPerReplica": 0}
-    head = 1
-    tenant.kubectl("cordon", node_name(2))
-    try:
-        name = tenant.apply(job(tenant.name, "elastic", steps=STEPS, workers=workers))
-        tenant.until(name, "at step 1 with one worker", lambda now: step_of(now) > 0)
-        assert {misfortunes.number_of_node(pod) for pod in tenant.pods(name, "head")} == {head}
-    finally:
-        tenant.kubectl("uncordon", node_name(2))
-    tenant.until_step(name, step_of(tenant.status(name)) + 50)
-    tenant.until_phase(name, "Succeeded", 600)
-    status = tenant.status(name)
-    assert [one["outcome"] for one in status["attempts"]] == ["Succeeded"]
+    with misfortunes.cordoned(tenant, 2):
+        name = tenant.apply(job(tenant.name, "elastic", steps=STEPS, workers=workers, runtimeRef={"name": spread}))
+        tenant.until_step(name, 1, 300)
+        assert sizes(tenant, name) in ([], [1])
+    grown(tenant, name, [1, 2])
+    with misfortunes.node_lost(tenant, 2):
+        grown(tenant, name, [1, 2, 1])
+    grown(tenant, name, [1, 2, 1, 2])
+
+    status = tenant.until_phase(name, "Succeeded", 600)
+    (attempt,) = status["attempts"]
+    assert status["restarts"] == 1 and attempt["stepsLost"] <= EVERY + MARGIN
+    assert counts(tenant, name) == counts(tenant, "undisturbed")
+
+
+def grown(tenant: Tenant, name: str, wanted: list[int]) -> None:
+    """Wait until these world sizes have committed, one after the other."""
+    tenant.until(name, f"at world sizes {wanted}", lambda status: sizes(tenant, name) == wanted, 240)
+
+
+def sizes(tenant: Tenant, name: str) -> list[int]:
+    """The world sizes that have committed so far."""
+    found: list[int] = []
+    for entry in tenant.log(name):
+        if entry["kind"] == "checkpoint" and (size := entry["body"]["engine"]["world_size"]) not in found[-1:]:
+            found.append(size)
+    return found
+
+
+def counts(tenant: Tenant, name: str) -> list[dict[str, float]]:
+    """What each step was made of."""
+    records = [json.loads(line) for line in tenant.read(f"{name}/adapter/metrics.jsonl").splitlines()]
+    return [{key: record[key] for key in COUNTED if key in record} for record in records]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -70,18 +69,8 @@ def caching(installation: Installation, tenant: Tenant, proxy: FaultyProxy) -> I
     installation.kubectl("delete", "persistentvolume", tenant.name, "--wait=false")
 
 
-@contextmanager
-def cordoned(tenant: Tenant, number: int) -> Iterator[None]:
-    """A node that takes no new pods."""
-    tenant.kubectl("cordon", node_name(number))
-    try:
-        yield
-    finally:
-        tenant.kubectl("uncordon", node_name(number))
-
-
 def test_a_node_fetches_a_model_once_for_all_jobs(tenant: Tenant, proxy: FaultyProxy, caching: str) -> None:
-    with cordoned(tenant, 2):
+    with misfortunes.cordoned(tenant, 2):
         reads = []
         for number in (1, 2):
             manifest = job(tenant.name, f"job-{number}", steps=20, replicas=1, runtimeRef={"name": caching})
@@ -94,7 +83,7 @@ def test_a_node_fetches_a_model_once_for_all_jobs(tenant: Tenant, proxy: FaultyP
 
 def test_a_node_on_which_two_attempts_died_is_left_alone(tenant: Tenant) -> None:
     bad, good = 1, 2
-    with cordoned(tenant, good):
+    with misfortunes.cordoned(tenant, good):
         name = tenant.apply(job(tenant.name, "unlucky", steps=1500, replicas=1))
         for number in (1, 2):
             tenant.until(name, f"training in attempt {number}", partial(trains, number), 300)
