@@ -1,4 +1,4 @@
-"""An elastic job on nodes: it starts with what fits, goes on without a lost node, and takes it in when it comes back."""
+"""An elastic job on nodes: it starts with what fits, goes on without a lost node, and takes it in when it returns."""
 
 from __future__ import annotations
 
