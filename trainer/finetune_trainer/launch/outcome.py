@@ -181,10 +181,16 @@ def failure_of_exit(rank: int, exit_code: int, out_of_memory: bool = False) -> F
         return Failure(1, "Crashed", f"rank {rank} ended with exit code {exit_code} and no message", True, rank)
     name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
     if out_of_memory and -exit_code == signal.SIGKILL:
-        remedy = "the host ran out of memory; use fewer ranks, a smaller microBatchSize, or more memory"
-        return _as(HostOutOfMemory, f"rank {rank} was killed by the memory killer: {remedy}", rank)
+        return killed_for_memory(rank)
     by_launcher = -exit_code == signal.SIGTERM
     return Failure(1, KILLED, f"rank {rank} was killed by {name}", True, rank, collateral=by_launcher)
+
+
+def killed_for_memory(rank: int | None) -> Failure:
+    """Describe a rank that the memory killer of the kernel or of Ray has ended; None: one that had just begun."""
+    remedy = "the host ran out of memory; use fewer ranks, a smaller microBatchSize, or more memory"
+    which = "a rank" if rank is None else f"rank {rank}"
+    return _as(HostOutOfMemory, f"{which} was killed by the memory killer: {remedy}", rank)
 
 
 def root_cause(failures: Iterable[Failure]) -> Failure:

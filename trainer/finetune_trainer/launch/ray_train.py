@@ -22,10 +22,10 @@ from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, Wo
 from finetune_trainer.launch.elastic import rank_range
 from finetune_trainer.launch.environment import loopback, prepare
 from finetune_trainer.launch.launcher import Lines, Plan
-from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, root_cause
+from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, killed_for_memory, root_cause
 from finetune_trainer.launch.ray_cluster import cluster
 from finetune_trainer.launch.ray_elastic import growing, wait_for_all
-from finetune_trainer.launch.ray_worker import ENDED, RestartPolicy, told_apart, train_worker
+from finetune_trainer.launch.ray_worker import ENDED, RestartPolicy, killed_by_ray, told_apart, train_worker
 from finetune_trainer.spec import ranks, run_id, to_manifest
 from finetune_trainer.spec.quantity import cpu_cores
 
@@ -172,6 +172,8 @@ def _cause(error: Any) -> Failure:
         if type(inner).__name__ == "WorkerGroupStartupTimeoutError":
             message = "the Ray cluster has no room for the workers: lower spec.workers, or add nodes or wait for them"
             return Failure(1, "NoRoom", f"{message}. {inner}", retryable=True)
+        if killed_by_ray(inner):
+            return killed_for_memory(None)
         if type(inner).__name__ == "WorkerGroupStartupFailedError":
             return told_apart(Failure(1, KILLED, f"a rank ended while it started: {inner}", retryable=True))
         return failure_of(inner)

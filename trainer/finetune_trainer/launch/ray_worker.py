@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from finetune_trainer.launch.elastic import GROW
 from finetune_trainer.launch.environment import prepare, redirect_output
 from finetune_trainer.launch.folders import workdir
 from finetune_trainer.launch.machine import this_machine
-from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, failure_of_exit, root_cause
+from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, killed_for_memory, root_cause
 from finetune_trainer.launch.processes import memory_kills
 from finetune_trainer.launch.progress import Channel, HttpReporter, ask
 from finetune_trainer.launch.rank import Place, Settings, run_rank
@@ -121,7 +119,7 @@ def told_apart(cause: Failure) -> Failure:
     """Say of a process that was killed whether memory was the reason; asks the nodes of a cluster, which takes time."""
     if cause.reason != KILLED or not memory_killed():
         return cause
-    return replace(failure_of_exit(cause.rank or 0, -signal.SIGKILL, out_of_memory=True), rank=cause.rank)
+    return killed_for_memory(cause.rank)
 
 
 def _preempted(error: Exception) -> bool:
@@ -140,12 +138,17 @@ def _failure(rank: int, error: Exception, out_of_memory: bool) -> Failure:
     if died is None:
         return failure_of(error, rank)
     text = str(died)
-    if out_of_memory or isinstance(died, OutOfMemoryError) or "running low on memory" in text:
-        return failure_of_exit(rank, -signal.SIGKILL, out_of_memory=True)
+    if out_of_memory or killed_by_ray(died):
+        return killed_for_memory(rank)
     if NODE_DIED in text:
         return Failure(1, "NodeLost", f"the node of rank {rank} ({_place_of(text)}) is lost", retryable=True, rank=rank)
     message = f"the process of rank {rank} ({_place_of(text)}) was killed or crashed"
     return Failure(1, KILLED, message, retryable=True, rank=rank)
+
+
+def killed_by_ray(error: BaseException) -> bool:
+    """Whether Ray's own memory monitor ended a process, before the kernel had to."""
+    return isinstance(error, OutOfMemoryError) or "running low on memory" in str(error)
 
 
 def _place_of(text: str) -> str:
