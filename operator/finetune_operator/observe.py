@@ -14,6 +14,9 @@ Object = Mapping[str, Any]
 RAY_CONTAINER = 0
 """KubeRay's rule: Ray runs in the pod's first container."""
 
+CANNOT_RUN = (126, 127, 128)
+"""Exit codes of a container whose program is not there or cannot be executed."""
+
 SUCCEEDED, FAILED, STOPPED = "SUCCEEDED", "FAILED", "STOPPED"
 RAY_TERMINAL = (SUCCEEDED, FAILED, STOPPED)
 DEPLOYMENT_TERMINAL = ("Complete", "Failed", "ValidationFailed")
@@ -79,8 +82,8 @@ class PodView:
     """A pod of an attempt.
 
     `waiting` (reason, message) and `ended` (exit code, reason) speak of its containers; one that ended, at `ended_at`,
-    may have been started again. `disruption` is the reason of the condition DisruptionTarget: why the pod is to go.
-    `cut_off_since` is since when its node does not answer.
+    may have been started again; `last_words` are the end of what it had printed. `disruption` is the reason of the
+    condition DisruptionTarget: why the pod is to go. `cut_off_since` is since when its node does not answer.
     """
 
     name: str
@@ -100,6 +103,7 @@ class PodView:
     message: str
     disruption: str | None
     ended_at: datetime | None = None
+    last_words: str = ""
     cut_off_since: datetime | None = None
 
     @property
@@ -111,6 +115,14 @@ class PodView:
     def gone(self) -> bool:
         """Whether its processes have ended."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def ended_by_itself(self) -> bool:
+        """Whether it is a head whose Ray has ended, which nobody starts again and KubeRay deletes, or did already."""
+        if not self.is_head or self.ended is None:
+            return False
+        before = self.deleting_since is None or (self.ended_at is not None and self.ended_at < self.deleting_since)
+        return before or self.ended[0] in CANNOT_RUN  # within the same second, as times go
 
     @property
     def started(self) -> bool:
@@ -196,6 +208,7 @@ def read_pod(found: Object) -> PodView | None:
         message=status.get("message", ""),
         disruption=_disruption(conditions),
         ended_at=_time(ended["finishedAt"]) if ended and ended.get("finishedAt") else None,
+        last_words=str((ended or {}).get("message", "")),
         cut_off_since=_cut_off_since(conditions),
     )
 

@@ -37,6 +37,9 @@ OUTLIVED = timedelta(seconds=60)
 HEAD_MISSING = timedelta(seconds=60)
 """Age from which an attempt without a head pod has lost it; before that, KubeRay may not have made it yet."""
 
+LONGEST_WORDS = 300
+"""Characters of a container's last line that are told."""
+
 TICK = timedelta(seconds=1)
 """The resolution of times in a status."""
 
@@ -163,7 +166,7 @@ def given_up(pod: PodView) -> datetime | None:
 def deleted_of(pods: Iterable[PodView]) -> End | None:
     """Which pod somebody has deleted, of those of an attempt that goes on; the head before a worker."""
     for pod in sorted(pods, key=lambda one: (not one.is_head, one.name)):
-        if pod.deleting_since is not None and not pod.gone:
+        if pod.deleting_since is not None and not pod.gone and not pod.ended_by_itself:
             return End("Failed", Reason.EVICTED, f"pod {pod.name}{_where(pod)}: deleted, not by the operator")
     return None
 
@@ -201,11 +204,21 @@ def _lost(
     if head is None:
         missing = attempt.admitted_at is not None and seen.now - attempt.admitted_at > HEAD_MISSING
         return fate or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None
-    if head.gone or (head.started and (lost := given_up(head)) is not None and seen.now >= lost):
-        code = f" with exit code {head.ended[0]}" if head.ended else ""
-        text = f"head pod {head.name} ended{code}"
+    if (
+        head.gone
+        or head.ended_by_itself
+        or (head.started and (lost := given_up(head)) is not None and seen.now >= lost)
+    ):
+        text = _end_of_head(head, attempt)
         return fate_of([head]) or noted(attempt, seen) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
     return None
+
+
+def _end_of_head(head: PodView, attempt: AttemptStatus) -> str:
+    """What is known of it; the last words only of one in which nothing had run that may print a record of the data."""
+    code = f" with exit code {head.ended[0]}" if head.ended else ""
+    words = _last_line(head.last_words)[:LONGEST_WORDS] if attempt.running_at is None else ""
+    return f"head pod {head.name} ended{code}{f': {words}' if words else ''}"
 
 
 def _taken_back(attempt: AttemptStatus, ray_job: RayJobView | None) -> End | None:

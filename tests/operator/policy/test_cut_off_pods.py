@@ -169,6 +169,28 @@ def test_a_head_that_somebody_deleted_and_that_said_nothing_more_is_no_fault_of_
     assert ended is not None and (ended.reason, ended.node) == (Reason.EVICTED, None)
 
 
+@pytest.mark.parametrize(("code", "ended", "deleted"), [(127, 3, 3), (1, 2, 3), (1, 3, None)])
+def test_a_head_whose_ray_ended_before_kuberay_deleted_it_was_evicted_by_nobody(
+    code: int, ended: int, deleted: int | None
+) -> None:
+    words = "GCS is ready.\n/bin/bash: line 1: ray: command not found"
+    head = pod("head", ready=False, ended=(code, "Error"), ended_at=after(ended), last_words=words)
+    world = World(ray_jobs={1: ray_job(ray_status="", deployment="Initializing")}, pods=(pod("head"), pod()))
+    look(world)
+    world.pods = (replace(head, deleting_since=None if deleted is None else after(deleted), grace_seconds=330), pod())
+    attempt = look(world).status.attempt
+    assert attempt is not None and (attempt.reason, attempt.node) == (Reason.RAY_INTERNAL, "node-1")
+    assert attempt.message is not None and f"exit code {code}: /bin/bash: line 1: ray: command not" in attempt.message
+
+
+def test_the_last_words_of_a_head_on_which_a_run_had_begun_may_be_data_and_are_not_told() -> None:
+    world = training()
+    head = pod("head", ready=False, ended=(1, "Error"), ended_at=after(3), last_words="a record")
+    world.pods = (head, *pods()[1:])
+    attempt = look(world).status.attempt
+    assert attempt is not None and attempt.message is not None and "a record" not in attempt.message
+
+
 @pytest.mark.parametrize("over", [True, False])
 def test_pods_that_go_with_a_run_that_has_failed_explain_nothing(over: bool) -> None:
     world = training()
