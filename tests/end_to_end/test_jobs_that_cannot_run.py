@@ -64,13 +64,9 @@ CASES = {
         {"workers": {"replicas": 1, "gpusPerReplica": 0, "resources": {"memory": "500Mi"}}},
     ),
     "no-ray": Wrong(  # an image of somebody else's: the operator's has no Ray
-        "StartDeadline",
-        ("bash",),
-        runtime={
-            "image": OPERATOR_IMAGE,
-            **{role: {"spec": {"runtimeClassName": None}} for role in ("head", "worker")},
-        },
-        waits=True,
+        "RayInternal",
+        ("exit code 127", "ray: command not found"),
+        runtime={"image": OPERATOR_IMAGE, "head": ALONE, "worker": ALONE},
     ),
     "other-ray": Wrong("UserError", ("spec.rayVersion", version("ray")), runtime={"rayVersion": "2.99.0"}),
     "no-ray-cluster": Wrong(

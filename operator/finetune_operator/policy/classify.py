@@ -204,14 +204,15 @@ def _lost(
     if head is None:
         missing = attempt.admitted_at is not None and seen.now - attempt.admitted_at > HEAD_MISSING
         return fate or End("Failed", Reason.NODE_LOST, "the head pod is gone") if missing else None
-    if (
-        head.gone
-        or head.ended_by_itself
-        or (head.started and (lost := given_up(head)) is not None and seen.now >= lost)
-    ):
+    if head.gone or head.ended_by_itself or _cut_off(head, seen):
         text = _end_of_head(head, attempt)
         return fate_of([head]) or noted(attempt, seen) or End("Failed", Reason.RAY_INTERNAL, text, head.node)
     return None
+
+
+def _cut_off(head: PodView, seen: Seen) -> bool:
+    lost = given_up(head)
+    return head.started and lost is not None and seen.now >= lost
 
 
 def _end_of_head(head: PodView, attempt: AttemptStatus) -> str:
