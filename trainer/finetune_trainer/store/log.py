@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.errors import SpecError
+from finetune_trainer.errors import SpecError, StorageError
 from finetune_trainer.store.entries import Checkpoint, Claim, Entry, Identity, timestamp
 from finetune_trainer.store.folders import new_writer_id
 from finetune_trainer.store.history import History
@@ -83,6 +83,17 @@ class RunLog:
     def writer(self, attempt: int, writer_id: str) -> Writer:
         """The writer of a claim that was made elsewhere, for instance by rank 0."""
         return Writer(self.journal, attempt, writer_id)
+
+    def editor(self) -> Writer:
+        """A writer beside the one that holds the claim, for people who pin, quarantine or give up a checkpoint.
+
+        It writes in the holder's name and claims nothing, so that a run that trains goes on: whoever of the two finds
+        its place in the log taken reads what the other wrote and decides again. StorageError where no run is.
+        """
+        history = self.journal.refresh()
+        if not history.newest:
+            raise StorageError(f"there is no run in {self.uri}: write the folder that holds `log/`, or a manifest")
+        return self.writer(history.attempt, history.writer)
 
     def verify(self, entry: Checkpoint, part: tuple[int, int] = (0, 1)) -> list[str]:
         """What is wrong with the objects of share i of n (`part`), reading every byte of it; none if all are whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -92,12 +92,39 @@ class Writer:
         the two leaves folders that `orphans` finds. No object that a live checkpoint names is ever deleted.
         """
 
+        def choose(history: History) -> tuple[int, ...]:
+            candidates = [self._candidate(history, seq, metric) for seq in history.live]
+            return to_retire(candidates, verified=verified.seq, keep_last=keep_last, keep_best=keep_best)
+
+        return self._give_up(choose)
+
+    def discard(self, target: Checkpoint) -> tuple[int, ...]:
+        """Give one checkpoint up, whatever retention says of it; returns its seq, or nothing when it is given up.
+
+        StorageError for a pinned one, and for the newest good one, from which the run would go on.
+        """
+
+        def choose(history: History) -> tuple[int, ...]:
+            if target.seq not in history.live:
+                return ()
+            if target.seq in history.pinned:
+                raise StorageError(f"checkpoint {target.seq} of {self.journal.uri} is pinned: unpin it first")
+            if history.good[-1:] == (target.seq,):
+                raise StorageError(
+                    f"checkpoint {target.seq} of {self.journal.uri} is the newest good one, from which the run goes on: "
+                    "it cannot be removed; delete the folder of the run if the whole run is to go"
+                )
+            return (target.seq,)
+
+        return self._give_up(choose)
+
+    def _give_up(self, choose: Callable[[History], tuple[int, ...]]) -> tuple[int, ...]:
+        """First the entry, then the objects of what `choose` names of the newest history."""
         doomed: set[str] = set()
 
         def draft(history: History) -> Retire | None:
             head = self._head(history)
-            candidates = [self._candidate(history, seq, metric) for seq in history.live]
-            targets = to_retire(candidates, verified=verified.seq, keep_last=keep_last, keep_best=keep_best)
+            targets = choose(history)
             live = tuple(seq for seq in history.live if seq not in targets)
             kept = set(live)
             quarantined, pinned = sorted(history.quarantined & kept), sorted(history.pinned & kept)
