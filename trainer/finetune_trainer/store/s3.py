@@ -6,11 +6,11 @@ import io
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
 
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store.checksums import crc64_header, crc64_value, crc64nvme, read_fully
@@ -23,7 +23,7 @@ from finetune_trainer.store.objects import (
     check_key,
 )
 from finetune_trainer.store.s3_body import body_of
-from finetune_trainer.store.s3_client import attempts_of, make_client, redacted
+from finetune_trainer.store.s3_client import attempts_of, make_client, never_trusted, redacted
 from finetune_trainer.store.s3_errors import Place, code_of, explain, not_s3, retries_of
 from finetune_trainer.store.s3_reader import Body, Fetch, Fetched, S3Reader, Source, pause
 
@@ -39,6 +39,7 @@ READ_BUFFER_BYTES = 2**20
 CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError, FileNotFoundError, PermissionError, RuntimeError)
 CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
 TAKEN = ("PreconditionFailed", "412")
+DAMAGED = ("BadDigest", "XAmzContentChecksumMismatch")
 
 
 class S3Store:
@@ -133,11 +134,18 @@ class S3Store:
                     return self._put(key, view, checksum, IfNoneMatch="*")
                 except ClientError as error:
                     if code_of(error) in TAKEN:
-                        if (attempt or retries_of(error)) and self._holds(key, view, checksum):
-                            return self.head(key)
-                        raise ObjectExists(f"{self.uri}/{key} exists already and is never overwritten") from error
+                        again = attempt or retries_of(error)
+                        return self._own(key, view, checksum if again else None)
                     if code_of(error) not in CONFLICT:
                         raise
+                except SSLError as error:
+                    if never_trusted(error):
+                        raise
+                    # Over TLS, an answer that comes before the end of the body is lost with the connection.
+                    with suppress(ObjectNotFound):
+                        self.head(key)
+                        return self._own(key, view, checksum)
+                    raise
             pause(attempt)
         raise StorageError(f"cannot {action}: others write it just now ({self._attempts} attempts made); run it again")
 
@@ -173,20 +181,28 @@ class S3Store:
     def _put(self, key: str, view: memoryview, checksum: int, **condition: Any) -> ObjectInfo:
         if view.nbytes > MAX_PUT_BYTES:
             raise StorageRefused(f"{self.uri}/{key} has {view.nbytes} bytes: write objects of at most {MAX_PUT_BYTES}")
-        answer = self.client.put_object(
-            Bucket=self.bucket,
-            Key=self._base + key,
-            Body=body_of(view),
-            ContentLength=view.nbytes,
-            ChecksumCRC64NVME=crc64_header(checksum),
-            **condition,
-        )
+        request = {"Bucket": self.bucket, "Key": self._base + key, "ContentLength": view.nbytes, **condition}
+        request["ChecksumCRC64NVME"] = crc64_header(checksum)
+        try:
+            answer = self.client.put_object(Body=body_of(view), **request)
+        except ClientError as error:
+            if code_of(error) not in DAMAGED:
+                raise
+            answer = self.client.put_object(
+                Body=body_of(view), **request
+            )  # what was damaged on its way may get through
         return self._info(key, view.nbytes, cast(dict[str, Any], answer))
 
     def _info(self, key: str, size: int, answer: dict[str, Any]) -> ObjectInfo:
         if "ETag" not in answer:
             raise not_s3(f"cannot use {self.uri}/{key}", "answers without an ETag", self._place())
         return ObjectInfo(key, size, answer["ETag"].strip('"'))
+
+    def _own(self, key: str, view: memoryview, checksum: int | None) -> ObjectInfo:
+        """The object that a create found; ObjectExists unless it may be its own, of these bytes and this `checksum`."""
+        if checksum is not None and self._holds(key, view, checksum):
+            return self.head(key)
+        raise ObjectExists(f"{self.uri}/{key} exists already and is never overwritten")
 
     def _holds(self, key: str, view: memoryview, checksum: int) -> bool:
         """Whether the object under `key` is exactly `view`."""

@@ -83,9 +83,14 @@ def _adder(members: Mapping[str, str]) -> Callable[..., None]:
     return add
 
 
+def never_trusted(error: BaseException | None) -> bool:
+    """Whether it is TLS that failed, and for good: a connection that ends in the middle is an SSLError too."""
+    return isinstance(error, SSLError) and any(word in str(error) for word in NO_TLS)
+
+
 def _give_up(caught_exception: Exception | None, **_: Any) -> None:
     """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones."""
-    if isinstance(caught_exception, SSLError) and any(word in str(caught_exception) for word in NO_TLS):
+    if caught_exception is not None and never_trusted(caught_exception):
         raise caught_exception
 
 

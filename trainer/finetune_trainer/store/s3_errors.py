@@ -29,7 +29,7 @@ from botocore.exceptions import (
 
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store.objects import ObjectNotFound, StorageRefused
-from finetune_trainer.store.s3_client import KMS_KEY, OWNER, redacted
+from finetune_trainer.store.s3_client import KMS_KEY, OWNER, never_trusted, redacted
 
 KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
 ENDPOINT = "check {setting} (now {endpoint}) and the network, on a cluster {field} of the runtime"
@@ -186,7 +186,7 @@ def explain(error: Exception, action: str, place: Place) -> StorageError:
         of_sts = error.operation_name.startswith("AssumeRole")
         return _explain_sts(error, action) if of_sts else _explain_answer(error, action, place)
     for kinds, final, text in CLIENT_SIDE:
-        if isinstance(error, kinds):
+        if isinstance(error, kinds) and (kinds is not SSLError or never_trusted(error)):
             endpoint = _asked(error) or place.endpoint
             told = STS_SETTING if endpoint == _sts() != place.endpoint else S3_SETTING
             found = {"bucket": place.bucket, "endpoint": endpoint, "reason": redacted(str(error)), **told}
