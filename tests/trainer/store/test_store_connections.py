@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,26 @@ from faulty_proxy import FaultyProxy, cut_answer, flip_answer, flip_upload, hang
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import ObjectStore, s3_client
 from s3_bucket import Bucket
+
+
+@pytest.mark.parametrize(("signed", "hashed"), [("false", "UNSIGNED-PAYLOAD"), ("true", "[0-9a-f]{64}")])
+def test_bodies_go_with_a_checksum_and_with_a_hash_only_where_a_profile_says_so(
+    broken_store: ObjectStore,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signed: str,
+    hashed: str,
+) -> None:
+    (tmp_path / "aws").write_text(f"[default]\ns3 =\n    payload_signing_enabled = {signed}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
+    broken_store.create("small", b"x")
+    broken_store.create("large", memoryview(bytes(200_000)))
+    broken_store.delete(["small", "large"])
+    sent = [{name.lower(): value for name, value in headers.items()} for _, _, headers in proxy.seen]
+    assert len(sent) == 3
+    assert all(re.fullmatch(hashed, headers["x-amz-content-sha256"]) for headers in sent)
+    assert all(any(name.startswith("x-amz-checksum-") for name in headers) for headers in sent)
 
 
 def test_an_upload_that_is_damaged_on_its_way_is_not_stored_and_sent_again(
