@@ -44,8 +44,8 @@ def request_variables(storage: RuntimeStorage) -> dict[str, str | None]:
     """What the trainer's store adds to its requests, by the variables of finetune_trainer.store.s3_client."""
     encryption = storage.server_side_encryption
     return {
-        "FINETUNE_S3_SERVER_SIDE_ENCRYPTION": encryption and str(encryption.type),
-        "FINETUNE_S3_KMS_KEY_ID": encryption and encryption.key_id,
+        "FINETUNE_S3_SERVER_SIDE_ENCRYPTION": encryption.type.value if encryption else None,
+        "FINETUNE_S3_KMS_KEY_ID": encryption.key_id if encryption else None,
         "FINETUNE_S3_EXPECTED_BUCKET_OWNER": storage.expected_bucket_owner,
     }
 
