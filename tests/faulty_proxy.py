@@ -1,6 +1,7 @@
 """A proxy in front of a real HTTP server that breaks requests on demand, over real sockets.
 
 Each injected fault takes the next requests that fit it; all others pass unchanged, so that signatures still hold.
+As the proxy of HTTP_PROXY or HTTPS_PROXY it takes requests for any host to that server.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import fcntl
 import http.client
 import os
+import re
 import select
+import socket
 import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -134,6 +137,28 @@ def flip_answer(offset: int) -> Action:
     return act
 
 
+def flip_upload(offset: int) -> Action:
+    """Change one bit of the request's body on its way."""
+
+    def act(handler: Handler) -> None:
+        body = bytearray(handler.read_body())
+        body[offset] ^= 1
+        handler.answer(handler.forward(bytes(body)))
+
+    return act
+
+
+def hang() -> Action:
+    """Take the request and say nothing until the client goes away."""
+
+    def act(handler: Handler) -> None:
+        handler.read_body()
+        handler.rfile.read(1)
+        handler.close_connection = True
+
+    return act
+
+
 def drip_answer(pieces: int, pause: float = 0.0) -> Action:
     """Send the body in so many pieces, each after a pause in seconds, as over a slow line."""
 
@@ -168,6 +193,15 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
+    def do_CONNECT(self) -> None:
+        """Tunnel to the server behind."""
+        self.proxy.faults.take(("CONNECT", self.path, dict(self.headers.items())))
+        with socket.create_connection((self.proxy.host, self.proxy.upstream)) as behind:
+            self.send_response_only(200)
+            self.end_headers()
+            _join(self.connection, behind)
+        self.close_connection = True
+
     def body_length(self) -> int:
         return int(self.headers.get("Content-Length", "0"))
 
@@ -178,11 +212,13 @@ class Handler(BaseHTTPRequestHandler):
         """Do the request at the server behind."""
         connection = http.client.HTTPConnection(self.proxy.host, self.proxy.upstream, timeout=60)
         try:
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            target = re.sub("^http://[^/]+", "", self.path)
+            connection.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 if name.lower() not in HOP_HEADERS:
                     connection.putheader(name, value)
-            connection.endheaders(body)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it answers without reading all of the body
+                connection.endheaders(body)
             real = connection.getresponse()
             headers = [(name, value) for name, value in real.getheaders() if name.lower() not in HOP_HEADERS]
             return Answer(real.status, headers, real.read())
@@ -220,6 +256,17 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(self.forward(self.read_body()))
         else:
             fault(self)
+
+
+def _join(one: socket.socket, other: socket.socket) -> None:
+    """Hand bytes on in both directions until either side ends."""
+    beyond = {one: other, other: one}
+    while True:
+        for ready in select.select([one, other], [], [])[0]:
+            data = ready.recv(65536)
+            if not data:
+                return
+            beyond[ready].sendall(data)
 
 
 @contextmanager

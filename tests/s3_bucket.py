@@ -20,3 +20,8 @@ class Bucket:
     @property
     def uri(self) -> str:
         return f"s3://{self.name}"
+
+    def objects(self) -> dict[str, bytes]:
+        """What is really in it, past any proxy."""
+        listed = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        return {one["Key"]: self.client.get_object(Bucket=self.name, Key=one["Key"])["Body"].read() for one in listed}

@@ -56,7 +56,8 @@ class S3Server:
     """One server process over `data`; it can be killed and started again on the same port and data.
 
     `data` must be on a file system with user extended attributes (ext4, xfs, tmpfs since Linux 6.6). The keys are those
-    of the root user, who may do everything. With a `certificate` and its key (PEM files) it serves HTTPS.
+    of the root user, who may do everything. With a `certificate` and its key (PEM files) it serves HTTPS; with a
+    `domain`, its subdomains are buckets, too.
     Users, roles and whose tokens are believed lie in a file beside the data, so that another process, given the
     same data and keys, may add some while the server runs. The STS is at the same address as S3.
     """
@@ -67,11 +68,17 @@ class S3Server:
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     host: str = "127.0.0.1"
     certificate: tuple[Path, Path] | None = None
+    domain: str = ""
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def endpoint(self) -> str:
-        return f"{'https' if self.certificate else 'http'}://{self.host}:{self.port}"
+        return f"{'https' if self.certificate else 'http'}://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """Host and port; IPv6 addresses in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """Return the AWS variables that point any SDK, here or in a child process, at this server."""
@@ -141,9 +148,10 @@ class S3Server:
         keys = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
         command = [
             str(go_build.binary(SOURCE)),
-            f"-listen={self.host}:{self.port}",
+            f"-listen={self.address}",
             f"-data={data}",
             f"-identities={self._identities.resolve()}",
+            f"-domain={self.domain}",
             "-until-stdin-closes",
         ]
         if self.certificate is not None:
@@ -197,9 +205,11 @@ class S3Server:
 
 
 @contextmanager
-def serving(data: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[S3Server]:
+def serving(
+    data: Path, certificate: tuple[Path, Path] | None = None, host: str = "127.0.0.1", domain: str = ""
+) -> Iterator[S3Server]:
     """Serve the folder `data` (made if missing) for the length of a with block."""
-    server = S3Server(data, certificate=certificate)
+    server = S3Server(data, certificate=certificate, host=host, domain=domain)
     server.start()
     try:
         yield server

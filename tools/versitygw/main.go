@@ -31,7 +31,7 @@ import (
 const maxCopySize = 5 << 30 // bytes, S3's own limit; the zero value would refuse every CopyObject
 
 type settings struct {
-	listen, data, identities, certificate, key string
+	listen, data, identities, certificate, key, domain string
 }
 
 func main() {
@@ -41,6 +41,7 @@ func main() {
 	flag.StringVar(&to.identities, "identities", "", "file with users and roles (absolute); read at each request")
 	flag.StringVar(&to.certificate, "certificate", "", "PEM file (absolute), to serve HTTPS")
 	flag.StringVar(&to.key, "key", "", "PEM file of the certificate's key (absolute)")
+	flag.StringVar(&to.domain, "domain", "", "domain whose subdomains are buckets too (virtual-hosted addresses)")
 	tied := flag.Bool("until-stdin-closes", false, "stop when standard input ends, so that no server outlives its parent")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -71,6 +72,7 @@ func serve(ctx context.Context, to settings) error {
 		Ports:             []string{to.listen},
 		CertFile:          to.certificate,
 		KeyFile:           to.key,
+		VirtualDomain:     to.domain,
 		IAMService:        known,
 		S3Options:         []s3api.Option{s3api.WithRoute("POST", "/", known.exchange)},
 		MaxConnections:    250000, // this and the next two: defaults of the plain command line

@@ -27,6 +27,9 @@ Region = Annotated[str, Field(max_length=64, pattern=r"^[-a-z0-9]+$")]
 RoleArn = Annotated[
     str, Field(min_length=20, max_length=2048, pattern=r"^arn:([^\s{}]|\{namespace\}|\{serviceAccount\})+$")
 ]
+# A key's id, its ARN, or an alias: `alias/training`.
+KmsKey = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[-A-Za-z0-9:/_.]+$")]
+AccountId = Annotated[str, Field(pattern=r"^[0-9]{12}$", max_length=12)]
 PodFields = Annotated[
     dict[Annotated[str, Field(max_length=64)], Any],
     Field(max_length=32),
@@ -100,6 +103,25 @@ class WebIdentity(Part):
     """Address of the STS; AWS' own when left out."""
 
 
+class EncryptionType(StrEnum):
+    """How S3 encrypts objects, in its own words."""
+
+    S3 = "AES256"
+    KMS = "aws:kms"
+    KMS_TWICE = "aws:kms:dsse"
+
+
+class ServerSideEncryption(Part):
+    """The encryption that each write asks for."""
+
+    type: EncryptionType
+    """Algorithm, as the header `x-amz-server-side-encryption` has it."""
+
+    key_id: KmsKey | None = None
+    """Id, ARN or alias of the key in KMS, for `aws:kms` and `aws:kms:dsse`; the account's own `aws/s3` when left out.
+    """
+
+
 class RuntimeStorage(Part):
     """The S3 store that the runtime's jobs read from and write to."""
 
@@ -111,6 +133,13 @@ class RuntimeStorage(Part):
 
     ca_config_map: ConfigMapKeyRef | None = None
     """Certificate authority of the store, as a ConfigMap that each tenant's namespace has."""
+
+    server_side_encryption: ServerSideEncryption | None = None
+    """Encryption that each write asks for, where the bucket's policy denies plain ones; the bucket's own when left out.
+    """
+
+    expected_bucket_owner: AccountId | None = None
+    """Account that must own every bucket that jobs read or write; requests to any other bucket are denied."""
 
     credentials: CredentialSource = CredentialSource.ANY
     """`Secret`: jobs must give `spec.storage.secretRef`; `WebIdentity`: they must not; `Any`: they may."""

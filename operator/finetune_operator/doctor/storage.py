@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from finetune_operator.api.runtime import RuntimeStorage
 from finetune_operator.doctor.finding import Finding, State
+from finetune_operator.render.storage import request_variables
 
 CHECK = "S3 store"
 PROBE = "from finetune_trainer.cli.app import main; main()"
@@ -39,6 +40,9 @@ def probe_environment(environ: Mapping[str, str], storage: RuntimeStorage | None
         found["AWS_ENDPOINT_URL_S3"] = storage.endpoint
     if storage and storage.region:
         found.setdefault("AWS_DEFAULT_REGION", storage.region)
+    for name, value in (request_variables(storage) if storage else {}).items():
+        if value is not None:
+            found.setdefault(name, value)
     return found
 
 

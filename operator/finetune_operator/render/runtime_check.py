@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_operator.api.job import GROUP
-from finetune_operator.api.runtime import CredentialSource, PodOptions, RuntimeSpec
+from finetune_operator.api.runtime import CredentialSource, EncryptionType, PodOptions, RuntimeSpec
 from finetune_operator.render import restricted
 from finetune_operator.render.merge import merge
 from finetune_operator.render.places import JOB_DIR, MODEL_CACHE, TOKEN_DIR, WEB_IDENTITY_DIR
@@ -50,6 +50,7 @@ def check_runtime(runtime: RuntimeSpec) -> list[Problem]:
         *_shared_memory(runtime),
         *_egress(runtime),
         *_web_identity(runtime),
+        *_encryption(runtime),
         *_model_cache(runtime),
         *_pods(runtime, runtime.head, "spec.head"),
         *_pods(runtime, runtime.worker, "spec.worker"),
@@ -80,6 +81,13 @@ def _web_identity(runtime: RuntimeSpec) -> Iterator[Problem]:
     if found is not None and runtime.storage.credentials is CredentialSource.SECRET:
         message = "has no effect with credentials: Secret: remove it, or write credentials: WebIdentity or Any"
         yield Problem("spec.storage.webIdentity", found.role_arn, message)
+
+
+def _encryption(runtime: RuntimeSpec) -> Iterator[Problem]:
+    found = runtime.storage.server_side_encryption
+    if found is not None and found.key_id is not None and found.type is EncryptionType.S3:
+        message = "has no effect with type: AES256: remove it, or write type: aws:kms"
+        yield Problem("spec.storage.serverSideEncryption.keyId", found.key_id, message)
 
 
 def _model_cache(runtime: RuntimeSpec) -> Iterator[Problem]:

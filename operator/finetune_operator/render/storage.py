@@ -1,9 +1,9 @@
-"""The store as pods see it: its address, and credentials by reference, from a Secret or by web identity."""
+"""The store as pods see it: its address, its encryption, and credentials by reference or by web identity."""
 
 from __future__ import annotations
 
 from finetune_operator.api.job import Job
-from finetune_operator.api.runtime import RuntimeSpec, WebIdentity
+from finetune_operator.api.runtime import RuntimeSpec, RuntimeStorage, WebIdentity
 from finetune_operator.render.names import Object, attempt_name, service_account
 from finetune_operator.render.places import STORAGE_CA_DIR, WEB_IDENTITY_DIR
 
@@ -20,7 +20,8 @@ def web_identity(job: Job, runtime: RuntimeSpec) -> WebIdentity | None:
 
 
 def store_variables(job: Job, runtime: RuntimeSpec, number: int) -> dict[str, str]:
-    """What AWS' SDKs read: address, authority, and whose token to exchange for credentials where."""
+    """What AWS' SDKs and the trainer's store read: address, authority, encryption, and whose token to exchange for
+    credentials where."""
     storage = runtime.storage
     found = {
         "AWS_ENDPOINT_URL_S3": storage.endpoint,
@@ -28,6 +29,7 @@ def store_variables(job: Job, runtime: RuntimeSpec, number: int) -> dict[str, st
         "AWS_DEFAULT_REGION": storage.region,  # the only one of the two that botocore reads
         "AWS_CA_BUNDLE": f"{STORAGE_CA_DIR}/ca.crt" if storage.ca_config_map else None,
     }
+    found |= request_variables(storage)
     if (identity := web_identity(job, runtime)) is not None:
         found |= {
             "AWS_ROLE_ARN": role(identity, job),
@@ -36,6 +38,16 @@ def store_variables(job: Job, runtime: RuntimeSpec, number: int) -> dict[str, st
             "AWS_ENDPOINT_URL_STS": identity.sts_endpoint,
         }
     return {**NO_NODE_ROLE, **{name: value for name, value in found.items() if value is not None}}
+
+
+def request_variables(storage: RuntimeStorage) -> dict[str, str | None]:
+    """What the trainer's store adds to its requests, by the variables of finetune_trainer.store.s3_client."""
+    encryption = storage.server_side_encryption
+    return {
+        "FINETUNE_S3_SERVER_SIDE_ENCRYPTION": encryption.type.value if encryption else None,
+        "FINETUNE_S3_KMS_KEY_ID": encryption.key_id if encryption else None,
+        "FINETUNE_S3_EXPECTED_BUCKET_OWNER": storage.expected_bucket_owner,
+    }
 
 
 def role(identity: WebIdentity, job: Job) -> str:

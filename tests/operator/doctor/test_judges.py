@@ -220,6 +220,8 @@ def test_the_probe_speaks_with_the_runtimes_store_unless_the_environment_names_a
     own = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_DEFAULT_REGION": "there"}
     assert storage.probe_environment(own, store) == own
     assert storage.probe_environment({}, None) == {}
+    owned = RuntimeStorage(expected_bucket_owner="123456789012")
+    assert storage.probe_environment({}, owned) == {"FINETUNE_S3_EXPECTED_BUCKET_OWNER": "123456789012"}
 
 
 def test_what_the_probe_says_is_told_with_where_it_ran() -> None:

@@ -53,6 +53,11 @@ WRONG: list[tuple[Object, str, str]] = [
         "has no effect with credentials: Secret: remove it",
     ),
     (
+        {"storage": {"serverSideEncryption": {"type": "AES256", "keyId": "alias/training"}}},
+        "spec.storage.serverSideEncryption.keyId",
+        "has no effect with type: AES256: remove it, or write type: aws:kms",
+    ),
+    (
         {"modelCache": {"size": "1Ti", "volume": {"hostPath": {"path": "/models"}}}},
         "spec.modelCache.volume.hostPath",
         "is refused by Pod Security `restricted`",

@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from faulty_proxy import faulty_proxy
 from finetune_operator.api.job import Job
 from finetune_trainer.store import StorageRefused, open_store, probe
+from finetune_trainer.store.s3_client import MEMBERS
 from issuer import Issuer
 from looks import make_job
 from rendering import Object, containers, render, runtime, templates, values
+from s3_bucket import Bucket
 from s3_server import REGION, S3Server
 
 ROLE = "arn:aws:iam::000000000000:role/{namespace}/{serviceAccount}"
 SECRET = {"secretRef": {"name": "keys"}}
+KEY = "arn:aws:kms:eu-1:123456789012:key/0e1b6a52"
 
 
 def tokens(template: Object) -> dict[str, Object]:
@@ -99,6 +103,27 @@ def test_a_role_that_cannot_be_is_refused(arn: str) -> None:
 def test_a_region_is_told_in_both_variables_since_each_sdk_reads_one() -> None:
     told = values(containers(render(on=runtime(storage={"region": "eu-1"})))["worker"])
     assert (told["AWS_REGION"], told["AWS_DEFAULT_REGION"]) == ("eu-1", "eu-1")
+
+
+def test_what_the_runtime_says_of_encryption_and_owner_goes_with_the_requests_of_every_pod(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = {"serverSideEncryption": {"type": "aws:kms", "keyId": KEY}, "expectedBucketOwner": "123456789012"}
+    for template in templates(render(on=runtime(storage=storage))).values():
+        told = values(template["spec"]["containers"][0])
+        with faulty_proxy(bucket.server.port) as proxy, monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+            for name in told.keys() & MEMBERS.keys():
+                patch.setenv(name, told[name])
+            with pytest.raises(StorageRefused, match=r"the account 123456789012 of .* owns the bucket"):
+                open_store(bucket.uri).put("a", b"x")  # whose owner is another one
+            ((_, _, headers),) = proxy.seen
+        sent = {name.lower().removeprefix("x-amz-"): value for name, value in headers.items()}
+        assert sent["server-side-encryption"] == "aws:kms"
+        assert sent["server-side-encryption-aws-kms-key-id"] == KEY
+        assert sent["expected-bucket-owner"] == "123456789012"
+    told = values(containers(render())["worker"])
+    assert not told.keys() & MEMBERS.keys()
 
 
 def test_workers_alone_keep_models_on_the_runtimes_volume() -> None:

@@ -1,12 +1,15 @@
-"""One store of each kind, and a run's log in it."""
+"""One store of each kind, a run's log in it, and a way to S3 that breaks on demand."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from faulty_proxy import FaultyProxy, faulty_proxy
 from finetune_trainer.store import ObjectStore, RunLog, open_store
+from s3_bucket import Bucket
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -21,6 +24,21 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def store(store_uri: str) -> ObjectStore:
     """An empty store of each kind."""
     return open_store(store_uri)
+
+
+@pytest.fixture
+def proxy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """The way from this process to the bucket; four attempts per request keep the waits of hopeless tests short."""
+    with faulty_proxy(bucket.server.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")
+        yield proxy
+
+
+@pytest.fixture
+def broken_store(bucket: Bucket, proxy: FaultyProxy) -> ObjectStore:
+    """The bucket behind the proxy."""
+    return open_store(f"{bucket.uri}/runs")
 
 
 @pytest.fixture

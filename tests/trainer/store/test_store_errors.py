@@ -93,6 +93,12 @@ def test_an_endpoint_that_is_no_address_is_refused(bucket: Bucket, monkeypatch: 
         (400, "AuthorizationHeaderMalformed", r"another region; set AWS_DEFAULT_REGION"),
         (501, "NotImplemented", r"conditional writes"),
         (507, "XMinioStorageFull", r"the store is full; make room"),
+        (
+            400,
+            "KMS.DisabledException",
+            r"key that encrypts cannot be used .*check FINETUNE_S3_KMS_KEY_ID \(now alias/k\)",
+        ),
+        (403, "AccessDenied", r"see that the account 123456789012 of FINETUNE_S3_EXPECTED_BUCKET_OWNER owns"),
         (418, "SomethingNew", r"answered SomethingNew \(HTTP 418\): in the store's words"),
     ],
 )
@@ -102,12 +108,41 @@ def test_an_answer_is_explained(
     with faulty_proxy(bucket.server.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setenv("FINETUNE_S3_KMS_KEY_ID", "alias/k")
+        monkeypatch.setenv("FINETUNE_S3_EXPECTED_BUCKET_OWNER", "123456789012")
         for method in ("PUT", "GET", "HEAD"):
             proxy.inject(method, refuse(status, code, "in the store's words"), times=FOREVER)
         store = open_store(bucket.uri)
         for call in (lambda: store.create("a", b"x"), lambda: store.get("a"), lambda: store.head("a")):
             with pytest.raises(StorageError, match=text):
                 call()
+
+
+def test_every_request_names_the_buckets_owner_and_writes_alone_ask_for_encryption(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = bucket.server.access_key
+    with faulty_proxy(bucket.server.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setenv("FINETUNE_S3_SERVER_SIDE_ENCRYPTION", "aws:kms")
+        monkeypatch.setenv("FINETUNE_S3_KMS_KEY_ID", "alias/k")
+        monkeypatch.setenv("FINETUNE_S3_EXPECTED_BUCKET_OWNER", owner)
+        store = open_store(bucket.uri)
+        probe(store)
+        store.put("a", bytes(100_000))
+        assert len(store.get("a")) == store.head("a").size
+    sent = [(method, {name.lower(): value for name, value in headers.items()}) for method, _, headers in proxy.seen]
+    assert {method for method, _ in sent} == {"GET", "HEAD", "PUT", "POST"}
+    assert {headers.get("x-amz-expected-bucket-owner") for _, headers in sent} == {owner}
+    assert {method for method, headers in sent if "x-amz-server-side-encryption" in headers} == {"PUT"}
+    keys = {headers.get("x-amz-server-side-encryption-aws-kms-key-id") for method, headers in sent if method == "PUT"}
+    assert keys == {"alias/k"}
+
+
+def test_a_bucket_of_another_owner_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINETUNE_S3_EXPECTED_BUCKET_OWNER", "123456789012")
+    with pytest.raises(StorageRefused, match="the account 123456789012 of FINETUNE_S3_EXPECTED_BUCKET_OWNER owns"):
+        probe(open_store(bucket.uri))
 
 
 class OverwritingStore(FileStore):

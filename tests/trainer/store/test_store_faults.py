@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,6 @@ from faulty_proxy import (
     Action,
     FaultyProxy,
     cut_answer,
-    faulty_proxy,
     flip_answer,
     lose_answer,
     refuse,
@@ -34,27 +32,6 @@ from s3_bucket import Bucket
 ME = Identity(hash="0" * 64, fields={"spec.training.seed": 0})
 
 
-@pytest.fixture
-def proxy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
-    """The way from this process to the bucket; four attempts per request keep the waits of hopeless tests short."""
-    with faulty_proxy(bucket.server.port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "4")
-        yield proxy
-
-
-@pytest.fixture
-def broken_store(bucket: Bucket, proxy: FaultyProxy) -> ObjectStore:
-    """The bucket behind the proxy."""
-    return open_store(f"{bucket.uri}/runs")
-
-
-def stored(bucket: Bucket) -> dict[str, bytes]:
-    """What is really in the bucket, past the proxy."""
-    listed = bucket.client.list_objects_v2(Bucket=bucket.name).get("Contents", [])
-    return {one["Key"]: bucket.client.get_object(Bucket=bucket.name, Key=one["Key"])["Body"].read() for one in listed}
-
-
 TRANSIENT = {
     "throttled": refuse(503, "SlowDown"),
     "down": refuse(503, "ServiceUnavailable"),
@@ -62,6 +39,7 @@ TRANSIENT = {
     "gateway": reply(502, b"<html>Bad Gateway</html>"),
     "reset": reset_upload(0),
     "conflict": refuse(409, "ConditionalRequestConflict"),
+    "error in a 200": refuse(200, "InternalError"),
 }
 
 
@@ -71,7 +49,7 @@ def test_a_create_outlives_transient_failures(
 ) -> None:
     proxy.inject("PUT", action, times=2)
     broken_store.create("a", b"payload")
-    assert stored(bucket) == {"runs/a": b"payload"}
+    assert bucket.objects() == {"runs/a": b"payload"}
     assert proxy.count("PUT") == 3
     with pytest.raises(ObjectExists):
         broken_store.create("a", b"other")
@@ -96,7 +74,7 @@ def test_an_upload_that_is_reset_in_its_middle_is_sent_again_whole(
     data = os.urandom(8 * 2**20)
     proxy.inject("PUT", reset_upload(3 * 2**20), times=2)
     broken_store.create("big", memoryview(bytearray(data))[:])
-    assert stored(bucket) == {"runs/big": data}
+    assert bucket.objects() == {"runs/big": data}
 
 
 def test_a_create_whose_answer_was_lost_succeeds_once(
@@ -105,7 +83,7 @@ def test_a_create_whose_answer_was_lost_succeeds_once(
     proxy.inject("PUT", lose_answer())
     info = broken_store.create("a", b"written by me")
     assert proxy.count("PUT") == 2
-    assert stored(bucket) == {"runs/a": b"written by me"}
+    assert bucket.objects() == {"runs/a": b"written by me"}
     assert info == broken_store.head("a")
 
 
@@ -118,7 +96,7 @@ def test_a_retried_create_does_not_take_another_writers_object_for_its_own(
     proxy.inject("PUT", lose_answer(other_writer, forward=False))
     with pytest.raises(ObjectExists):
         broken_store.create("a", b"written by me.")
-    assert stored(bucket) == {"runs/a": b"written by you"}
+    assert bucket.objects() == {"runs/a": b"written by you"}
 
 
 def test_a_store_that_stays_down_is_an_error_and_nothing_is_stored(
@@ -129,7 +107,7 @@ def test_a_store_that_stays_down_is_an_error_and_nothing_is_stored(
         broken_store.create("a", b"payload")
     assert caught.value.retryable
     assert proxy.count("PUT") == 4
-    assert stored(bucket) == {}
+    assert bucket.objects() == {}
 
 
 def test_expired_credentials_are_an_error_at_once(broken_store: ObjectStore, proxy: FaultyProxy) -> None:
@@ -196,7 +174,7 @@ def test_what_a_delete_leaves_over_is_deleted_again(
     )
     proxy.inject("POST", reply(200, left))
     broken_store.delete(["a", "b"])
-    assert set(stored(bucket)) == {"runs/a"}  # the store said that `a` was gone; only `b` was asked for again
+    assert set(bucket.objects()) == {"runs/a"}  # the store said that `a` was gone; only `b` was asked for again
     denied = left.replace(b"InternalError", b"AccessDenied")
     proxy.inject("POST", reply(200, denied))
     with pytest.raises(StorageRefused, match=r"delete s3://.*/runs/b: .*grant"):

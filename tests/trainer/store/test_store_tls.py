@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,20 @@ import pytest
 
 from faults import FOREVER
 from faulty_proxy import faulty_proxy, reply
-from finetune_operator.progress.certificates import renewed
 from finetune_trainer.errors import StorageError
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, parse_job
-from finetune_trainer.store import StorageRefused, StoreUnreachable, open_store, probe
+from finetune_trainer.store import ObjectExists, StorageRefused, StoreUnreachable, open_store, probe
 from issuer import Issuer
 from s3_bucket import Bucket
 from s3_server import S3Server, free_port, serving
 from small_job import make_small_job
+from tls_files import authority
 
 AT_ONCE = 40
 """Seconds for what is not tried again; the tries that these tests allow would take twice as long and more."""
 
 ROLE = "arn:aws:iam::000000000000:role/team-a"
-
-
-def authority(folder: Path, name: str) -> dict[str, Path]:
-    """The PEM files of a certificate for 127.0.0.1 and of the authority that signed it."""
-    made = renewed(None, ["127.0.0.1"], datetime.now(UTC))
-    assert made is not None
-    made["tls.crt"] += made["ca.crt"]
-    found = {key: folder / f"{name}-{key}" for key in made}
-    for key, path in found.items():
-        path.write_bytes(made[key])
-    return found
 
 
 @pytest.fixture
@@ -67,6 +56,18 @@ def manifest(tmp_path: Path, bucket: str) -> FineTuneJob:
 def test_a_store_whose_authority_is_given_is_used_over_tls(secure: S3Server) -> None:
     assert secure.endpoint.startswith("https://")
     probe(open_store("s3://secured/runs"))
+
+
+def test_a_large_object_that_exists_is_said_to_exist_though_the_answer_comes_before_its_body(
+    secure: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    store = open_store("s3://secured/runs")
+    data = os.urandom(8 * 2**20)
+    store.create("a", data)
+    with pytest.raises(ObjectExists):
+        store.create("a", data[::-1])
+    assert store.get("a") == data
 
 
 def test_the_authority_holds_for_the_sts_too(secure: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from awscrt import checksums
 
@@ -34,3 +34,24 @@ def crc64_header(value: int) -> str:
 def crc64_value(header: str) -> int:
     """The checksum that such a header holds."""
     return int.from_bytes(base64.b64decode(header), "big")
+
+
+# What a processor's cache holds: bytes that have just been read are checked before they go to memory.
+PIECE_BYTES = 2**20
+
+
+class Stream(Protocol):
+    """The part of a raw or buffered file that is used here."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill `buffer` from the start; 0 only at the end."""
+        ...
+
+
+def read_fully(stream: Stream, view: memoryview) -> tuple[int, int]:
+    """Fill `view` from a stream: how many bytes came, fewer than it holds only at the end, and their CRC64NVME."""
+    size = checksum = 0
+    while size < view.nbytes and (count := stream.readinto(view[size : size + PIECE_BYTES])):
+        checksum = crc64nvme(view[size : size + count], checksum)
+        size += count
+    return size, checksum

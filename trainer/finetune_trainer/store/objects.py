@@ -81,6 +81,12 @@ class ObjectStore(Protocol):
         """The bytes from `start`, at most `length` of them, fewer only at the object's end; ObjectNotFound if none."""
         ...
 
+    def read_into(self, key: str, buffer: Buffer, start: int = 0) -> tuple[int, int]:
+        """Fill `buffer` with the bytes from `start` on: how many came, fewer than it holds only at the object's end,
+        and their CRC64NVME, taken as they arrived; ObjectNotFound if none.
+        """
+        ...
+
     def open(self, key: str) -> io.BufferedReader:
         """A buffered, seekable reader that never holds the whole object; ObjectNotFound if there is none."""
         ...

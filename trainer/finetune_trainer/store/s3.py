@@ -6,14 +6,14 @@ import io
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, SSLError
 
 from finetune_trainer.errors import StorageError
-from finetune_trainer.store.checksums import crc64_header, crc64_value, crc64nvme
+from finetune_trainer.store.checksums import crc64_header, crc64_value, crc64nvme, read_fully
 from finetune_trainer.store.objects import (
     ObjectExists,
     ObjectInfo,
@@ -22,9 +22,10 @@ from finetune_trainer.store.objects import (
     byte_view,
     check_key,
 )
-from finetune_trainer.store.s3_client import attempts_of, make_client, redacted
+from finetune_trainer.store.s3_body import body_of
+from finetune_trainer.store.s3_client import attempts_of, make_client, never_trusted, redacted
 from finetune_trainer.store.s3_errors import Place, code_of, explain, not_s3, retries_of
-from finetune_trainer.store.s3_reader import Fetch, Fetched, S3Reader, Source, pause
+from finetune_trainer.store.s3_reader import Body, Fetch, Fetched, S3Reader, Source, pause
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,6 +39,7 @@ READ_BUFFER_BYTES = 2**20
 CALL_ERRORS = (BotoCoreError, HTTPClientError, ClientError, FileNotFoundError, PermissionError, RuntimeError)
 CONFLICT = ("ConditionalRequestConflict", "OperationAborted")
 TAKEN = ("PreconditionFailed", "412")
+DAMAGED = ("BadDigest", "XAmzContentChecksumMismatch")
 
 
 class S3Store:
@@ -100,15 +102,21 @@ class S3Store:
         if length == 0:
             self.head(key)
             return b""
-        stop = None if length is None else start + length
-        source = Source(f"{self.uri}/{key}", self._fetcher(key, stop), self._attempts)
-        with S3Reader(source, start, length) as reader:
+        with self._reader(key, start, length) as reader:
             return reader.readall()
+
+    def read_into(self, key: str, buffer: Buffer, start: int = 0) -> tuple[int, int]:
+        """See ObjectStore."""
+        view = byte_view(buffer)
+        if not view.nbytes:
+            self.head(key)
+            return 0, 0
+        with self._reader(key, start, view.nbytes) as reader:
+            return read_fully(reader, view)
 
     def open(self, key: str) -> io.BufferedReader:
         """See ObjectStore. An object that is replaced while it is read is an error."""
-        source = Source(f"{self.uri}/{key}", self._fetcher(key), self._attempts)
-        return io.BufferedReader(S3Reader(source), READ_BUFFER_BYTES)
+        return io.BufferedReader(self._reader(key), READ_BUFFER_BYTES)
 
     def create(self, key: str, data: Buffer, *, crc64: int | None = None) -> ObjectInfo:
         """See ObjectStore.
@@ -126,11 +134,18 @@ class S3Store:
                     return self._put(key, view, checksum, IfNoneMatch="*")
                 except ClientError as error:
                     if code_of(error) in TAKEN:
-                        if (attempt or retries_of(error)) and self._holds(key, view, checksum):
-                            return self.head(key)
-                        raise ObjectExists(f"{self.uri}/{key} exists already and is never overwritten") from error
+                        again = attempt or retries_of(error)
+                        return self._own(key, view, checksum if again else None)
                     if code_of(error) not in CONFLICT:
                         raise
+                except SSLError as error:
+                    if never_trusted(error):
+                        raise
+                    # Over TLS, an answer that comes before the end of the body is lost with the connection.
+                    with suppress(ObjectNotFound):
+                        self.head(key)
+                        return self._own(key, view, checksum)
+                    raise
             pause(attempt)
         raise StorageError(f"cannot {action}: others write it just now ({self._attempts} attempts made); run it again")
 
@@ -166,20 +181,28 @@ class S3Store:
     def _put(self, key: str, view: memoryview, checksum: int, **condition: Any) -> ObjectInfo:
         if view.nbytes > MAX_PUT_BYTES:
             raise StorageRefused(f"{self.uri}/{key} has {view.nbytes} bytes: write objects of at most {MAX_PUT_BYTES}")
-        answer = self.client.put_object(
-            Bucket=self.bucket,
-            Key=self._base + key,
-            Body=_body(view),
-            ContentLength=view.nbytes,
-            ChecksumCRC64NVME=crc64_header(checksum),
-            **condition,
-        )
+        request = {"Bucket": self.bucket, "Key": self._base + key, "ContentLength": view.nbytes, **condition}
+        request["ChecksumCRC64NVME"] = crc64_header(checksum)
+        try:
+            answer = self.client.put_object(Body=body_of(view), **request)
+        except ClientError as error:
+            if code_of(error) not in DAMAGED:
+                raise
+            answer = self.client.put_object(
+                Body=body_of(view), **request
+            )  # what was damaged on its way may get through
         return self._info(key, view.nbytes, cast(dict[str, Any], answer))
 
     def _info(self, key: str, size: int, answer: dict[str, Any]) -> ObjectInfo:
         if "ETag" not in answer:
             raise not_s3(f"cannot use {self.uri}/{key}", "answers without an ETag", self._place())
         return ObjectInfo(key, size, answer["ETag"].strip('"'))
+
+    def _own(self, key: str, view: memoryview, checksum: int | None) -> ObjectInfo:
+        """The object that a create found; ObjectExists unless it may be its own, of these bytes and this `checksum`."""
+        if checksum is not None and self._holds(key, view, checksum):
+            return self.head(key)
+        raise ObjectExists(f"{self.uri}/{key} exists already and is never overwritten")
 
     def _holds(self, key: str, view: memoryview, checksum: int) -> bool:
         """Whether the object under `key` is exactly `view`."""
@@ -209,6 +232,10 @@ class S3Store:
                 raise explained
             pause(attempt)
 
+    def _reader(self, key: str, start: int = 0, length: int | None = None) -> S3Reader:
+        stop = None if length is None else start + length
+        return S3Reader(Source(f"{self.uri}/{key}", self._fetcher(key, stop), self._attempts), start, length)
+
     def _fetcher(self, key: str, stop: int | None = None) -> Fetch:
         """How S3Reader opens `key` at an offset, up to but without byte `stop`."""
 
@@ -228,7 +255,9 @@ class S3Store:
                         raise StorageError(f"{self.uri}/{key} was replaced while it was read; run it again") from error
                     raise
             whole = answer.get("ContentRange", "").rpartition("/")[2]
-            return Fetched(answer["Body"], int(whole) if whole else answer["ContentLength"], answer["ETag"])
+            if "ETag" not in answer:
+                raise not_s3(f"cannot read {self.uri}/{key}", "answers without an ETag", self._place())
+            return Fetched(cast(Body, answer["Body"]), int(whole) if whole else answer["ContentLength"], answer["ETag"])
 
         return fetch
 
@@ -254,46 +283,3 @@ class S3Store:
         """Raise what a request whose answer has a body says of the bucket and the credentials, if it says anything."""
         with self._explained(action):
             self.client.list_objects_v2(Bucket=self.bucket, Prefix=self._base + key, MaxKeys=1)
-
-
-class _ViewReader(io.RawIOBase):
-    """A memoryview as a file, without a copy of the data."""
-
-    def __init__(self, view: memoryview) -> None:
-        super().__init__()
-        self._view = view
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._view.nbytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        stop = self._view.nbytes if size is None or size < 0 else self._position + size
-        chunk = self._view[self._position : stop]
-        self._position += chunk.nbytes
-        return cast(bytes, chunk)  # sockets and hashes take views
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        target = memoryview(buffer).cast("B")
-        chunk = self.read(target.nbytes)
-        target[: len(chunk)] = chunk
-        return len(chunk)
-
-
-def _body(view: memoryview) -> Any:
-    """What boto3 takes as a body: whole bytes as they are, every other buffer as a file over it."""
-    whole = view.obj
-    if isinstance(whole, bytes | bytearray) and len(whole) == view.nbytes:
-        return whole
-    return _ViewReader(view)

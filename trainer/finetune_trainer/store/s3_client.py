@@ -1,8 +1,10 @@
-"""The S3 client: signing, retries, time limits and checksums as a checkpoint store needs them."""
+"""The S3 client: signing, retries, time limits, checksums and encryption as a checkpoint store needs them."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -10,7 +12,10 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import SSLError
 
+from finetune_trainer.store.s3_body import send_in_one_piece
+
 if TYPE_CHECKING:
+    from botocore.model import OperationModel
     from mypy_boto3_s3 import S3Client
 
 # Ten attempts wait up to 25 s after connection errors and up to 110 s under throttling (botocore's "standard" mode,
@@ -23,6 +28,14 @@ CONNECTIONS = 32
 STS_READ_SECONDS = 20.0
 # OpenSSL's and Python's words for what no retry can change; the last two are of a bundle that cannot be read.
 NO_TLS = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "NO_CERTIFICATE_OR_CRL_FOUND", "[Errno 2]")
+
+# Environment variable -> the member of S3's requests that it sets, wherever a request has it.
+ENCRYPTION, KMS_KEY, OWNER = (
+    "FINETUNE_S3_SERVER_SIDE_ENCRYPTION",
+    "FINETUNE_S3_KMS_KEY_ID",
+    "FINETUNE_S3_EXPECTED_BUCKET_OWNER",
+)
+MEMBERS = {ENCRYPTION: "ServerSideEncryption", KMS_KEY: "SSEKMSKeyId", OWNER: "ExpectedBucketOwner"}
 
 
 def make_client() -> S3Client:
@@ -39,6 +52,8 @@ def make_client() -> S3Client:
         read_timeout=STS_READ_SECONDS,
     )
     core.set_default_client_config(common)  # also of the clients by which botocore fetches credentials
+    # The checksum protects the body; a SHA-256 of it beside that costs more than all the rest (docs/adr/0016).
+    s3: Any = {"payload_signing_enabled": False} | (core.get_config_variable("s3") or {})
     config = Config(
         signature_version="s3v4",
         read_timeout=READ_SECONDS,
@@ -47,15 +62,35 @@ def make_client() -> S3Client:
         # We send CRC64NVME ourselves; the default extra CRC32 breaks older S3-compatible stores (boto3 issue 4392).
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
+        s3=s3,
     )
     client = boto3.session.Session(botocore_session=core).client("s3", config=config)
     client.meta.events.register_first("needs-retry.s3", _give_up)
+    client.meta.events.register("before-send.s3", send_in_one_piece)
+    if members := {MEMBERS[name]: os.environ[name] for name in MEMBERS if os.environ.get(name)}:
+        client.meta.events.register("before-parameter-build.s3", _adder(members))
     return client
+
+
+def _adder(members: Mapping[str, str]) -> Callable[..., None]:
+    """A handler that adds those members that the operation's request has: encryption to writes, the owner to all."""
+
+    def add(params: dict[str, Any], model: OperationModel, **_: Any) -> None:
+        known = model.input_shape.members if model.input_shape else {}
+        for name in members.keys() & known.keys():
+            params.setdefault(name, members[name])
+
+    return add
+
+
+def never_trusted(error: BaseException | None) -> bool:
+    """Whether it is TLS that failed, and for good: a connection that ends in the middle is an SSLError too."""
+    return isinstance(error, SSLError) and any(word in str(error) for word in NO_TLS)
 
 
 def _give_up(caught_exception: Exception | None, **_: Any) -> None:
     """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones."""
-    if isinstance(caught_exception, SSLError) and any(word in str(caught_exception) for word in NO_TLS):
+    if caught_exception is not None and never_trusted(caught_exception):
         raise caught_exception
 
 

@@ -29,12 +29,13 @@ from botocore.exceptions import (
 
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store.objects import ObjectNotFound, StorageRefused
-from finetune_trainer.store.s3_client import redacted
+from finetune_trainer.store.s3_client import KMS_KEY, OWNER, never_trusted, redacted
 
 KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or AWS_PROFILE"
 ENDPOINT = "check {setting} (now {endpoint}) and the network, on a cluster {field} of the runtime"
 S3_SETTING = {"setting": "AWS_ENDPOINT_URL", "field": "storage.endpoint"}
 STS_SETTING = {"setting": "AWS_ENDPOINT_URL_STS", "field": "storage.webIdentity.stsEndpoint"}
+KMS_FIELD = "storage.serverSideEncryption.keyId of the runtime"
 RENEW = "get new ones; long runs need credentials that renew themselves: a role, web identity or a profile that does"
 
 # Error code of the STS -> (what it means, what to do, whether starting again cannot help).
@@ -185,7 +186,7 @@ def explain(error: Exception, action: str, place: Place) -> StorageError:
         of_sts = error.operation_name.startswith("AssumeRole")
         return _explain_sts(error, action) if of_sts else _explain_answer(error, action, place)
     for kinds, final, text in CLIENT_SIDE:
-        if isinstance(error, kinds):
+        if isinstance(error, kinds) and (kinds is not SSLError or never_trusted(error)):
             endpoint = _asked(error) or place.endpoint
             told = STS_SETTING if endpoint == _sts() != place.endpoint else S3_SETTING
             found = {"bucket": place.bucket, "endpoint": endpoint, "reason": redacted(str(error)), **told}
@@ -233,10 +234,15 @@ def _explain_answer(error: ClientError, action: str, place: Place) -> StorageErr
         return not_s3(f"cannot {action}", f"answers with HTTP {status} and no S3 error", place)
     if code in ("NoSuchKey", "404"):
         return ObjectNotFound(f"cannot {action}: there is no such object")
+    words = redacted(str(error.response.get("Error", {}).get("Message", "")))
+    if raw.startswith("KMS"):  # KMS.NotFoundException, KMS.DisabledException, ...
+        setting = f"check {KMS_KEY} (now {os.environ.get(KMS_KEY) or 'not set'}), on a cluster {KMS_FIELD}"
+        return StorageRefused(f"cannot {action}: the key that encrypts cannot be used ({words}); {setting} ({raw})")
     if code in REFUSED or code in FAILED:
         meaning, remedy = REFUSED.get(code) or FAILED[code]
         text = f"{meaning}; {remedy}".format(bucket=place.bucket, endpoint=place.endpoint)
+        if code == "AccessDenied" and (owner := os.environ.get(OWNER)):
+            text += f", and see that the account {owner} of {OWNER} owns the bucket"
         message = f"cannot {action}: {text} ({raw})"
         return StorageRefused(message) if code in REFUSED else StorageError(message)
-    words = redacted(str(error.response.get("Error", {}).get("Message", "")))
     return StorageError(f"cannot {action}: {place.endpoint} answered {raw} (HTTP {status}): {words}")

@@ -23,8 +23,8 @@ BROKEN = (HTTPClientError, IncompleteReadError, OSError)
 class Body(Protocol):
     """The part of botocore's StreamingBody that is used here."""
 
-    def read(self, amt: int, /) -> bytes:
-        """Exactly `amt` bytes, fewer only at the end."""
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill `buffer` from the start, less only at the end."""
         ...
 
     def close(self) -> None:
@@ -41,9 +41,9 @@ class Fetched:
     etag: str
 
 
-# One read of a body: large ones cost the least. One that breaks loses what it had, so after the first break they are
-# small, and every attempt gets further.
-PIECE_BYTES = 64 * 2**20
+# One read of a body: botocore's transport copies it once, which is cheap while it is in the processor's cache. One that
+# breaks loses what it had, so after the first break they are small, and every attempt gets further.
+PIECE_BYTES = 2**20
 SMALL_PIECE_BYTES = 256 * 2**10
 Fetch = Callable[[int, str], Fetched]
 
@@ -102,38 +102,39 @@ class S3Reader(io.RawIOBase):
         return self.tell()
 
     def readinto(self, buffer: Buffer, /) -> int:
-        """Fill `buffer` from the start; 0 only at the end of the range."""
-        view = memoryview(buffer).cast("B")
-        data = self._read(view.nbytes)
-        view[: len(data)] = data
-        return len(data)
+        """Fill `buffer` from the start, or only the first part of it; 0 only at the end of the range."""
+        view = memoryview(buffer).cast("B")[: max(0, self._end - self._position)]
+        return self._read_into(view[: self._piece]) if view.nbytes else 0
 
     def readall(self) -> bytes:
-        """Everything up to the end of the range."""
-        return b"".join(iter(lambda: self._read(self._end - self._position), b""))
+        """Everything up to the end of the range, in memory that is not copied."""
+        held = io.BytesIO(bytes(max(0, self._end - self._position)))
+        size = 0
+        with held.getbuffer() as view:
+            while count := self.readinto(view[size:]):
+                size += count
+        return held.getvalue()
 
     def close(self) -> None:
         """Give the connection up."""
         self._drop()
         super().close()
 
-    def _read(self, wanted: int) -> bytes:
-        """At most `wanted` bytes, none only at the end of the range. A body that breaks off is asked for again."""
-        wanted = min(wanted, self._end - self._position)
-        if wanted <= 0:
-            return b""
+    def _read_into(self, view: memoryview) -> int:
+        """Read at least a byte of the range. A body that breaks off is asked for again."""
         for attempt in range(self._source.attempts):
             try:
-                data = self._open().read(min(wanted, self._piece))
+                count = self._open().readinto(view)
             except BROKEN as error:
                 cause: Exception | None = error
             else:
-                if data:
-                    self._position += len(data)
-                    return data
+                if count:
+                    self._position += count
+                    return count
                 cause = None
             self._drop()
             self._piece = SMALL_PIECE_BYTES
+            view = view[: self._piece]
             pause(attempt)
         raise StorageError(
             f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after "

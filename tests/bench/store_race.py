@@ -1,0 +1,157 @@
+"""Libraries for S3 measured in turns on one server: throughput, and processor time by the gigabyte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.bounds import bounds
+from bench.machine import load_average, tell_if_busy
+from bench.race import Spread
+from cache import cache_root, locked
+from ranks import REPOSITORY
+from s3_server import create_bucket, serving
+
+PEERS = ("obstore==0.12.1", "s3torchconnector==1.5.0", "s3torchconnectorclient==1.5.0")
+"""What only this bench needs; it is kept in the cache, in no environment."""
+
+VERBS = ("put", "get")
+BUCKET = "bench"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes of an object, objects by turn, rounds."""
+
+    bytes: int
+    objects: int
+    rounds: int
+
+
+def chosen_size() -> Size:
+    """`BENCH_SCALE`: full (the default), or tiny, to try the bench itself; bounds hold for full only."""
+    return {"full": Size(64 * 2**20, 4, 7), "tiny": Size(2**20, 2, 2)}[os.environ.get("BENCH_SCALE", "full")]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one turn took: `size` bytes in `seconds` and `cpu` processor seconds of the client."""
+
+    seconds: float
+    cpu: float
+    size: int
+
+    @property
+    def rate(self) -> float:
+        """GB/s."""
+        return self.size / 1e9 / self.seconds
+
+    @property
+    def price(self) -> float:
+        """Processor seconds of the client by GB."""
+        return self.cpu / (self.size / 1e9)
+
+
+@dataclass
+class StoreReport:
+    """Turns by verb and peer, and the ratios that were judged."""
+
+    size: Size
+    turns: dict[str, dict[str, list[Cost]]] = field(default_factory=lambda: {verb: {} for verb in VERBS})
+    ratios: dict[str, Spread] = field(default_factory=dict)
+    load_before: float = field(default_factory=load_average)
+
+    def judge(self, verb: str, peer: str) -> None:
+        """Keep ours over a peer's processor time by GB; AssertionError above its bound (at the full scale)."""
+        name = f"store-{verb}-{peer}"
+        pairs = zip(self.turns[verb]["ours"], self.turns[verb][peer], strict=True)
+        self.ratios[name] = Spread.of([ours.price / theirs.price for ours, theirs in pairs])
+        if self.size == Size(64 * 2**20, 4, 7):
+            assert self.ratios[name].median <= bounds()[name]["bound"], f"{name}: {self.ratios[name]}"
+
+    def show(self, console: Console) -> None:
+        """Print rates, prices and ratios."""
+        console.print(
+            f"[bold]S3 by library[/bold]: objects of {self.size.bytes / 2**20:g} MiB, one at a time, client and "
+            f"server on {os.cpu_count()} cores, load {self.load_before:.1f} before"
+        )
+        table = Table("", "library", "GB/s", "CPU-s/GB of the client")
+        for verb, peers in self.turns.items():
+            for name, costs in peers.items():
+                rate, price = (Spread.of([getattr(one, what) for one in costs]) for what in ("rate", "price"))
+                table.add_row(verb, name, str(rate), str(price))
+        console.print(table)
+        for name, ratio in self.ratios.items():
+            limits = bounds()[name]
+            console.print(f"{name}: {ratio}, goal {limits['goal']:g}, bound {limits['bound']:g}")
+        tell_if_busy(console, self.load_before)
+
+    def save(self, folder: Path) -> Path:
+        """Write everything that was measured as JSON; returns the file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"store-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        path.write_text(json.dumps(asdict(self) | {"peers": PEERS}, indent=2))
+        return path
+
+
+def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:
+    """Let every peer put and then get its objects, once to warm up and then `size.rounds` times, in turns."""
+    report = StoreReport(size)
+    with ExitStack() as stack:
+        server = stack.enter_context(serving(folder / "data"))
+        create_bucket(server, BUCKET)
+        peers = [(name, stack.enter_context(peer(name, size, server.environment()))) for name in names]
+        for number in range(-1, size.rounds):
+            for name, process in peers if number % 2 == 0 else reversed(peers):
+                for verb in VERBS:
+                    cost = turn(process, name, f"{verb} {size.objects}")
+                    if number >= 0:
+                        report.turns[verb].setdefault(name, []).append(cost)
+    return report
+
+
+@contextmanager
+def peer(name: str, size: Size, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process of `store_peers.py`; it ends with the block."""
+    path = [REPOSITORY / "trainer", installed_peers()]
+    env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(map(str, path))}
+    command = [sys.executable, str(Path(__file__).with_name("store_peers.py")), name, BUCKET, str(size.bytes)]
+    pipe: Any = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def turn(process: subprocess.Popen[str], name: str, order: str) -> Cost:
+    """Let a peer do what it is told; AssertionError if it fails."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{order}\n")
+    answer = process.stdout.readline()
+    assert answer, f"{name} failed at {order!r}; its words are above"
+    return Cost(**json.loads(answer))
+
+
+def installed_peers() -> Path:
+    """The folder that holds the peers, fetched from PyPI once per machine; what they need of others is here already."""
+    folder = cache_root() / "bench" / "-".join(PEERS)
+    with locked(folder):
+        if not folder.exists():
+            half = folder.with_name(f"{folder.name}.half")
+            install = ["install", "--quiet", "--no-deps", "--target", str(half), *PEERS]
+            subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+            half.rename(folder)
+    return folder

@@ -1,0 +1,86 @@
+"""What a connection does to requests and answers on their way is seen, and time on it is limited."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from faults import FOREVER
+from faulty_proxy import FaultyProxy, cut_answer, flip_answer, flip_upload, hang, refuse
+from finetune_trainer.errors import StorageError
+from finetune_trainer.store import ObjectStore, s3_client
+from s3_bucket import Bucket
+
+
+@pytest.mark.parametrize(("signed", "hashed"), [("false", "UNSIGNED-PAYLOAD"), ("true", "[0-9a-f]{64}")])
+def test_bodies_go_with_a_checksum_and_with_a_hash_only_where_a_profile_says_so(
+    broken_store: ObjectStore,
+    proxy: FaultyProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    signed: str,
+    hashed: str,
+) -> None:
+    (tmp_path / "aws").write_text(f"[default]\ns3 =\n    payload_signing_enabled = {signed}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
+    broken_store.create("small", b"x")
+    broken_store.create("large", memoryview(bytes(200_000)))
+    broken_store.delete(["small", "large"])
+    sent = [{name.lower(): value for name, value in headers.items()} for _, _, headers in proxy.seen]
+    assert len(sent) == 3
+    assert all(re.fullmatch(hashed, headers["x-amz-content-sha256"]) for headers in sent)
+    assert all(any(name.startswith("x-amz-checksum-") for name in headers) for headers in sent)
+
+
+def test_an_upload_that_is_damaged_on_its_way_is_not_stored_and_sent_again(
+    broken_store: ObjectStore, bucket: Bucket, proxy: FaultyProxy
+) -> None:
+    data = os.urandom(2**20)
+    proxy.inject("PUT", flip_upload(500_000))
+    broken_store.create("big", memoryview(data))
+    assert bucket.objects() == {"runs/big": data}
+    proxy.inject("PUT", flip_upload(500_000), times=2)
+    with pytest.raises(StorageError, match="arrived damaged and was not stored"):
+        broken_store.put("big", memoryview(data)[::-1].tobytes())
+    assert bucket.objects() == {"runs/big": data}
+
+
+def test_what_is_damaged_on_its_way_here_shows_in_the_checksum(broken_store: ObjectStore, proxy: FaultyProxy) -> None:
+    broken_store.create("a", bytes(1000))
+    found = set()
+    for damage in (False, True):
+        if damage:
+            proxy.inject("GET", flip_answer(500))
+        found.add(broken_store.read_into("a", bytearray(1000)))
+    assert len(found) == 2
+
+
+def test_an_error_in_a_200_is_no_object(broken_store: ObjectStore, proxy: FaultyProxy) -> None:
+    broken_store.create("a", bytes(1000))
+    proxy.inject("GET", refuse(200, "InternalError"), times=FOREVER)
+    with pytest.raises(StorageError, match="answers without an ETag"):
+        broken_store.get("a")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_a_store_that_says_nothing_is_given_up(
+    broken_store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(s3_client, "READ_SECONDS", 0.2)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    proxy.inject(method, hang(), times=FOREVER)
+    with pytest.raises(StorageError, match=r"stopped answering: check AWS_ENDPOINT_URL"):
+        broken_store.get("a") if method == "GET" else broken_store.put("a", bytes(200_000))
+    assert proxy.count(method) == 2
+
+
+def test_a_connection_that_the_store_gave_up_is_not_used_again(broken_store: ObjectStore, proxy: FaultyProxy) -> None:
+    data = os.urandom(100_000)
+    broken_store.create("a", data)
+    for _ in range(3):
+        proxy.inject("GET", cut_answer(len(data)))
+        assert broken_store.get("a") == data
+    assert proxy.count("GET") == 3
