@@ -56,6 +56,9 @@ def _show_version(wanted: bool) -> None:
 def _add(app: typer.Typer, point: EntryPoint, options: Options) -> None:
     loaded = point.load()
     if isinstance(loaded, typer.Typer):
+        for command in loaded.registered_commands:
+            if command.callback is not None:
+                command.callback = reporting(command.callback, options)
         app.add_typer(loaded, name=point.name)
     else:
         app.command(point.name)(reporting(loaded, options))

@@ -5,6 +5,7 @@ find the latest good one, retire old ones. `probe` says beforehand whether a sto
 """
 
 from finetune_trainer.store.checksums import crc64_hex, crc64nvme
+from finetune_trainer.store.copying import copy_checkpoint
 from finetune_trainer.store.entries import Checkpoint, Claim, Entry, Identity, ObjectRef, Pin, Quarantine, Retire
 from finetune_trainer.store.log import Damaged, LatestGood, RunLog
 from finetune_trainer.store.objects import ObjectExists, ObjectInfo, ObjectNotFound, ObjectStore, StorageRefused
@@ -35,6 +36,7 @@ __all__ = [
     "StorageRefused",
     "StoreUnreachable",
     "Writer",
+    "copy_checkpoint",
     "crc64_hex",
     "crc64nvme",
     "find_objects",

@@ -52,7 +52,7 @@ def make_client() -> S3Client:
         read_timeout=STS_READ_SECONDS,
     )
     core.set_default_client_config(common)  # also of the clients by which botocore fetches credentials
-    # The checksum protects the body; a SHA-256 of it beside that costs more than all the rest (docs/adr/0016).
+    # The checksum protects the body; a SHA-256 of it beside that costs more than all the rest (docs/adr/0015).
     s3: Any = {"payload_signing_enabled": False} | (core.get_config_variable("s3") or {})
     config = Config(
         signature_version="s3v4",

@@ -111,8 +111,8 @@ class Writer:
                 raise StorageError(f"checkpoint {target.seq} of {self.journal.uri} is pinned: unpin it first")
             if history.good[-1:] == (target.seq,):
                 raise StorageError(
-                    f"checkpoint {target.seq} of {self.journal.uri} is the newest good one, from which the run goes on: "
-                    "it cannot be removed; delete the folder of the run if the whole run is to go"
+                    f"checkpoint {target.seq} of {self.journal.uri} is the newest good one, from which the run goes "
+                    "on: it cannot be removed; delete the folder of the run if the whole run is to go"
                 )
             return (target.seq,)
 

@@ -1,0 +1,50 @@
+"""Finds the log of a run by what users have at hand: the manifest, or an address of the spec or the status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from finetune_trainer.store import ObjectStore, RunLog
+
+HINT = "WHERE"
+
+
+def log_of_run(where: str, run: str | None = None) -> RunLog:
+    """The log of the run that a manifest or an address names; BadParameter where it names none or several."""
+    from finetune_trainer.spec import load_job, run_id, with_absolute_paths
+    from finetune_trainer.store import RunLog, open_store
+
+    if "://" not in where:
+        path = Path(where)
+        job = with_absolute_paths(load_job(path), path.resolve().parent)
+        return RunLog(open_store(job.spec.checkpoint.uri), run or run_id(job))
+    if run is not None:
+        return RunLog(open_store(where), run)
+    parent, _, name = where.rstrip("/").rpartition("/")
+    if not parent.endswith(":/") and (log := RunLog(open_store(parent), name)).history().newest:
+        return log
+    store = open_store(where)
+    runs = list_runs(store)
+    if len(runs) == 1:
+        return RunLog(store, runs[0])
+    if runs:
+        choice = " or ".join(f"--run {name}" for name in runs)
+        raise typer.BadParameter(f"there are several runs below {where}: add {choice}", param_hint=HINT)
+    problem = f"there is no run at {where}: write the manifest, spec.checkpoint.uri, or the address in"
+    raise typer.BadParameter(f"{problem} status.checkpoint.latest", param_hint=HINT)
+
+
+def list_runs(store: ObjectStore) -> list[str]:
+    """The ids of the runs below a `checkpoint.uri`; one listing of at most 1,000 keys for each."""
+    found: list[str] = []
+    after = ""
+    while (info := next(store.list(after=after), None)) is not None:
+        name, slash, rest = info.key.partition("/")
+        if slash and rest.split("/")[0] in ("log", "data") and next(store.list(f"{name}/log/"), None) is not None:
+            found.append(name)
+        after = f"{name}0" if slash else info.key  # 0 is the character behind the slash
+    return found
