@@ -14,8 +14,9 @@ from finetune_operator.core import Informer
 from finetune_operator.kube import ApiError, Client, Object
 from finetune_operator.kube.resources import WORKLOADS
 from finetune_operator.look import BY_RAY_JOB
-from finetune_operator.observe import belonging, ray_job_owners
+from finetune_operator.observe import belonging
 from finetune_operator.trim import trim_workload
+from finetune_operator.workload import ray_job_owners
 
 VERSIONS = ("v1beta2", "v1beta1")
 """What can be read, the best first: their conditions are the same."""

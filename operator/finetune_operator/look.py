@@ -11,18 +11,11 @@ from finetune_operator.api.job import Job
 from finetune_operator.api.reasons import ConditionType, Reason
 from finetune_operator.api.report import Report
 from finetune_operator.api.runtime import RuntimeSpec, read_runtime
-from finetune_operator.observe import (
-    PodView,
-    RayJobView,
-    WorkloadView,
-    belonging,
-    read_pod,
-    read_ray_job,
-    read_workload,
-)
+from finetune_operator.observe import PodView, RayJobView, belonging, read_pod, read_ray_job
 from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Line, Stand, position, turn
 from finetune_operator.policy.seen import Obstacle, Seen
 from finetune_operator.render import check_job, check_runtime
+from finetune_operator.workload import WorkloadView, read_workload
 from finetune_trainer.errors import Problem, SpecError
 
 Object = dict[str, Any]

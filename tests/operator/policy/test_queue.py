@@ -10,9 +10,9 @@ import pytest
 from finetune_operator.api.reasons import ConditionType, Phase, Reason
 from finetune_operator.api.report import Failure
 from finetune_operator.api.status import JobStatus
-from finetune_operator.observe import Said, WorkloadView, read_workload
 from finetune_operator.policy.decide import decide
 from finetune_operator.trim import trim_workload
+from finetune_operator.workload import Said, WorkloadView, read_workload
 from looks import World, heard, make_job, pods, ray_job
 
 NO_ROOM = Said("Pending", "insufficient unused quota for nvidia.com/gpu in flavor default, 1 more needed")
