@@ -7,6 +7,7 @@ import random
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from mortal_writers import Heard, Life, begin, nursery
 from small_run import ME, save
 from soak import trials
 
-LONGEST_SECONDS = 0.06  # a life of a writer behind its first acknowledged object: several objects long
+LONGEST = 3.0  # most of a life behind its first acknowledgement, in saves
 GENERATION = 12  # lives of one run
 OVERHEAD = {"file": 2_000, "s3": 20_000}  # bytes of a save beside its objects: log entries, and with S3 the requests
 
@@ -39,6 +40,19 @@ def live_and_die(process: subprocess.Popen[str], life: Life, seconds: float) -> 
     while heard.hear(process):
         continue
     return heard.acknowledged
+
+
+def seconds_per_save(process: subprocess.Popen[str], run: str) -> float:
+    """How long a writer takes here from one acknowledgement to the next."""
+    heard, moments = Heard(), list[float]()
+    begin(process, Life(10**6, run))
+    while len(heard.acknowledged) < 4:
+        heard.hear(process)
+        moments.append(time.monotonic())
+    os.kill(heard.pid, signal.SIGKILL)
+    while heard.hear(process):
+        continue
+    return (moments[-1] - moments[0]) / 4
 
 
 def hidden(root: Path) -> list[str]:
@@ -59,8 +73,9 @@ def test_a_killed_writer_leaves_whole_objects_and_every_acknowledged_one(
     trials: range, store: ObjectStore, store_uri: str, unfinished: Callable[[], list[Any]]
 ) -> None:
     with nursery(store_uri) as process:
+        longest = LONGEST * seconds_per_save(process, "")
         for number in trials:
-            acknowledged = live_and_die(process, Life(number), random.Random(number).uniform(0, LONGEST_SECONDS))
+            acknowledged = live_and_die(process, Life(number), random.Random(number).uniform(0, longest))
             visible = [info.key for info in store.list(f"life{number:04d}/")]
             assert set(acknowledged) <= set(visible)
             assert len(visible) <= len(acknowledged) + 1
@@ -86,16 +101,15 @@ def check_survivors(store: ObjectStore, run: str, acknowledged: list[str], reach
     return newest
 
 
-def check_swept(store: ObjectStore, run: str, lives: int, unfinished: Callable[[], list[Any]]) -> None:
-    """The run's next writer finds a linear log, and leaves nothing of its dead predecessors but what entries name."""
+def claims_when_swept(store: ObjectStore, run: str) -> int:
+    """How many lives had claimed the run, of which the next writer leaves nothing but what entries name."""
     log = RunLog(store, run)
-    assert len([entry for entry in log.entries() if entry.kind == "claim"]) <= lives
-    writer = log.claim(ME)
-    writer.sweep()
+    claims = len([entry for entry in log.entries() if entry.kind == "claim"])
+    log.claim(ME).sweep()
     named = {ref.key for entry in log.checkpoints() for ref in entry.objects}
     assert {info.key for info in store.list(f"{run}/data/")} == named
-    assert unfinished() == []
     assert all(log.verify(entry) == [] for entry in log.checkpoints())
+    return claims
 
 
 def run_of(life: int) -> str:
@@ -106,16 +120,16 @@ def run_of(life: int) -> str:
 def test_a_killed_run_goes_on_from_its_last_acknowledged_commit(
     trials: range, store: ObjectStore, store_uri: str, unfinished: Callable[[], list[Any]]
 ) -> None:
-    reached: dict[str, int] = {}
+    reached = {run_of(-1): -1}
     with nursery(store_uri) as process:
+        longest = LONGEST * seconds_per_save(process, run_of(-1))
         for number in trials:
             run = run_of(number)
-            life, seconds = Life(number, run), random.Random(number).uniform(0, LONGEST_SECONDS)
-            acknowledged = live_and_die(process, life, seconds)
+            acknowledged = live_and_die(process, Life(number, run), random.Random(number).uniform(0, longest))
             assert acknowledged
             reached[run] = check_survivors(store, run, acknowledged, reached.get(run, -1))
-    for run in reached:
-        check_swept(store, run, GENERATION, unfinished)
+    assert sum(claims_when_swept(store, run) for run in reached) == len(trials) + 1
+    assert unfinished() == []
 
 
 @contextmanager
@@ -166,8 +180,8 @@ def test_a_run_that_is_killed_at_any_byte_loses_nothing_and_leaves_nothing(
             save_bytes = 3 * life.size + OVERHEAD[store_uri.partition(":")[0]]
             acknowledged = die(life, rng.randrange(3 * save_bytes))
             reached[run] = check_survivors(store, run, acknowledged, reached.get(run, -1))
-    for run in reached:
-        check_swept(store, run, GENERATION, unfinished)
+    assert sum(claims_when_swept(store, run) for run in reached) <= len(trials)
+    assert unfinished() == []
 
 
 def test_without_unnamed_files_a_create_is_as_exclusive_and_leaves_nothing(tmp_path: Path) -> None:
