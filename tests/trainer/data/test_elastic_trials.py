@@ -17,18 +17,13 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.data import DatasetIndex, DataState, RecordId, StepBatch, TrainStream, order, scan
 from finetune_trainer.spec import Format, Overlong, Packing, TrainSource
-from small_data import conversation, index_of, make_tokenizer, sentence, settings, source, write_records
+from small_data import index_of, make_tokenizer, sentence, settings, source, write_records
 from soak import trials
 
 MOST_RANKS = 8
 LONGEST = 160  # the largest maxLength of a trial, in tokens: a record of more words is too long in every one
-BAD: list[Any] = [
-    "{not json",
-    b'{"messages": "\xff"}',
-    {"messages": []},
-    {"messages": [{"role": "user", "content": "Hi"}]},
-    {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "\ud800"}]},
-]
+FORMATS = (Format.MESSAGES, Format.MESSAGES, Format.PROMPT_COMPLETION, Format.TEXT)
+BAD_LINES: list[Any] = ["{not json", b'{"text": "\xff"}', {}, [1], {"messages": [], "prompt": "", "text": "\ud800"}]
 GlobalBatch = tuple[Any, ...]
 
 
@@ -61,10 +56,11 @@ def make_run(rng: random.Random, folder: Path) -> Run:
         suffix = rng.choice(["jsonl", "jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
         path = folder / f"{number}.{suffix}"
         drawn = rng.choices(["fit", "long", "bad"], weights=[84, 8, 8], k=rng.randint(12, 50))
-        records = [make_record(rng, kind, suffix, 1000 * number + i) for i, kind in enumerate(drawn)]
+        format_ = rng.choice(FORMATS)
+        records = [make_record(rng, format_, kind, suffix, 1000 * number + i) for i, kind in enumerate(drawn)]
         write_records(path, records, row_group_size=rng.randint(8, 60))
         weight = rng.choice([1.0, 1.0, 1.0, 2.0, 0.5, 1.3])
-        sources.append(source(path, weight=weight, format_=Format.MESSAGES))
+        sources.append(source(path, weight=weight, format_=format_))
         kinds |= {f"file://{path}#{i}": kind for i, kind in enumerate(drawn, start=1)}
         weights |= dict.fromkeys(list(kinds)[-len(drawn) :], weight)
     length = {"epochs": rng.randint(1, 3)} if rng.random() < 0.75 else {"max_steps": rng.randint(10, 40)}
@@ -74,19 +70,27 @@ def make_run(rng: random.Random, folder: Path) -> Run:
         "seed": rng.randrange(2**31),
         "overlong": rng.choice(list(Overlong)),
         "packing": rng.choice(list(Packing)),
+        "train_prompts": rng.random() < 0.2,
         "max_bad_ratio": 1.0,
     }
     fit, long = (frozenset(record for record, kind in kinds.items() if kind == wanted) for wanted in ("fit", "long"))
     return Run(index_of(*sources), values, weights, fit, long)
 
 
-def make_record(rng: random.Random, kind: str, suffix: str, number: int) -> Any:
-    if kind == "fit":
-        return conversation(number)
+def make_record(rng: random.Random, format_: Format, kind: str, suffix: str, number: int) -> Any:
+    if kind == "bad" and suffix != "parquet" and rng.random() < 0.8:
+        return rng.choice(BAD_LINES)
+    question = f"{number}? {sentence(number, rng.randint(1, 4))}"
+    answer = (
+        f"{number}: {sentence(number, rng.randint(LONGEST, 2 * LONGEST) if kind == 'long' else rng.randint(1, 13))}"
+    )
     if kind == "bad":
-        return BAD[3] if suffix == "parquet" else rng.choice(BAD)
-    answer = f"{number}: {sentence(number, rng.randint(LONGEST, 2 * LONGEST))}"
-    return {"messages": [{"role": "user", "content": f"{number}?"}, {"role": "assistant", "content": answer}]}
+        question, answer = "", ""
+    if format_ is Format.TEXT:
+        return {"text": question + answer}
+    if format_ is Format.PROMPT_COMPLETION:
+        return {"prompt": question, "completion": answer}
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
 def global_batch(shares: Sequence[StepBatch], micro_batch_size: int) -> GlobalBatch:
@@ -152,7 +156,7 @@ def check_uses(run: Run, trained: Sequence[GlobalBatch]) -> None:
         assert uses.total() == sum(expected.values()) + counters.substituted
 
 
-@trials(share=20, whole=1000)
+@trials(share=16, whole=1000)
 def test_killed_and_elastic_runs_train_on_the_same_global_batches(
     trials: range, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
