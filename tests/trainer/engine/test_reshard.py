@@ -23,8 +23,8 @@ CASES: dict[str, dict[str, Any]] = {
     "LoRA": {"method": "LoRA"},
     "BF16": {"method": "Full", "training": {"precision": "BF16"}},
 }
-SHORT = (2, 3, 1)
-EVERY_PAIR = (1, 2, 3, 4, 1, 3, 2, 4, 3, 1, 4, 2, 1)  # world sizes: each of 1 to 4 after each other one
+SHORT = (2, 3, 1)  # world sizes, one after the other
+LONG = (1, 2, 4, 3, 1, 3, 4, 2, 1)
 SHARD_ELEMENTS = 512  # dozens of objects for each rank, as large models have
 Whole = dict[str, torch.Tensor]
 
@@ -69,7 +69,7 @@ def move(ranks: int, cases: list[dict[str, Any]], load: dict[str, Path], save: P
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "world_sizes"),
-    [("BF16", SHORT), *(pytest.param(name, EVERY_PAIR, marks=pytest.mark.soak) for name in CASES)],
+    [("BF16", SHORT), *(pytest.param(name, LONG, marks=pytest.mark.soak) for name in CASES)],
 )
 @pytest.mark.timeout(3600)
 def test_state_goes_through_world_sizes_and_stages_without_a_bit_changed(
