@@ -23,7 +23,7 @@ from soak import trials
 MOST_RANKS = 8
 LONGEST = 160  # the largest maxLength of a trial, in tokens: a record of more words is too long in every one
 FORMATS = (Format.MESSAGES, Format.MESSAGES, Format.PROMPT_COMPLETION, Format.TEXT)
-BAD_LINES: list[Any] = ["{not json", b'{"text": "\xff"}', {}, [1], {"messages": [], "prompt": "", "text": "\ud800"}]
+BAD_LINES: list[Any] = ["{not json", b'{"text": "\xff"}', {}, "7", {"messages": [], "prompt": "", "text": "\ud800"}]
 GlobalBatch = tuple[Any, ...]
 
 
