@@ -15,8 +15,8 @@ ARGS ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster soak-cluster gpu lint types contracts verify generate format bench constraints \
-	operator-dev cluster cluster-down image-operator clean
+.PHONY: help setup demo test soak test-cluster soak-cluster gpu lint types contracts verify generate format bench \
+	constraints operator-dev cluster cluster-down image-operator clean
 
 help: ## List these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,7 +37,10 @@ cluster-down: ## End it and remove all that it left, also after a crash
 	@PYTHONPATH=tools $(PY) -m cluster down
 
 test: setup ## Run the tests that need no GPU and no root (ARGS="-k name -x")
-	@$(PY) -m pytest -m "not bench and not gpu and not nodes" $(ARGS)
+	@$(PY) -m pytest -m "not bench and not gpu and not nodes and not soak" $(ARGS)
+
+soak: setup ## Run the long trials of data stream and store in full (SOAK_TRIALS=100: so many of each)
+	@$(PY) -m pytest -m soak tests/trainer $(ARGS)
 
 test-cluster: setup ## Run the tests on a Kubernetes with two nodes, which they bring up here (needs root)
 	@$(PY) -m pytest -m "nodes and not soak" --timeout 1800 tests/end_to_end $(ARGS)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from finetune_trainer.data import Row
+from finetune_trainer.engine import snapshot
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, micro_batches_per_step
@@ -100,6 +101,27 @@ def _resume(case: dict[str, Any], control: ControlGroup) -> dict[str, Any]:
     return found
 
 
+def reshard(payload: dict[str, Any]) -> dict[str, Any]:
+    """Train and save the state of each of `payload["cases"]`, or load the states in `load` into each and save them.
+
+    A state is a folder by its name; they go to the folder `save` as `<case>` or `<name>-<case>`. Returns for each
+    loaded one how many bytes of tensors this rank read, and how many of them it needed.
+    """
+    control, folder = join(), Path(payload["save"])
+    snapshot.SHARD_ELEMENTS = payload["shard_elements"]
+    moved: dict[str, Any] = {}
+    for number, case in enumerate(payload["cases"]):
+        trainee = Trainee(case, control)
+        if not payload["load"]:
+            trainee.train(0)
+            trainee.save(folder / str(number))
+        for name, state in payload["load"].items():
+            moved[f"{name}-{number}"] = trainee.restore(Path(state))
+            trainee.save(folder / f"{name}-{number}")
+        trainee.engine.destroy()
+    return moved
+
+
 def join() -> ControlGroup:
     """Start the process group and this rank's random numbers."""
     torch.manual_seed(int(os.environ["RANK"]))  # dropout
@@ -177,8 +199,18 @@ class Trainee:
             (folder / "state.json").write_text(state.model_dump_json())
         self.control.barrier()
 
-    def restore(self, folder: Path) -> None:
-        """Load what `save` wrote, on any number of ranks."""
+    def restore(self, folder: Path) -> tuple[int, int]:
+        """Load what `save` wrote, on any number of ranks; bytes of tensors that this rank read, and that it needed."""
         state = EngineState.model_validate(json.loads((folder / "state.json").read_text()))
         rank, world_size = self.control.rank, self.control.world_size
-        load_rank(self.engine, state, rank, world_size, lambda name: (folder / name).read_bytes())
+        sizes: list[int] = []
+
+        def read(name: str) -> bytes:
+            data = (folder / name).read_bytes()
+            if name not in state.rng:
+                sizes.append(len(data) - 8 - int.from_bytes(data[:8], "little"))  # without safetensors' header
+            return data
+
+        load_rank(self.engine, state, rank, world_size, read)
+        mine = fragments(self.engine, rank, world_size)
+        return sum(sizes), sum(tensor.nbytes for fragment in mine for tensor in fragment.tensors.values())

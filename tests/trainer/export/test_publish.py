@@ -21,6 +21,7 @@ from finetune_trainer.export.publish import (
     upload,
 )
 from finetune_trainer.store import ObjectStore, find_problems, open_store
+from finetune_trainer.store.objects import TEMPORARY_PREFIX
 from s3_bucket import Bucket
 
 EXPORT = Exported(run_id="team.job", identity="a" * 64, step=12, seq=7, writer="b" * 16, format="Full")
@@ -64,6 +65,19 @@ def test_a_published_export_is_found_with_its_result(store: ObjectStore, local: 
     assert find_manifest(store, EXPORT) == manifest
     assert find_problems(store, manifest.files) == []
     assert check_vacant(store, EXPORT.run_id, EXPORT.identity) is None
+
+
+def test_what_a_killed_start_left_of_a_file_goes_with_the_next_start(local: Path, tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/out")
+    claim(store, EXPORT, list(FILES))
+    half = tmp_path / "out" / f"{TEMPORARY_PREFIX}0123456789abcdef"
+    half.write_bytes(b"half a model")
+    publish(store, local)
+    assert {path.name for path in half.parent.iterdir() if path.is_file()} == {
+        "config.json",
+        "model.safetensors",
+        MANIFEST,
+    }
 
 
 def test_a_second_start_keeps_equal_files_and_replaces_unequal_ones(store: ObjectStore, local: Path) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from finetune_trainer.context import RunContext, StopSignal
+from finetune_trainer.data import DataState
 from finetune_trainer.spec import load_job
+from finetune_trainer.store import Checkpoint, RunLog, open_store
 from loop_runner import Recorder, Train
 from small_job import SmallJob
 
@@ -82,6 +84,15 @@ def test_a_disk_that_is_full_at_a_commit_costs_nothing_that_was_committed(
     assert found["trained"] == list(range(7, 13))
     assert small_job.metrics("full") == small_job.metrics("whole")
     assert found["result"]["evalLoss"] == whole["evalLoss"]
+
+
+def test_the_place_in_the_data_takes_less_than_1_kb_of_a_log_entry(train: Train, small_job: SmallJob) -> None:
+    train(small_job.write("small", **ONE_RANK))
+    log = RunLog(open_store(f"file://{small_job.folder}/checkpoints"), "default.small")
+    entries = [entry for entry in log.entries() if isinstance(entry, Checkpoint)]
+    places = [entry.body["progress"]["data"] for entry in entries]  # type: ignore[index,call-overload]  # JSON
+    assert [DataState.model_validate(place).batches for place in places] == [entry.step for entry in entries] != []
+    assert all(len(json.dumps(place)) < 1024 for place in places)
 
 
 def on_a_small_disk(folder: Path, command: list[str]) -> dict[str, Any]:

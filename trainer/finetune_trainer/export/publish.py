@@ -131,6 +131,7 @@ def claim(store: ObjectStore, export: Exported, files: Sequence[str]) -> None:
         except ObjectExists:  # somebody was faster
             held = check_vacant(store, export.run_id, export.identity)
     store.delete(set(held.files if held is not None else ()) - set(files))
+    store.discard_unfinished("")
     store.put(CLAIM, announced)
 
 

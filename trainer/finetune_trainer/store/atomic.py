@@ -24,7 +24,7 @@ def create_file(path: Path, data: memoryview, *, unnamed: bool = bool(UNNAMED)) 
 
     The data and the new name are on disk (fsync) on return. Raises FileExistsError, and OSError otherwise; then `path`
     does not exist, unless only the folder's fsync failed. Where the file system has no unnamed files (NFS, macOS),
-    a killed writer can leave a hidden temporary file.
+    a killed writer can leave a hidden temporary file; one that loses its own to whoever clears up makes another.
     """
     for _ in range(FOLDER_RACES):
         make_folder(path.parent)

@@ -25,7 +25,7 @@ MAX_ENTRY_BYTES = 256 * 2**20
 MAX_SEQ = 10**12 - 1
 MAX_TEXT = 4096
 REMEDY = "restore it from a backup or an older version of the object, or start a new run with another checkpoint.uri"
-SEAL = re.compile(rb',"crc64":"([0-9a-f]{16})"\}\s*\Z')
+SEAL = re.compile(rb',"crc64":"([0-9a-f]{16})"\}\n?\Z')
 SEAL_BYTES = 64  # more than a seal and its line end take
 
 Seq = Annotated[int, Field(ge=1, le=MAX_SEQ)]
@@ -151,20 +151,33 @@ def decode(data: bytes, name: str) -> Entry:
     if len(data) > MAX_ENTRY_BYTES:
         raise StorageError(f"{name} is larger than {MAX_ENTRY_BYTES} bytes and no log entry: {REMEDY}")
     seal = SEAL.search(data, max(0, len(data) - SEAL_BYTES))
-    problem = "it is cut off or damaged: its checksum does not fit"
+    if seal is None:
+        raise _newer(data, name) or _invalid(
+            name, f"it is cut off or damaged: its {len(data)} bytes end with no checksum"
+        )
+    found, written = crc64_hex(crc64nvme(data[: seal.start()])), seal[1].decode("ascii")
+    if found != written:
+        raise _invalid(name, f"it is cut off or damaged: its CRC64NVME is {found}, not {written}")
     try:
-        if seal is not None and crc64_hex(crc64nvme(data[: seal.start()])) == seal[1].decode("ascii"):
-            return _ENTRY.validate_json(data[: seal.start()] + b"}")
+        return _ENTRY.validate_json(data[: seal.start()] + b"}")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise _newer(data, name) or _invalid(name, problem) from error
+
+
+def _invalid(name: str, problem: str) -> StorageError:
+    return StorageError(f"{name} is no valid log entry ({problem}): {REMEDY}")
+
+
+def _newer(data: bytes, name: str) -> StorageError | None:
     version = _version(data)
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise StorageError(
-            f"{name} has format version {version}, this is a trainer for version {FORMAT_VERSION}: use the newer "
-            "finetune-operator that wrote it"
-        )
-    raise StorageError(f"{name} is no valid log entry ({problem}): {REMEDY}")
+    if not isinstance(version, int) or version <= FORMAT_VERSION:
+        return None
+    return StorageError(
+        f"{name} has format version {version}, this is a trainer for version {FORMAT_VERSION}: use the newer "
+        "finetune-operator that wrote it"
+    )
 
 
 def _version(data: bytes) -> Any:

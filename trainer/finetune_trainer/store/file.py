@@ -111,6 +111,16 @@ class FileStore:
                 path.unlink()
             self._prune(path.parent)
 
+    def discard_unfinished(self, prefix: str) -> None:
+        """See ObjectStore. A writer whose temporary file is gone makes it again (finetune_trainer.store.atomic)."""
+        for folder, _, names in os.walk(self.root / prefix):
+            for name in names:
+                if name.startswith(TEMPORARY_PREFIX):
+                    path = Path(folder, name)
+                    with _explained("delete", path):
+                        path.unlink(missing_ok=True)
+                    self._prune(path.parent)
+
     def _path(self, key: str) -> Path:
         check_key(key, self.uri)
         return self.root / key

@@ -106,6 +106,13 @@ class ObjectStore(Protocol):
         """Remove objects; those that are not there are no error."""
         ...
 
+    def discard_unfinished(self, prefix: str) -> None:
+        """Remove what killed writers left, below the folder `prefix`, of objects that never came to be.
+
+        A write that is still going on succeeds all the same.
+        """
+        ...
+
 
 def byte_view(data: Buffer) -> memoryview:
     """`data` as a flat view of bytes, without a copy; ValueError if it is not contiguous."""

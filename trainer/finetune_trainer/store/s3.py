@@ -162,6 +162,9 @@ class S3Store:
         while batch := list(islice(remaining, DELETE_BATCH)):
             self._delete(batch)
 
+    def discard_unfinished(self, prefix: str) -> None:
+        """See ObjectStore. An object is one request, of which a killed writer leaves nothing."""
+
     @property
     def client(self) -> S3Client:
         """This process's client, which its threads share."""
@@ -222,8 +225,7 @@ class S3Store:
             targets: Sequence[ObjectIdentifierTypeDef] = [{"Key": self._base + key} for key in keys]
             with self._explained(action):
                 answer = self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": targets, "Quiet": True})
-            errors = answer.get("Errors", [])
-            if not errors:
+            if not (errors := answer.get("Errors", [])):
                 return
             keys = [error.get("Key", "").removeprefix(self._base) for error in errors]
             refused = ClientError({"Error": cast(Any, errors[0])}, "DeleteObjects")
@@ -243,8 +245,7 @@ class S3Store:
             request: dict[str, Any] = {"Bucket": self.bucket, "Key": self._base + key}
             if offset or stop is not None:
                 request["Range"] = f"bytes={offset}-" + ("" if stop is None else str(stop - 1))
-            if etag:
-                request["IfMatch"] = etag
+            request |= {"IfMatch": etag} if etag else {}
             with self._explained(f"read {self.uri}/{key}"):
                 try:
                     answer = self.client.get_object(**request)

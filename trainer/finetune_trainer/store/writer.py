@@ -151,9 +151,10 @@ class Writer:
         return sorted(folder for folder in there - named if writer_of(data, folder) not in (None, self.id))
 
     def sweep(self) -> list[str]:
-        """Delete the orphans; returns their prefixes."""
+        """Delete the orphans, and what killed writers left of single objects; returns the orphans' prefixes."""
         found = self.orphans()
         self._delete(found, self.journal.known().live)
+        self.journal.store.discard_unfinished(f"{self.journal.run_id}/")
         return found
 
     def _head(self, history: History) -> dict[str, Any]:
