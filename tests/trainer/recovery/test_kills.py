@@ -18,6 +18,7 @@ import pytest
 
 from finetune_trainer.store import RunLog, open_store
 from small_job import SmallJob, make_small_job
+from soak import trials
 
 FINETUNE = Path(sys.executable).with_name("finetune")
 RANKS = 2
@@ -120,9 +121,10 @@ def final_state(job: SmallJob, name: str) -> dict[str, Any]:
     return dict(last.body["progress"])  # type: ignore[arg-type]
 
 
+@trials(6, len(MOMENTS))
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path, trials: range) -> None:
     job = make_small_job(tmp_path)
     checkpoint = {"everySteps": 20, "keepBest": 0}
     common = {"training": TRAINING, "method": DROPOUT, "checkpoint": checkpoint, "evaluation": {"everySteps": 100}}
@@ -130,10 +132,10 @@ def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path
     killed = job.write("killed", **common, failurePolicy={"maxRestarts": 0})
     assert finish(whole) == 0
     chance = random.Random(4)
-    hits = []
-    for moment in chance.sample(MOMENTS, len(MOMENTS)):
+    moments, hits = chance.sample(MOMENTS, len(MOMENTS)), []
+    for number in trials:
         with running(killed) as process:
-            hits.append(kill_once(job, process, moment, chance))
+            hits.append(kill_once(job, process, moments[number], chance))
     print("kills:", hits)
     assert finish(killed) == 0
     assert job.metrics("killed") == job.metrics("whole")
