@@ -93,7 +93,7 @@ def test_a_copy_is_a_run_with_one_whole_commit(
     assert target.verify(found) == []
     assert seen == [ref.size for ref in entry.objects]
     assert [ref.crc64 for ref in found.objects] == [ref.crc64 for ref in entry.objects]
-    with pytest.raises(StorageError, match="holds checkpoints already"):
+    with pytest.raises(StorageError, match="a run has begun in"):
         copy_checkpoint(log, entry, target)
 
 
@@ -106,3 +106,30 @@ def test_a_damaged_object_is_not_copied_and_nothing_is_committed(log: RunLog, tm
     assert target.checkpoints() == []
     log.journal.store.put(entry.objects[1].key, b"b of 7")
     assert copy_checkpoint(log, entry, target).step == 7
+    assert target.claim(ME, attempt=1).attempt == 1, "a copy that was made twice fences no first attempt"
+    log.editor().quarantine(entry, "damaged")
+    with pytest.raises(StorageError, match="is quarantined: name a good one"):
+        copy_checkpoint(log, entry, RunLog(open_store(f"file://{tmp_path / 'more'}"), "team.copy"))
+
+
+def test_nothing_is_copied_over_a_run_that_has_committed_nothing_yet(log: RunLog, tmp_path: Path) -> None:
+    entry = save(log.claim(ME), 7)
+    target = RunLog(open_store(f"file://{tmp_path / 'copies'}"), "team.copy")
+    running = target.claim(ME, attempt=1)
+    with pytest.raises(StorageError, match="a run has begun in"):
+        copy_checkpoint(log, entry, target)
+    assert save(running, 1).step == 1
+
+
+def test_what_a_removal_that_was_cut_short_left_is_swept_and_no_save_that_goes_on(log: RunLog) -> None:
+    trainer = log.claim(ME)
+    first = save(trainer, 1)
+    second = save(trainer, 2, first)
+    left = {ref.key: log.journal.store.get(ref.key) for ref in first.objects}
+    reopened(log).editor().discard(first)
+    for key, data in left.items():
+        log.journal.store.put(key, data)
+    saving = trainer.write(trainer.new_checkpoint(3), "half", b"half")
+    assert reopened(log).editor().sweep() == [f"{first.objects[0].key.rpartition('/')[0]}/"]
+    kept = {saving.key, *(ref.key for ref in second.objects)}
+    assert {info.key for info in log.journal.store.list(log.journal.data)} == kept

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,7 +17,12 @@ from finetune_trainer.cli.output import Output, OutputOption
 from finetune_trainer.cli.run_address import log_of_run
 
 if TYPE_CHECKING:
-    from finetune_trainer.store import Checkpoint, ObjectRef, RunLog
+    from finetune_trainer.store import Checkpoint, ObjectRef, RunLog, Writer
+
+Changed = TypeVar("Changed")
+
+TAKEOVERS = 5
+"""Claims in a row that an edit outlasts."""
 
 THREADS = 8
 """Objects that are read at the same time."""
@@ -73,7 +78,7 @@ def verify(
         if problems:
             damaged[entry.seq] = problems
         if problems and quarantine and entry.seq not in log.history().quarantined:
-            log.editor().quarantine(entry, "; ".join(problems))
+            _set_aside(log, entry, "; ".join(problems))
     if damaged:
         aside = "set aside" if quarantine else "add --quarantine to set them aside"
         raise CorruptObject(f"{len(damaged)} of {len(entries)} checkpoints of {log.uri} are damaged: {aside}")
@@ -96,7 +101,7 @@ def remove(where: Where, which: Which, run: Run = None) -> None:
     """Give a checkpoint up and delete its objects; the newest good one and pinned ones stay."""
     log = log_of_run(where, run)
     entry = find(log, which)
-    gone = log.editor().discard(entry)
+    gone = edit(log, lambda editor: editor.discard(entry))
     print(f"checkpoint {entry.seq} (step {entry.step}) is {'removed' if gone else 'not there any more'}")
 
 
@@ -150,6 +155,22 @@ def find(log: RunLog, which: str) -> Checkpoint:
     return kept[seq]
 
 
+def edit(log: RunLog, change: Callable[[Writer], Changed]) -> Changed:
+    """Change the log beside who holds it, again when another attempt takes it over at that moment."""
+    from finetune_trainer.store import Fenced
+
+    for _ in range(TAKEOVERS):
+        try:
+            return change(log.editor())
+        except Fenced:
+            continue
+    return change(log.editor())
+
+
+def _set_aside(log: RunLog, entry: Checkpoint, why: str) -> None:
+    edit(log, lambda editor: editor.quarantine(entry, why))
+
+
 def _best(log: RunLog) -> int | None:
     scored = [(loss, -one.seq) for one in log.checkpoints() if (loss := one.metric(tables.EVAL_LOSS)) is not None]
     return -min(scored)[1] if scored else None
@@ -158,7 +179,7 @@ def _best(log: RunLog) -> int | None:
 def _set_pin(where: str, which: str, run: str | None, pinned: bool) -> None:
     log = log_of_run(where, run)
     entry = find(log, which)
-    log.editor().pin(entry, pinned)
+    edit(log, lambda editor: editor.pin(entry, pinned))
     print(f"checkpoint {entry.seq} (step {entry.step}) is {'pinned' if pinned else 'not pinned any more'}")
 
 

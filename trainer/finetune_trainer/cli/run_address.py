@@ -21,9 +21,9 @@ def log_of_run(where: str, run: str | None = None) -> RunLog:
     if "://" not in where:
         path = Path(where)
         job = with_absolute_paths(load_job(path), path.resolve().parent)
-        return RunLog(open_store(job.spec.checkpoint.uri), run or run_id(job))
+        return _begun(RunLog(open_store(job.spec.checkpoint.uri), run or run_id(job)))
     if run is not None:
-        return RunLog(open_store(where), run)
+        return _begun(RunLog(open_store(where), run))
     parent, _, name = where.rstrip("/").rpartition("/")
     if not parent.endswith(":/") and (log := RunLog(open_store(parent), name)).history().newest:
         return log
@@ -34,17 +34,21 @@ def log_of_run(where: str, run: str | None = None) -> RunLog:
     if runs:
         choice = " or ".join(f"--run {name}" for name in runs)
         raise typer.BadParameter(f"there are several runs below {where}: add {choice}", param_hint=HINT)
-    problem = f"there is no run at {where}: write the manifest, spec.checkpoint.uri, or the address in"
-    raise typer.BadParameter(f"{problem} status.checkpoint.latest", param_hint=HINT)
+    raise _nothing(where)
+
+
+def _begun(log: RunLog) -> RunLog:
+    if not log.history().newest:
+        raise _nothing(log.uri)
+    return log
+
+
+def _nothing(where: str) -> typer.BadParameter:
+    hint = "write a manifest with its metadata.uid, spec.checkpoint.uri, or the address in status.checkpoint.latest"
+    return typer.BadParameter(f"there is no run at {where}: {hint}", param_hint=HINT)
 
 
 def list_runs(store: ObjectStore) -> list[str]:
-    """The ids of the runs below a `checkpoint.uri`; one listing of at most 1,000 keys for each."""
-    found: list[str] = []
-    after = ""
-    while (info := next(store.list(after=after), None)) is not None:
-        name, slash, rest = info.key.partition("/")
-        if slash and rest.split("/")[0] in ("log", "data") and next(store.list(f"{name}/log/"), None) is not None:
-            found.append(name)
-        after = f"{name}0" if slash else info.key  # 0 is the character behind the slash
-    return found
+    """The ids of the runs below a `checkpoint.uri`; lists every key there."""
+    parts = (info.key.split("/", 2) for info in store.list())
+    return sorted({part[0] for part in parts if part[1:2] == ["log"]})

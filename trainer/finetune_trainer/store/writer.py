@@ -141,14 +141,25 @@ class Writer:
         return entry.targets
 
     def orphans(self) -> list[str]:
-        """The folders (key prefixes) of fenced writers that no live checkpoint names: saves and deletions cut short."""
+        """The folders (key prefixes) that no live checkpoint names: saves and deletions cut short.
+
+        Of fenced writers all of them; of the present one, who may be saving, those of checkpoints that were given up.
+        """
         data = self.journal.data
         there = {folder for info in self.journal.store.list(data) if (folder := folder_of(data, info.key))}
         # Only now: a folder that was listed before we still held the claim cannot be a later writer's.
         history = self.journal.refresh()
         self._hold(history)
         named = {folder for seq in history.live for folder in self._folders(seq)}
-        return sorted(folder for folder in there - named if writer_of(data, folder) not in (None, self.id))
+        left = there - named
+        own = {folder for folder in left if writer_of(data, folder) == self.id}
+        others = {folder for folder in left - own if writer_of(data, folder) is not None}
+        return sorted(others | (own & self._given_up(history) if own else set()))
+
+    def _given_up(self, history: History) -> set[str]:
+        """The folders of all checkpoints that are not live any more; reads the whole log."""
+        gone = (self.journal.entry(seq) for seq in range(1, history.newest + 1) if seq not in history.live)
+        return {folder for entry in gone if isinstance(entry, Checkpoint) for folder in self._folders(entry.seq)}
 
     def sweep(self) -> list[str]:
         """Delete the orphans, and what killed writers left of single objects; returns the orphans' prefixes."""
