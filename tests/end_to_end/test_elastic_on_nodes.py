@@ -12,7 +12,7 @@ from end_to_end.installation import Installation
 from end_to_end.manifests import EVERY, job
 from end_to_end.tenant import Tenant
 
-STEPS = 1500
+STEPS = 800
 MARGIN = 20
 COUNTED = ("step", "tokens", "keptTokens", "rows")
 ONE_PER_NODE = {
