@@ -147,6 +147,8 @@ def test_a_job_without_relative_paths_stays_the_same(tmp_path: Path) -> None:
 def test_given_cluster_fields_are_listed_and_defaults_are_not(manifest: Manifest) -> None:
     assert ignored_locally(small()) == []
     assert ignored_locally(small(failurePolicy={"maxRestarts": 1})) == []
+    elastic = {"replicas": 2, "minReplicas": 1, "gpusPerReplica": 0}
+    assert ignored_locally(small(workers=elastic)) == ["spec.workers.minReplicas"]
     assert ignored_locally(parse_job(manifest({}))) == [
         "spec.storage",
         "spec.hub",

@@ -17,6 +17,7 @@ CLUSTER_ONLY = (
     "runtimeRef",
     "queueName",
     "priorityClassName",
+    "workers.minReplicas",
     "workers.resources",
     "failurePolicy.maxAttempts",
     "failurePolicy.rules",
