@@ -66,7 +66,13 @@ def live(store: ObjectStore, life: Life) -> None:
     if life.written is not None:
         die_behind(life.written)
     for name in (write_log if life.run else write_objects)(store, life):
-        print(name, flush=True)
+        say(name)
+
+
+def say(line: str) -> None:
+    """Write a line at once: print makes two writes of it under PYTHONUNBUFFERED, and a kill may come between them."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def die_behind(size: int) -> None:
@@ -123,8 +129,8 @@ class Heard:
                 return False
             case [name]:
                 self.acknowledged.append(name)
-            case _:
-                raise AssertionError("the nursery ended")
+            case words:
+                raise AssertionError(f"the nursery ended or said {words}")
         return True
 
 
@@ -136,9 +142,9 @@ def _main(uri: str) -> None:
         child = os.fork()
         if child == 0:
             live(store, Life(**life))
-        print(f"pid {child}", flush=True)
+        say(f"pid {child}")
         _, status = os.waitpid(child, 0)
-        print(f"dead {os.waitstatus_to_exitcode(status)}", flush=True)
+        say(f"dead {os.waitstatus_to_exitcode(status)}")
 
 
 if __name__ == "__main__":
