@@ -127,6 +127,26 @@ class EpochOrder:
         """The order of the rows packed from a block, so that a row's place does not tell its lengths: int64[rows]."""
         return permutation(derive_key(self.seed, self.epoch, "rows", block), rows)
 
+    def next_use(self, part: int) -> int:
+        """When the chunk of part `part` of the epoch is read next, a count that rises over epochs: in this one where
+        another copy follows, else some time in the next.
+        """
+        parts = len(self.chunk)
+        return self.epoch * (parts + 1) + (int(self._next[part]) if self._repeats else parts)
+
+    @cached_property
+    def _repeats(self) -> bool:
+        return any(weight > 1 for weight in self.table.weights)
+
+    @cached_property
+    def _next(self) -> Ints:
+        """For every part, the next one of the same chunk, or the number of parts where it is the last."""
+        by_chunk = np.argsort(self.chunk, kind="stable")
+        following = np.full(len(by_chunk), len(by_chunk), dtype=np.int64)
+        same = np.flatnonzero(self.chunk[by_chunk[:-1]] == self.chunk[by_chunk[1:]])
+        following[by_chunk[same]] = by_chunk[same + 1]
+        return following
+
     @cached_property
     def _last(self) -> NDArray[np.bool_]:
         """For every part, whether its copy of its segment has none behind it."""
