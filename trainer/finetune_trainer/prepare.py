@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from finetune_trainer.data import (
     token_type,
 )
 from finetune_trainer.dataset import TOKENS_FOLDER, index_sources
+from finetune_trainer.engine.collectives import Tell
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import tokenizer_digest
 from finetune_trainer.model.tokenizer import load_tokenizer
@@ -39,9 +39,7 @@ class Prepared:
     found: bool
 
 
-def prepare(
-    job: FineTuneJob, models: Path, to: str | None = None, tell: Callable[[Mapping[str, object]], object] = print
-) -> list[Prepared]:
+def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = print) -> list[Prepared]:
     """Publish what is missing of the forms of the job's training and held-out sources, under `<to>/tokens`.
 
     `to` is the checkpoint location where it is left out; from elsewhere, that location is told where the form is.

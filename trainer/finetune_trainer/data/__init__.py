@@ -1,8 +1,8 @@
 """From data sources to rows of tokens: index, order, formats, masks, packing and the stream. Imports no torch.
 
 `list_sources` and `cached_index` find the records; `TrainStream` hands out global batches of rows from any state on,
-`EvalSet` held-out rows; `collate` makes rows rectangular. `publish` stores the token form of a source, `find_form` finds
-it, and both read it in place of the source.
+`EvalSet` held-out rows; `collate` makes rows rectangular. `publish` stores the token form of a source, which
+both read in place of it where `find_form` finds it.
 """
 
 from finetune_trainer.data.audit import Audit

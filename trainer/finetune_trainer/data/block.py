@@ -1,4 +1,4 @@
-"""One shuffle block: from its records' outcomes to rows. A pure function of their content, so every rank builds the same ones."""
+"""One shuffle block: from outcomes to rows. A pure function of the records' content, so every rank builds the same ones."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ class BlockBuilder:
     def build(self, outcomes: Sequence[Outcome], *, substitute: bool) -> BlockRows:
         """Rows of `outcomes`, packed if asked for; a bad record is replaced by the next good one, or left out."""
         documents = _documents(outcomes, substitute=substitute)
-        bad = [
-            Quarantined(o.record, o.result.reason, o.result.excerpt) for o in outcomes if isinstance(o.result, Refused)
-        ]
+        refused = [(o.record, o.result) for o in outcomes if isinstance(o.result, Refused)]
+        bad = [Quarantined(record, why.reason, why.excerpt) for record, why in refused]
         fitted = [o.result.counters for o in outcomes if isinstance(o.result, Fitted)]
         counters = sum((counted for counted in fitted if counted), Counters())
         replaced = len(bad) if substitute and documents else 0

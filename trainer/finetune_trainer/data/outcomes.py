@@ -18,7 +18,7 @@ from finetune_trainer.data.examples import BadRecord, Example
 from finetune_trainer.data.formats import Raw, convert
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import ChunkPart, EpochOrder
-from finetune_trainer.data.overlong import Fitted, fit_length
+from finetune_trainer.data.overlong import fit_length
 from finetune_trainer.data.reader import RawRecord, RecordReader
 from finetune_trainer.data.rows import RecordId
 from finetune_trainer.data.settings import DataSettings

@@ -65,8 +65,9 @@ class TrainStream:
     """Reads, tokenises and packs the training data ahead of the training.
 
     `index` says where the records are; `rank` of `world_size` gets its share of every global batch. `on_bad` is called
-    once per record that cannot be used, in order, when its block is reached. `forms`: token forms by the number of their
-    source, which change nothing but the time it takes. Raises DataError for a tokenizer that does not fit the formats.
+    once per record that cannot be used, in order, when its block is reached. `forms`: token forms by the number of
+    their source, which change nothing but the time it takes. Raises DataError for a tokenizer that does not fit the
+    formats.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def form_id(index: FormIndex) -> str:
 
 
 def find_form(store: ObjectStore, key: str) -> TokenForm | None:
-    """The form `key` if it was published in `store`; nothing but its index is read.
+    """The form `key` if it was published in `store`, or elsewhere and `store` says where; only indices are read.
 
     Raises StorageError for an index that is no index, or one of another form.
     """
@@ -64,7 +64,7 @@ def find_form(store: ObjectStore, key: str) -> TokenForm | None:
         raise _unreadable(store, key, f"it cannot be read ({error.errors()[0]['msg']})") from error
     if index.key != key or form_key(index.made_of) != key:
         raise _unreadable(store, key, f"it is that of {index.key}")
-    return TokenForm(form_id(index), open_store(index.root) if index.root else store, index)
+    return find_form(open_store(index.root), key) if index.root else TokenForm(form_id(index), store, index)
 
 
 def _unreadable(store: ObjectStore, key: str, problem: str) -> StorageError:

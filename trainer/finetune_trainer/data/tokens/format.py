@@ -22,7 +22,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,8 @@ class FormIndex(BaseModel):
     directory.
 
     `key` is the hash of `made_of`: the source's content and everything its tokens depend on. `records` counts records,
-    `tokens` their tokens, `refused` those that cannot be used. `root`: address of the folder that holds the chunks
-    where it is not the index's own.
+    `tokens` their tokens, `refused` those that cannot be used. `root`: address of the store that holds the form,
+    where this is only what leads to it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -146,7 +146,7 @@ def decode_page(data: bytes, numbers: Sequence[int]) -> list[Result]:
 
     def fitted(n: int) -> Fitted:
         cuts = bounds[spans[n] : spans[n + 1] + 1]
-        documents = tuple(Document(ids[a:b], labels[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+        documents = tuple(Document(ids[a:b], labels[a:b]) for a, b in pairwise(cuts))
         return Fitted(documents, counters.get(n))
 
     return [refused.get(n) or fitted(n) for n in numbers]

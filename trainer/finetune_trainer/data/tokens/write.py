@@ -34,8 +34,9 @@ from finetune_trainer.store import (
 def publish(
     store: ObjectStore, key: str, made_of: dict[str, Any], pages: Iterable[Sequence[Result]], tokens: np.dtype[Any]
 ) -> TokenForm:
-    """Store the form `key` of these pages, the results of each chunk of the source's index in order, or hand out the one that another publisher was first with.
+    """Store the form `key` of `pages`, or hand out the one that another publisher was first with.
 
+    `pages`: the results of each chunk of the source's index, in order. `tokens`: how ids are stored.
     Chunks are named by their content: those that a publisher left that crashed are used if they are whole, and those
     that nobody's index names are never read. Raises StorageError where writing fails.
     """
@@ -105,8 +106,7 @@ class _ChunkWriter:
         directory = encode_directory(self._waiting)
         assert len(directory) == PAGE_ENTRY * len(self._waiting)
         data = b"".join([directory, *self._waiting])
-        checksum = crc64nvme(data)
-        crc64 = crc64_hex(checksum)
+        crc64 = crc64_hex(crc64nvme(data))
         _store_chunk(
             self._store, ObjectRef(key=chunk_key(self._key, crc64, len(data)), size=len(data), crc64=crc64), data
         )
@@ -115,7 +115,7 @@ class _ChunkWriter:
 
 
 def _store_chunk(store: ObjectStore, ref: ObjectRef, data: bytes) -> None:
-    """Create the object, or prove the one that is there; one that is damaged is replaced, for its name is its content."""
+    """Create the object, or prove the one that is there; a damaged one is replaced, for its name is its content."""
     try:
         store.create(ref.key, data, crc64=int(ref.crc64, 16))
     except ObjectExists:
