@@ -1,4 +1,4 @@
-"""One shuffle block: from outcomes to rows. A pure function of the records' content, so every rank builds the same ones."""
+"""One shuffle block: from outcomes to rows. A pure function of the records' content, so all ranks build the same."""
 
 from __future__ import annotations
 
