@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
@@ -71,14 +71,16 @@ def open_dataset(
     def find(tell: Tell) -> list[Found]:
         return list(_find_all(job, settings, tokenizer_id, tell)) if control.is_main else []
 
-    (train, forms), *held_out = control.agree_long(find, context)[0]
+    found = control.agree_long(find, context)[0]
+    _say_which(found, context)
+    (train, forms), *held_out = found
     bad = QuarantineFile(log.journal.store, log.journal.run_id) if control.is_main else None
     place = (control.rank, control.world_size)
     stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad, forms=forms)
     named = zip(job.spec.data.eval, held_out, strict=True)
     sets = {
-        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, form=found.get(0))
-        for source, (index, found) in named
+        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, form=of_set.get(0))
+        for source, (index, of_set) in named
     }
     return Dataset(train, stream, sets, bad)
 
@@ -113,7 +115,14 @@ def _find_all(job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell:
     for index in index_sources(job, tell):
         keys = (form_key(form_facts(index, i, settings, tokenizer_id)) for i in range(len(index.sources)))
         forms = {i: form for i, key in enumerate(keys) if (form := find_form(store, key)) is not None}
-        for i, form in forms.items():
-            detail = f"{index.sources[i].uri} in its token form {form.id[:12]}, {form.index.records} records"
-            tell({"kind": "phase", "name": INDEXING, "detail": detail})
         yield index, forms
+
+
+def _say_which(found: Sequence[Found], context: RunContext) -> None:
+    """Report which sources are read in their token form, if any is."""
+    forms = [(index.sources[i].uri, form) for index, chosen in found for i, form in chosen.items()]
+    if forms and context.is_main:
+        named = ", ".join(f"{uri} ({form.id[:12]}, {form.index.records} records)" for uri, form in forms)
+        sources = sum(len(index.sources) for index, _ in found)
+        detail = f"{len(forms)} of {sources} sources in their token form: {named}"
+        context.reporter.report({"kind": "phase", "name": INDEXING, "detail": detail})

@@ -42,7 +42,7 @@ class PageCache:
     def put(self, page: Page, data: bytes, next_use: int) -> None:
         """Hold the page, unless all that is held is used sooner."""
         with self._lock:
-            if page not in self._pages:
+            if page not in self._pages and len(data) <= self._budget:
                 self._insert(page, data, next_use)
 
     def _insert(self, page: Page, data: bytes, next_use: int) -> None:
