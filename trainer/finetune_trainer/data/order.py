@@ -249,7 +249,7 @@ def _midpoints(records: Ints) -> NDArray[np.float64]:
 
 def _block_bounds(records: Ints, size: Ints) -> Ints:
     # Over a memoryview, a search costs a tenth of numpy's, which is made for many at a time.
-    record_ends, size_ends = memoryview(np.cumsum(records)), memoryview(np.cumsum(size))
+    record_ends, size_ends = np.cumsum(records).data, np.cumsum(size).data
     bounds, read = [0], (0, 0)
     while bounds[-1] < len(records):
         by_records = bisect_right(record_ends, read[0] + BLOCK_RECORDS, bounds[-1])
