@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,8 @@ class Prepared:
     found: bool
 
 
-def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = print) -> list[Prepared]:
-    """Publish what is missing of the forms of the job's training and held-out sources, under `<to>/tokens`.
+def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = print) -> Iterator[Prepared]:
+    """Publish what is missing of the forms of the job's training and held-out sources, under `<to>/tokens`, in turn.
 
     `to` is the checkpoint location where it is left out; from elsewhere, that location is told where the form is.
     `models`: where a model that is not in a local folder is kept. `tell` takes events as a launcher does. Raises the
@@ -50,9 +51,9 @@ def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = 
     path = fetch_model(job.spec.model.uri, models)
     tokenizer = load_tokenizer(path, job.spec.model.chat_template)
     publisher = _Publisher(job, settings, tokenizer, tokenizer_digest(path, tokenizer), to)
-    return [
-        publisher.prepared(index, source) for index in index_sources(job, tell) for source in range(len(index.sources))
-    ]
+    for index in index_sources(job, tell):
+        for source in range(len(index.sources)):
+            yield publisher.prepared(index, source)
 
 
 class _Publisher:

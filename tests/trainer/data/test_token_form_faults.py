@@ -143,6 +143,9 @@ def test_a_form_elsewhere_is_found_by_what_points_to_it(
     assert read_all(index, found) > 0
     store.delete(info.key for info in list(store.list()))
     assert find_form(home, form.index.key) is None
+    again = publish_source(home, index, 0, settings())
+    assert (again.id, again.store.uri) == (form.id, home.uri)
+    assert find_form(home, form.index.key) == again
 
 
 def test_a_form_belongs_to_what_its_tokens_depend_on(index: DatasetIndex, tmp_path: Path) -> None:

@@ -44,23 +44,25 @@ def publish(
     for results in pages:
         writer.add(results)
     index = writer.finished()
-    data = index.model_dump_json().encode()
-    try:
-        store.create(index_key(key), data)
-    except ObjectExists:
-        found = find_form(store, key)
-        assert found is not None
-        return found
-    return TokenForm(form_id(index), store, index)
+    return _name(store, index) or TokenForm(form_id(index), store, index)
 
 
 def point_to(store: ObjectStore, form: TokenForm) -> None:
     """Let whoever looks for the form in `store` find it where it is."""
-    index = form.index.model_copy(update={"root": form.store.uri})
+    _name(store, form.index.model_copy(update={"root": form.store.uri}))
+
+
+def _name(store: ObjectStore, index: FormIndex) -> TokenForm | None:
+    """Create the index; the form of an earlier one, if any. One that leads to a form that is gone gives way."""
+    key, data = index_key(index.key), index.model_dump_json().encode()
     try:
-        store.create(index_key(index.key), index.model_dump_json().encode())
+        store.create(key, data)
     except ObjectExists:
-        return
+        found = find_form(store, index.key)
+        if found is not None:
+            return found
+        store.put(key, data)
+    return None
 
 
 class _ChunkWriter:
