@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.audit import compose_audit
 from finetune_trainer.context import RunContext
-from finetune_trainer.dataset import open_dataset
+from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
@@ -66,9 +66,9 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     check_fits(tokenizer, load_config(path), job.spec.data.max_length)
     model = agree_on_model(job.spec.model.uri, path, tokenizer, control)
     micro = micro_batch_size(job, control.world_size)
-    _enter(control, context, "indexing the data")
+    _enter(control, context, INDEXING)
     resources = ExitStack()
-    dataset = open_dataset(job, context, control, log, tokenizer, micro)
+    dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
     engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)

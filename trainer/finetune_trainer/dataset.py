@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
@@ -13,9 +13,13 @@ from finetune_trainer.data import (
     DataSettings,
     EvalSet,
     IndexProgress,
+    TokenForm,
     TrainStream,
     cached_index,
     check_formats,
+    find_form,
+    form_facts,
+    form_key,
     list_sources,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
@@ -25,6 +29,12 @@ from finetune_trainer.store import RunLog, open_store
 
 INDEX_FOLDER = "index"
 """Beside the runs of a checkpoint location, because an index depends on the files alone."""
+TOKENS_FOLDER = "tokens"
+"""Beside the runs of a checkpoint location, because every run with the same tokens reads them."""
+INDEXING = "indexing the data"
+
+Found = tuple[DatasetIndex, dict[int, TokenForm]]
+"""An index, and the token forms of its sources, by their number."""
 
 
 @dataclass(frozen=True)
@@ -49,30 +59,41 @@ def open_dataset(
     control: ControlGroup,
     log: RunLog,
     tokenizer: PreTrainedTokenizerFast,
+    tokenizer_id: str,
     micro_batch_size: int,
 ) -> Dataset:
-    """Index the sources on rank 0, or read the cached index, and open the stream on every rank; collective."""
+    """Index the sources on rank 0, or read the cached index, and open the stream on every rank; collective.
+
+    Sources whose token form was published for `tokenizer_id` (`ModelIdentity.tokenizer`) are read in that form.
+    """
     settings = DataSettings.of(job.spec, micro_batch_size)
-    indices = control.agree_long(lambda tell: list(_index_all(job, tell)) if control.is_main else [], context)[0]
-    train, *held_out = indices
+
+    def find(tell: Tell) -> list[Found]:
+        return list(_find_all(job, settings, tokenizer_id, tell)) if control.is_main else []
+
+    found = control.agree_long(find, context)[0]
+    _say_which(found, context)
+    (train, forms), *held_out = found
     bad = QuarantineFile(log.journal.store, log.journal.run_id) if control.is_main else None
     place = (control.rank, control.world_size)
-    stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad)
+    stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad, forms=forms)
     named = zip(job.spec.data.eval, held_out, strict=True)
     sets = {
-        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad) for source, index in named
+        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, form=of_set.get(0))
+        for source, (index, of_set) in named
     }
     return Dataset(train, stream, sets, bad)
 
 
-def _index_all(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
+def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
+    """The index of the training data and of each held-out set, from the cache or made now."""
     cache = open_store(f"{job.spec.checkpoint.uri}/{INDEX_FOLDER}")
 
     def progress(state: IndexProgress) -> None:
         tell(
             {
                 "kind": "phase",
-                "name": "indexing the data",
+                "name": INDEXING,
                 "detail": f"{state.records} records in {state.files} of {state.total_files} files",
                 "done": state.size,
                 "total": state.total_size,
@@ -86,3 +107,22 @@ def _index_all(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
         index = cached_index(listed, cache, progress)
         check_formats(listed, index, job.spec.objective.type)
         yield index
+
+
+def _find_all(job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell: Tell) -> Iterator[Found]:
+    """Every index, with the token forms of its sources that there are."""
+    store = open_store(f"{job.spec.checkpoint.uri}/{TOKENS_FOLDER}")
+    for index in index_sources(job, tell):
+        keys = (form_key(form_facts(index, i, settings, tokenizer_id)) for i in range(len(index.sources)))
+        forms = {i: form for i, key in enumerate(keys) if (form := find_form(store, key)) is not None}
+        yield index, forms
+
+
+def _say_which(found: Sequence[Found], context: RunContext) -> None:
+    """Report which sources are read in their token form, if any is."""
+    forms = [(index.sources[i].uri, form) for index, chosen in found for i, form in chosen.items()]
+    if forms and context.is_main:
+        named = ", ".join(f"{uri} ({form.id[:12]}, {form.index.records} records)" for uri, form in forms)
+        sources = sum(len(index.sources) for index, _ in found)
+        detail = f"{len(forms)} of {sources} sources in their token form: {named}"
+        context.reporter.report({"kind": "phase", "name": INDEXING, "detail": detail})

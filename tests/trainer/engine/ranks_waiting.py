@@ -82,7 +82,7 @@ def index(payload: dict[str, Any]) -> dict[str, Any]:
     recorder, hung = Recorder(), threading.Event()
     with Watchdog(recorder, payload["deadline"], lambda _: hung.set()) as reporter:
         log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
-        dataset = open_dataset(job, place(control, reporter, recorder), control, log, tokenizer, 2)
+        dataset = open_dataset(job, place(control, reporter, recorder), control, log, tokenizer, "", 2)
     told = [event["done"] for event in recorder.of("phase")]
     return {"records": dataset.index.records, "told": told, "hung": hung.is_set()}
 

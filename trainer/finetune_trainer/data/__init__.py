@@ -1,12 +1,14 @@
 """From data sources to rows of tokens: index, order, formats, masks, packing and the stream. Imports no torch.
 
 `list_sources` and `cached_index` find the records; `TrainStream` hands out global batches of rows from any state on,
-`EvalSet` held-out rows; `collate` makes rows rectangular.
+`EvalSet` held-out rows; `collate` makes rows rectangular. `publish` stores the token form of a source, which
+both read in place of it where `find_form` finds it.
 """
 
 from finetune_trainer.data.audit import Audit
 from finetune_trainer.data.block import Quarantined
 from finetune_trainer.data.collate import Batch, collate
+from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats
@@ -14,6 +16,11 @@ from finetune_trainer.data.rows import IGNORED, Counters, DataState, RecordId, R
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.sources import ListedSource, list_sources, listing_digest
 from finetune_trainer.data.stream import TrainStream
+from finetune_trainer.data.tokens.find import find_form, form_facts, form_key
+from finetune_trainer.data.tokens.format import token_type
+from finetune_trainer.data.tokens.read import TokenForm
+from finetune_trainer.data.tokens.source import source_results
+from finetune_trainer.data.tokens.write import point_to, publish
 
 __all__ = [
     "IGNORED",
@@ -23,6 +30,7 @@ __all__ = [
     "DataSettings",
     "DataState",
     "DatasetIndex",
+    "Encoder",
     "EvalSet",
     "IndexProgress",
     "ListedSource",
@@ -30,11 +38,19 @@ __all__ = [
     "RecordId",
     "Row",
     "StepBatch",
+    "TokenForm",
     "TrainStream",
     "build_index",
     "cached_index",
     "check_formats",
     "collate",
+    "find_form",
+    "form_facts",
+    "form_key",
     "list_sources",
     "listing_digest",
+    "point_to",
+    "publish",
+    "source_results",
+    "token_type",
 ]

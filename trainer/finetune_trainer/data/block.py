@@ -1,4 +1,4 @@
-"""One shuffle block: from raw records to rows. A pure function of their content, so every rank builds the same ones."""
+"""One shuffle block: from outcomes to rows. A pure function of the records' content, so all ranks build the same."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune_trainer.data.encode import Document, Encoder
-from finetune_trainer.data.examples import BadRecord, Example
-from finetune_trainer.data.formats import Raw, convert
-from finetune_trainer.data.index import DatasetIndex
+from finetune_trainer.data.encode import Document
 from finetune_trainer.data.order import Ints
-from finetune_trainer.data.overlong import Fitted, fit_length
+from finetune_trainer.data.outcomes import Outcome
+from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.pack import best_fit
-from finetune_trainer.data.reader import RawRecord
 from finetune_trainer.data.rows import Counters, RecordId, Row
 from finetune_trainer.data.settings import DataSettings
+from finetune_trainer.data.tokens.format import Refused
 from finetune_trainer.spec.data import Packing
-
-EXCERPT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,50 +39,22 @@ class BlockRows:
     bad: list[Quarantined]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    record: RawRecord
-    fitted: Fitted | BadRecord
-
-
 class BlockBuilder:
-    """Builds blocks with one tokenizer and one set of settings."""
+    """Builds blocks with one set of settings."""
 
-    def __init__(self, index: DatasetIndex, settings: DataSettings, encoder: Encoder) -> None:
-        self._index = index
+    def __init__(self, settings: DataSettings) -> None:
         self._settings = settings
-        self._encoder = encoder
 
-    def build(self, records: Sequence[RawRecord], *, substitute: bool) -> BlockRows:
-        """Rows of `records`, packed if asked for; a bad record is replaced by the next good one, or left out."""
-        outcomes = self._outcomes(records)
+    def build(self, outcomes: Sequence[Outcome], *, substitute: bool) -> BlockRows:
+        """Rows of `outcomes`, packed if asked for; a bad record is replaced by the next good one, or left out."""
         documents = _documents(outcomes, substitute=substitute)
-        bad = [_quarantined(o.record, o.fitted) for o in outcomes if isinstance(o.fitted, BadRecord)]
-        fitted = [o.fitted.counters for o in outcomes if isinstance(o.fitted, Fitted)]
+        refused = [(o.record, o.result) for o in outcomes if isinstance(o.result, Refused)]
+        bad = [Quarantined(record, why.reason, why.excerpt) for record, why in refused]
+        fitted = [o.result.counters for o in outcomes if isinstance(o.result, Fitted)]
         counters = sum((counted for counted in fitted if counted), Counters())
         replaced = len(bad) if substitute and documents else 0
-        counters += Counters(records=len(records), bad=len(bad), substituted=replaced)
+        counters += Counters(records=len(outcomes), bad=len(bad), substituted=replaced)
         return BlockRows(self._rows(documents), counters, bad)
-
-    def _outcomes(self, records: Sequence[RawRecord]) -> list[_Outcome]:
-        examples = [self._convert(record) for record in records]
-        encoded = self._encoder.encode(examples)
-        return [_Outcome(record, self._fit(found)) for record, found in zip(records, encoded, strict=True)]
-
-    def _convert(self, record: RawRecord) -> Example | BadRecord:
-        source = self._index.sources[record.source]
-        try:
-            return convert(record.raw, source.format, source.columns)
-        except BadRecord as error:
-            return error
-
-    def _fit(self, found: Document | BadRecord) -> Fitted | BadRecord:
-        if isinstance(found, BadRecord):
-            return found
-        try:
-            return fit_length(found, self._settings.max_length, self._settings.overlong)
-        except BadRecord as error:
-            return error
 
     def _rows(self, documents: Sequence[tuple[RecordId, Document]]) -> list[Row]:
         if self._settings.packing is Packing.NONE:
@@ -100,16 +68,16 @@ def shuffled(block: BlockRows, order: Ints) -> BlockRows:
     return BlockRows([block.rows[i] for i in order], block.counters, block.bad)
 
 
-def _documents(outcomes: Sequence[_Outcome], *, substitute: bool) -> list[tuple[RecordId, Document]]:
+def _documents(outcomes: Sequence[Outcome], *, substitute: bool) -> list[tuple[RecordId, Document]]:
     """Every position's documents; a bad record's are those of the next position, cyclic, that has any."""
-    found = [o.fitted.pieces if isinstance(o.fitted, Fitted) else None for o in outcomes]
+    found = [o.result.pieces if isinstance(o.result, Fitted) else None for o in outcomes]
     usable = [i for i, pieces in enumerate(found) if pieces]
     documents: list[tuple[RecordId, Document]] = []
     for i, pieces in enumerate(found):
         source = i
         if pieces is None and substitute and usable:
             source = usable[int(np.searchsorted(usable, i)) % len(usable)]
-        documents += [(outcomes[source].record.id, piece) for piece in found[source] or ()]
+        documents += [(outcomes[source].record, piece) for piece in found[source] or ()]
     return documents
 
 
@@ -120,14 +88,3 @@ def _row(documents: Sequence[tuple[RecordId, Document]]) -> Row:
         position_ids=np.concatenate([np.arange(len(d.input_ids), dtype=np.int32) for _, d in documents]),
         records=tuple(record for record, _ in documents),
     )
-
-
-def _quarantined(record: RawRecord, reason: BadRecord) -> Quarantined:
-    return Quarantined(record.id, str(reason), _excerpt(record.raw))
-
-
-def _excerpt(raw: Raw) -> str:
-    if isinstance(raw, BadRecord):
-        return ""
-    text = raw[: 4 * EXCERPT].decode("utf-8", "replace") if isinstance(raw, bytes) else repr(raw)
-    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}..."

@@ -12,10 +12,11 @@ from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
 from finetune_trainer.data.prefetch import prefetched
-from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.rows import Counters, Row, row_counters
 from finetune_trainer.data.settings import DataSettings
+from finetune_trainer.data.tokens.read import TokenForm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +28,7 @@ class EvalSet:
     """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
 
     `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
+    `form`: the token form of its source, where there is one.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class EvalSet:
         world_size: int = 1,
         *,
         on_bad: OnBad | None = None,
+        form: TokenForm | None = None,
     ) -> None:
         self.name = name
         self.counters: Counters | None = None
@@ -49,7 +52,9 @@ class EvalSet:
         self._on_bad = on_bad
         self._order = sequential_order(index.table)
         encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
-        self._builder = BlockBuilder(index, settings, encoder)
+        self._record_encoder = RecordEncoder(index, settings, encoder)
+        self._forms = {} if form is None else {0: form}
+        self._builder = BlockBuilder(settings)
 
     def micro_batches(self, batch_size: int) -> Generator[list[Row]]:
         """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty.
@@ -58,7 +63,7 @@ class EvalSet:
         """
         budget = BadRecordBudget(self._settings.max_bad_ratio, self._on_bad if self.counters is None else None)
         counters = Counters()
-        with RecordReader(self._index) as reader:
+        with OutcomeReader(self._index, self._record_encoder, self._forms) as reader:
             built = prefetched(lambda block: self._build(reader, block), range(self._order.blocks), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 for _, block in blocks:
@@ -68,5 +73,5 @@ class EvalSet:
                     yield from deal(block.rows, self._world_size, batch_size)[self._rank]
         self.counters = counters
 
-    def _build(self, reader: RecordReader, block: int) -> BlockRows:
+    def _build(self, reader: OutcomeReader, block: int) -> BlockRows:
         return self._builder.build(reader.read(self._order, block), substitute=False)

@@ -100,7 +100,7 @@ class DatasetIndex(BaseModel):
     def id(self) -> str:
         """32 hex digits of SHA-256 over everything that the order and the meaning of the records depend on."""
         facts = [
-            [s.format, sorted(s.columns.items()), s.weight, [_content(file) for file in s.files]] for s in self.sources
+            [s.format, sorted(s.columns.items()), s.weight, [content(file) for file in s.files]] for s in self.sources
         ]
         return hashlib.sha256(json.dumps([self.version, facts]).encode()).hexdigest()[:32]
 
@@ -158,7 +158,8 @@ class DatasetIndex(BaseModel):
         ]
 
 
-def _content(file: FileIndex) -> list[object]:
+def content(file: FileIndex) -> list[object]:
+    """What the meaning of a file's records and their cut into chunks depend on; JSON-able."""
     return [file.container, file.digest, file.records, file.sizes, file.row_groups]
 
 

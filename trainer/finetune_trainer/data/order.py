@@ -14,6 +14,7 @@ Any change to what this file computes is a new `STATE_VERSION`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -127,12 +128,35 @@ class EpochOrder:
         """The order of the rows packed from a block, so that a row's place does not tell its lengths: int64[rows]."""
         return permutation(derive_key(self.seed, self.epoch, "rows", block), rows)
 
+    def next_use(self, part: int) -> int:
+        """When the chunk of part `part` of the epoch is read next, a count that rises over epochs: in this one where
+        another copy follows, else some time in the next.
+        """
+        parts = len(self.chunk)
+        return self.epoch * (parts + 1) + (int(self._next[part]) if self._repeats else parts)
+
+    @cached_property
+    def _repeats(self) -> bool:
+        return any(weight > 1 for weight in self.table.weights)
+
+    @cached_property
+    def _next(self) -> Ints:
+        """For every part, the next one of the same chunk, or the number of parts where it is the last."""
+        by_chunk = np.argsort(self.chunk, kind="stable")
+        following = np.full(len(by_chunk), len(by_chunk), dtype=np.int64)
+        same = np.flatnonzero(self.chunk[by_chunk[:-1]] == self.chunk[by_chunk[1:]])
+        following[by_chunk[same]] = by_chunk[same + 1]
+        return following
+
     @cached_property
     def _last(self) -> NDArray[np.bool_]:
         """For every part, whether its copy of its segment has none behind it."""
-        _, from_the_end = np.unique(_runs(self.table.segment[self.chunk], self.copy)[::-1], return_index=True)
-        last = np.zeros(len(self.chunk), dtype=np.bool_)
-        last[len(last) - 1 - from_the_end] = True
+        last = _alone(self.table, self.chunk)
+        bound = np.flatnonzero(~last)
+        if len(bound):
+            runs = _runs(self.table.segment[self.chunk[bound]], self.copy[bound])
+            _, from_the_end = np.unique(runs[::-1], return_index=True)
+            last[bound[len(bound) - 1 - from_the_end]] = True
         return last
 
     def _weight(self, chunk: int) -> float:
@@ -180,12 +204,17 @@ def _weighted(table: ChunkTable, epoch: int) -> tuple[Ints, Ints, Ints]:
 
 def _merged(table: ChunkTable, chunk: Ints, copy: Ints, taken: Ints, seed: int, epoch: int) -> Ints:
     """Indices of the appearances in reading order."""
-    alone = np.bincount(table.segment)[table.segment[chunk]] == 1
+    alone = _alone(table, chunk)
     free, bound = np.flatnonzero(alone), np.flatnonzero(~alone)
     free = free[permutation(derive_key(seed, epoch, "chunks"), len(free))]
     bound = bound[_interleaved(table.segment[chunk[bound]], copy[bound], derive_key(seed, epoch, "segments"))]
     place = np.concatenate([_midpoints(taken[free]), _midpoints(taken[bound])])
     return np.concatenate([free, bound])[np.argsort(place, kind="stable")]
+
+
+def _alone(table: ChunkTable, chunk: Ints) -> NDArray[np.bool_]:
+    """Which of the chunks can be read on their own."""
+    return np.asarray(np.bincount(table.segment)[table.segment[chunk]] == 1, dtype=np.bool_)
 
 
 def _interleaved(segment: Ints, copy: Ints, key: bytes) -> Ints:
@@ -219,14 +248,15 @@ def _midpoints(records: Ints) -> NDArray[np.float64]:
 
 
 def _block_bounds(records: Ints, size: Ints) -> Ints:
-    record_ends, size_ends = np.cumsum(records), np.cumsum(size)
+    # Over a memoryview, a search costs a tenth of numpy's, which is made for many at a time.
+    record_ends, size_ends = np.cumsum(records).data, np.cumsum(size).data
     bounds, read = [0], (0, 0)
     while bounds[-1] < len(records):
-        by_records = np.searchsorted(record_ends, read[0] + BLOCK_RECORDS, side="right")
-        by_size = np.searchsorted(size_ends, read[1] + BLOCK_BYTES, side="right")
-        end = max(bounds[-1] + 1, int(min(by_records, by_size)))  # a chunk above the limits is a block of its own
+        by_records = bisect_right(record_ends, read[0] + BLOCK_RECORDS, bounds[-1])
+        by_size = bisect_right(size_ends, read[1] + BLOCK_BYTES, bounds[-1])
+        end = max(bounds[-1] + 1, min(by_records, by_size))  # a chunk above the limits is a block of its own
         bounds.append(end)
-        read = (int(record_ends[end - 1]), int(size_ends[end - 1]))
+        read = (record_ends[end - 1], size_ends[end - 1])
     return np.array(bounds, dtype=np.int64)
 
 

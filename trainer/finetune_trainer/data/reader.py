@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -56,7 +57,11 @@ class RecordReader:
         Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it cannot be
         read.
         """
-        fetched = [self._fetch(order, part) for part in order.parts(block)]
+        return self.read_parts(order, order.parts(block))
+
+    def read_parts(self, order: EpochOrder, parts: Sequence[ChunkPart]) -> list[RawRecord]:
+        """As `read`, of these parts of a block."""
+        fetched = [self._fetch(order, part) for part in parts]
         taken = [result.result() if isinstance(result, Future) else result for result in fetched]
         return [record for records in taken for record in records]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,10 +16,11 @@ from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import EpochOrder, epoch_records, order_epoch
+from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
 from finetune_trainer.data.prefetch import prefetched
-from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, Row, StepBatch, row_counters
 from finetune_trainer.data.settings import DataSettings
+from finetune_trainer.data.tokens.read import TokenForm
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Packing
 
@@ -64,8 +65,9 @@ class TrainStream:
     """Reads, tokenises and packs the training data ahead of the training.
 
     `index` says where the records are; `rank` of `world_size` gets its share of every global batch. `on_bad` is called
-    once per record that cannot be used, in order, when its block is reached. Raises DataError for a tokenizer that does
-    not fit the formats.
+    once per record that cannot be used, in order, when its block is reached. `forms`: token forms by the number of
+    their source, which change nothing but the time it takes. Raises DataError for a tokenizer that does not fit the
+    formats.
     """
 
     def __init__(
@@ -77,13 +79,15 @@ class TrainStream:
         world_size: int = 1,
         *,
         on_bad: OnBad | None = None,
+        forms: Mapping[int, TokenForm] | None = None,
     ) -> None:
         self._index = index
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
         self._encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
-        self._builder = BlockBuilder(index, settings, self._encoder)
+        self._forms = forms or {}
+        self._builder = BlockBuilder(settings)
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)
         self._order = lru_cache(maxsize=2)(lambda epoch: order_epoch(index.table, settings.seed, epoch))
         self._counters: Counters | None = None
@@ -99,7 +103,7 @@ class TrainStream:
         Raises DataError for bad data and for a state of another data set, StorageError where reading fails.
         """
         state = self._checked(state)
-        with RecordReader(self._index) as reader:
+        with self._reader() as reader:
             built = prefetched(lambda place: self._build(reader, place), self._places(state), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 yield from self._assembled(state, blocks)
@@ -109,7 +113,7 @@ class TrainStream:
         block = self._first_block
         counters = self._counters or block.counters + row_counters(block.rows)
         return Audit(
-            sources=self._index.report(),
+            sources=[source | self._named_form(i) for i, source in enumerate(self._index.report())],
             counters=counters,
             kept_share=kept_share(counters),
             sample=decoded_sample(block.rows[0], self._encoder) if block.rows else [],
@@ -145,10 +149,16 @@ class TrainStream:
                 yield _Place(order, number)
             epoch, block = epoch + 1, 0
 
-    def _build(self, reader: RecordReader, place: _Place) -> BlockRows:
+    def _reader(self) -> OutcomeReader:
+        return OutcomeReader(self._index, RecordEncoder(self._index, self._settings, self._encoder), self._forms)
+
+    def _named_form(self, source: int) -> dict[str, str]:
+        return {"tokenForm": self._forms[source].id} if source in self._forms else {}
+
+    def _build(self, reader: OutcomeReader, place: _Place) -> BlockRows:
         order, number = place.order, place.block
-        records = reader.read(order, number)
-        block = self._builder.build([records[i] for i in order.shuffle(number)], substitute=True)
+        outcomes = reader.read(order, number)
+        block = self._builder.build([outcomes[i] for i in order.shuffle(number)], substitute=True)
         if self._settings.packing is Packing.NONE:
             return block
         return shuffled(block, order.shuffle_rows(number, len(block.rows)))
@@ -227,5 +237,5 @@ class TrainStream:
 
     @cached_property
     def _first_block(self) -> BlockRows:
-        with RecordReader(self._index) as reader:
+        with self._reader() as reader:
             return self._build(reader, _Place(self._order(0), 0))

@@ -45,11 +45,17 @@ def identify(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> ModelIdent
     """The model in a folder, with the tokenizer loaded from it and the chat template that this one has now."""
     weights = hashlib.sha256((model_path / CONFIG).read_bytes())
     weights.update(fingerprint(model_path, whole_below=START_HASH_BYTES)["sha256"].encode())
+    text = tokenizer_digest(model_path, tokenizer)
+    return ModelIdentity(weights=weights.hexdigest(), tokenizer=text, revision=hub_revision(model_path))
+
+
+def tokenizer_digest(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 of the tokenizer's files in a model folder and of the chat template that it has now."""
     text = hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode())
     for file in sorted(model_path.iterdir()):
         if any(fnmatch(file.name, pattern) for pattern in TOKENIZER_FILES):
             text.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
-    return ModelIdentity(weights=weights.hexdigest(), tokenizer=text.hexdigest(), revision=hub_revision(model_path))
+    return text.hexdigest()
 
 
 def hub_revision(model_path: Path) -> str | None:

@@ -1,0 +1,135 @@
+"""What becomes of a record: the pieces that are trained, or why there are none. A pure function of its content.
+
+Behind `OutcomeReader` it makes no difference whether a record is read and tokenised now (`RecordEncoder`) or was
+before (`finetune_trainer.data.tokens`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+
+import numpy as np
+
+from finetune_trainer.data.encode import Document, Encoder
+from finetune_trainer.data.examples import BadRecord, Example
+from finetune_trainer.data.formats import Raw, convert
+from finetune_trainer.data.index import DatasetIndex
+from finetune_trainer.data.order import ChunkPart, EpochOrder
+from finetune_trainer.data.overlong import fit_length
+from finetune_trainer.data.reader import RawRecord, RecordReader
+from finetune_trainer.data.rows import RecordId
+from finetune_trainer.data.settings import DataSettings
+from finetune_trainer.data.tokens.format import Refused, Result
+from finetune_trainer.data.tokens.read import TokenForm, TokenReader
+
+EXCERPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A record, and its pieces or why it cannot be used."""
+
+    record: RecordId
+    result: Result
+
+
+class RecordEncoder:
+    """Converts, tokenises and fits records with one tokenizer and one set of settings."""
+
+    def __init__(self, index: DatasetIndex, settings: DataSettings, encoder: Encoder) -> None:
+        self._index = index
+        self._settings = settings
+        self._encoder = encoder
+
+    def encode(self, records: Sequence[RawRecord]) -> list[Outcome]:
+        """One outcome per record."""
+        examples = [self._convert(record) for record in records]
+        encoded = self._encoder.encode(examples)
+        return [Outcome(record.id, self._fit(record, found)) for record, found in zip(records, encoded, strict=True)]
+
+    def _convert(self, record: RawRecord) -> Example | BadRecord:
+        source = self._index.sources[record.source]
+        try:
+            return convert(record.raw, source.format, source.columns)
+        except BadRecord as error:
+            return error
+
+    def _fit(self, record: RawRecord, found: Document | BadRecord) -> Result:
+        try:
+            if isinstance(found, BadRecord):
+                raise found
+            return fit_length(found, self._settings.max_length, self._settings.overlong)
+        except BadRecord as error:
+            return Refused(str(error), _excerpt(record.raw))
+
+
+class OutcomeReader:
+    """Reads blocks of one order, in order; a context manager. For one thread at a time.
+
+    `forms`: token forms by the number of their source; the records of other sources are read and tokenised.
+    """
+
+    def __init__(self, index: DatasetIndex, encoder: RecordEncoder, forms: Mapping[int, TokenForm]) -> None:
+        self._index = index
+        self._encoder = encoder
+        self._forms = forms
+        self._records = RecordReader(index)
+        self._tokens = TokenReader()
+
+    def __enter__(self) -> OutcomeReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tokens.close()
+        self._records.__exit__(kind, error, trace)
+
+    def read(self, order: EpochOrder, block: int) -> list[Outcome]:
+        """The outcomes of a block's records, part by part, before they are shuffled.
+
+        Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it or a
+        token form cannot be read.
+        """
+        parts = order.parts(block)
+        prepared = [int(order.table.source[part.chunk]) in self._forms for part in parts]
+        self._tokens.ahead(self._pages(order, block, parts, prepared))
+        raw = [part for part, done in zip(parts, prepared, strict=True) if not done]
+        encoded = iter(self._encoder.encode(self._records.read_parts(order, raw)))
+        outcomes: list[Outcome] = []
+        for part, done in zip(parts, prepared, strict=True):
+            outcomes += self._stored(order, part) if done else islice(encoded, part.records)
+        self._tokens.done()
+        return outcomes
+
+    def _pages(
+        self, order: EpochOrder, block: int, parts: Sequence[ChunkPart], prepared: Sequence[bool]
+    ) -> list[tuple[TokenForm, int, int]]:
+        """Form, page and time of the next use (as in `EpochOrder.next_use`) of every part that is read as tokens."""
+        found = []
+        for number, (part, done) in enumerate(zip(parts, prepared, strict=True)):
+            if done:
+                found.append((*self._page(order, part), order.next_use(int(order.bounds[block]) + number)))
+        return found
+
+    def _page(self, order: EpochOrder, part: ChunkPart) -> tuple[TokenForm, int]:
+        source = int(order.table.source[part.chunk])
+        return self._forms[source], part.chunk - int(np.searchsorted(order.table.source, source))
+
+    def _stored(self, order: EpochOrder, part: ChunkPart) -> list[Outcome]:
+        chunk = self._index.chunk(part.chunk)
+        source = self._index.sources[chunk.source]
+        name = f"{source.root}/{source.files[chunk.file].key}"
+        numbers = order.selection(part).tolist()
+        results = self._tokens.take(*self._page(order, part), chunk.records, numbers)
+        return [Outcome(f"{name}#{chunk.first + n + 1}", result) for n, result in zip(numbers, results, strict=True)]
+
+
+def _excerpt(raw: Raw) -> str:
+    if isinstance(raw, BadRecord):
+        return ""
+    text = raw[: 4 * EXCERPT].decode("utf-8", "replace") if isinstance(raw, bytes) else repr(raw)
+    return text if len(text) <= EXCERPT else f"{text[:EXCERPT]}..."

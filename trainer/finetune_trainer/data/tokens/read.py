@@ -1,0 +1,139 @@
+"""Reads token forms: one ranged read per page, checked on every read, in threads ahead of who asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_trainer.data.tokens.cache import Page, PageCache
+from finetune_trainer.data.tokens.format import (
+    PAGE_ENTRY,
+    FormIndex,
+    Result,
+    decode_directory,
+    decode_page,
+    page_records,
+)
+from finetune_trainer.store import CorruptObject, ObjectNotFound, ObjectStore, crc64_hex, crc64nvme
+
+# Ranged reads in flight, as many as the reader of raw records has.
+THREADS = 8
+# A damaged read may be the network's fault: what counts is what the second one brings.
+TRIES = 2
+CACHE_BYTES = 256 << 20
+# Of 2 KB each: all of 4 TB of tokens are 256 MB.
+DIRECTORIES = 1 << 13
+
+
+@dataclass(frozen=True)
+class TokenForm:
+    """A published form: its id (32 hex digits of the SHA-256 of its index), the store of its chunks, and its index."""
+
+    id: str
+    store: ObjectStore
+    index: FormIndex
+
+
+class TokenReader:
+    """Reads pages of any number of forms; `ahead` begins, `take` ends a read. For one thread at a time.
+
+    Holds at most `budget` bytes of pages that are used again; opening a form reads nothing.
+    """
+
+    def __init__(self, budget: int = CACHE_BYTES) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data-tokens")
+        self._cache = PageCache(budget)
+        self._coming: dict[Page, Future[bytes]] = {}
+        self._directories: OrderedDict[tuple[str, int], NDArray[np.uint64]] = OrderedDict()
+        self._lock = Lock()
+
+    def close(self) -> None:
+        """Wait for the reads that are running and give up the others."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def ahead(self, pages: Iterable[tuple[TokenForm, int, int]]) -> None:
+        """Begin to read pages, each with when it will be used next after this (any rising count)."""
+        for form, number, next_use in pages:
+            page = (form.id, number)
+            if page not in self._coming:
+                self._coming[page] = self._pool.submit(self._page, form, number, next_use)
+
+    def take(self, form: TokenForm, number: int, records: int, numbers: Sequence[int]) -> list[Result]:
+        """What became of the records `numbers` of a page of `records` records that `ahead` was told of.
+
+        CorruptObject names an object that is missing or damaged, or that belongs to other records.
+        """
+        data = self._coming[form.id, number].result()
+        if page_records(data) != records:
+            where, _ = _place(form, number)
+            raise _damaged(form, where, f"page {number} holds {page_records(data)} records, not {records}")
+        return decode_page(data, numbers)
+
+    def done(self) -> None:
+        """Forget the pages that `ahead` was told of."""
+        self._coming.clear()
+
+    def _page(self, form: TokenForm, number: int, next_use: int) -> bytes:
+        page = (form.id, number)
+        data = self._cache.get(page, next_use)
+        if data is None:
+            data = self._read_page(form, number)
+            self._cache.put(page, data, next_use)
+        return data
+
+    def _read_page(self, form: TokenForm, number: int) -> bytes:
+        chunk, within = _place(form, number)
+        directory = self._directory(form, chunk)
+        start = int(directory[within - 1, 0]) if within else 0
+        end, checksum = directory[within].tolist()
+        return _read(form, chunk, start + PAGE_ENTRY * form.index.pages[chunk], end - start, crc64_hex(checksum))
+
+    def _directory(self, form: TokenForm, chunk: int) -> NDArray[np.uint64]:
+        with self._lock:
+            found = self._directories.get((form.id, chunk))
+            if found is not None:
+                self._directories.move_to_end((form.id, chunk))
+                return found
+        size = PAGE_ENTRY * form.index.pages[chunk]
+        found = decode_directory(_read(form, chunk, 0, size, form.index.directories[chunk]))
+        with self._lock:
+            self._directories[form.id, chunk] = found
+            if len(self._directories) > DIRECTORIES:
+                self._directories.popitem(last=False)
+        return found
+
+
+def _place(form: TokenForm, number: int) -> tuple[int, int]:
+    """The chunk that holds a page, and the page's number in it."""
+    chunk = bisect_right(form.index.first_pages, number) - 1
+    return chunk, number - form.index.first_pages[chunk]
+
+
+def _read(form: TokenForm, chunk: int, start: int, size: int, crc64: str) -> bytes:
+    """A part of a chunk object, proved; CorruptObject after a second damaged read."""
+    problem = ""
+    for _ in range(TRIES):
+        try:
+            data = form.store.get(form.index.chunk_key(chunk), start, size)
+        except ObjectNotFound:
+            raise _damaged(form, chunk, "it is missing") from None
+        if len(data) == size and crc64_hex(crc64nvme(data)) == crc64:
+            return data
+        problem = f"bytes {start} to {start + size} have the CRC64NVME {crc64_hex(crc64nvme(data))}, not {crc64}"
+        if len(data) != size:
+            problem = f"it ends {size - len(data)} bytes early"
+    raise _damaged(form, chunk, problem)
+
+
+def _damaged(form: TokenForm, chunk: int, problem: str) -> CorruptObject:
+    return CorruptObject(
+        f"{form.store.uri}/{form.index.chunk_key(chunk)} is damaged: {problem}; delete {form.store.uri}/"
+        f"{form.index.key} and run `finetune prepare` again, or go on without it, which reads the sources themselves"
+    )
