@@ -14,17 +14,12 @@ from finetune_trainer.data import (
     EvalSet,
     IndexProgress,
     TrainStream,
-    cached_index,
-    check_formats,
-    list_sources,
+    job_indices,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.quarantine import QuarantineFile
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.store import RunLog, open_store
-
-INDEX_FOLDER = "index"
-"""Beside the runs of a checkpoint location, because an index depends on the files alone."""
+from finetune_trainer.store import RunLog
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,6 @@ def open_dataset(
 
 
 def _index_all(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
-    cache = open_store(f"{job.spec.checkpoint.uri}/{INDEX_FOLDER}")
-
     def progress(state: IndexProgress) -> None:
         tell(
             {
@@ -80,9 +73,4 @@ def _index_all(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
             }
         )
 
-    data = job.spec.data
-    train, held_out = list_sources(data.train, "spec.data.train"), list_sources(data.eval, "spec.data.eval")
-    for listed in (train, *((item,) for item in held_out)):
-        index = cached_index(listed, cache, progress)
-        check_formats(listed, index, job.spec.objective.type)
-        yield index
+    return job_indices(job.spec, progress)

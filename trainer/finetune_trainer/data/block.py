@@ -44,8 +44,12 @@ class BlockRows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Outcome:
+class Outcome:
+    """What a record holds, its tokens, and its pieces of at most a row; each may be the reason why there is none."""
+
     record: RawRecord
+    example: Example | BadRecord
+    document: Document | BadRecord
     fitted: Fitted | BadRecord
 
 
@@ -59,19 +63,27 @@ class BlockBuilder:
 
     def build(self, records: Sequence[RawRecord], *, substitute: bool) -> BlockRows:
         """Rows of `records`, packed if asked for; a bad record is replaced by the next good one, or left out."""
-        outcomes = self._outcomes(records)
-        documents = _documents(outcomes, substitute=substitute)
+        return self.assemble(self.outcomes(records), substitute=substitute)
+
+    def outcomes(self, records: Sequence[RawRecord]) -> list[Outcome]:
+        """What becomes of each record on its own."""
+        examples = [self._convert(record) for record in records]
+        encoded = self._encoder.encode(examples)
+        return [Outcome(*of, self._fit(of[-1])) for of in zip(records, examples, encoded, strict=True)]
+
+    def assemble(self, outcomes: Sequence[Outcome], *, substitute: bool) -> BlockRows:
+        """The rows of a block of records; see `build`."""
+        documents = [
+            (outcomes[i].record.id, piece)
+            for i in positions(outcomes, substitute=substitute)
+            for piece in _pieces(outcomes[i])
+        ]
         bad = [_quarantined(o.record, o.fitted) for o in outcomes if isinstance(o.fitted, BadRecord)]
         fitted = [o.fitted.counters for o in outcomes if isinstance(o.fitted, Fitted)]
         counters = sum((counted for counted in fitted if counted), Counters())
         replaced = len(bad) if substitute and documents else 0
-        counters += Counters(records=len(records), bad=len(bad), substituted=replaced)
+        counters += Counters(records=len(outcomes), bad=len(bad), substituted=replaced)
         return BlockRows(self._rows(documents), counters, bad)
-
-    def _outcomes(self, records: Sequence[RawRecord]) -> list[_Outcome]:
-        examples = [self._convert(record) for record in records]
-        encoded = self._encoder.encode(examples)
-        return [_Outcome(record, self._fit(found)) for record, found in zip(records, encoded, strict=True)]
 
     def _convert(self, record: RawRecord) -> Example | BadRecord:
         source = self._index.sources[record.source]
@@ -100,17 +112,23 @@ def shuffled(block: BlockRows, order: Ints) -> BlockRows:
     return BlockRows([block.rows[i] for i in order], block.counters, block.bad)
 
 
-def _documents(outcomes: Sequence[_Outcome], *, substitute: bool) -> list[tuple[RecordId, Document]]:
-    """Every position's documents; a bad record's are those of the next position, cyclic, that has any."""
-    found = [o.fitted.pieces if isinstance(o.fitted, Fitted) else None for o in outcomes]
-    usable = [i for i, pieces in enumerate(found) if pieces]
-    documents: list[tuple[RecordId, Document]] = []
-    for i, pieces in enumerate(found):
-        source = i
-        if pieces is None and substitute and usable:
-            source = usable[int(np.searchsorted(usable, i)) % len(usable)]
-        documents += [(outcomes[source].record.id, piece) for piece in found[source] or ()]
-    return documents
+def positions(outcomes: Sequence[Outcome], *, substitute: bool) -> list[int]:
+    """Whose documents stand at each position: the outcome's own, or those of the next one, cyclic, that has any.
+
+    Only bad records are substituted; without that their positions are left out.
+    """
+    usable = [i for i, outcome in enumerate(outcomes) if _pieces(outcome)]
+    found = []
+    for i, outcome in enumerate(outcomes):
+        if isinstance(outcome.fitted, Fitted):
+            found.append(i)
+        elif substitute and usable:
+            found.append(usable[int(np.searchsorted(usable, i)) % len(usable)])
+    return found
+
+
+def _pieces(outcome: Outcome) -> tuple[Document, ...]:
+    return outcome.fitted.pieces if isinstance(outcome.fitted, Fitted) else ()
 
 
 def _row(documents: Sequence[tuple[RecordId, Document]]) -> Row:

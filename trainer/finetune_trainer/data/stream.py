@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
-from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
+from finetune_trainer.data.block import BlockBuilder, BlockRows, Outcome, shuffled
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
 from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
@@ -18,6 +18,9 @@ from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import EpochOrder, epoch_records, order_epoch
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RecordReader
+from finetune_trainer.data.report import SetReport
+from finetune_trainer.data.report_prints import Fingerprints
+from finetune_trainer.data.report_tally import Tally
 from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, Row, StepBatch, row_counters
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.errors import DataError
@@ -106,20 +109,21 @@ class TrainStream:
 
     def audit(self) -> Audit:
         """Counts up to the last batch handed out, or of the first block before there is one; reads that block once."""
-        block = self._first_block
+        block, report = self._first_block
         counters = self._counters or block.counters + row_counters(block.rows)
         return Audit(
             sources=self._index.report(),
             counters=counters,
             kept_share=kept_share(counters),
             sample=decoded_sample(block.rows[0], self._encoder) if block.rows else [],
+            report=report,
         )
 
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
         if self._settings.max_steps is not None:
             return self._settings.max_steps
-        block = self._first_block
+        block, _ = self._first_block
         rows = self._records_before[-1] * len(block.rows) / max(block.counters.records, 1)
         return max(1, -int(-rows // self._settings.global_batch_size))
 
@@ -146,12 +150,17 @@ class TrainStream:
             epoch, block = epoch + 1, 0
 
     def _build(self, reader: RecordReader, place: _Place) -> BlockRows:
-        order, number = place.order, place.block
-        records = reader.read(order, number)
-        block = self._builder.build([records[i] for i in order.shuffle(number)], substitute=True)
+        return self._assemble(self._outcomes(reader, place), place)
+
+    def _outcomes(self, reader: RecordReader, place: _Place) -> list[Outcome]:
+        records = reader.read(place.order, place.block)
+        return self._builder.outcomes([records[i] for i in place.order.shuffle(place.block)])
+
+    def _assemble(self, outcomes: list[Outcome], place: _Place) -> BlockRows:
+        block = self._builder.assemble(outcomes, substitute=True)
         if self._settings.packing is Packing.NONE:
             return block
-        return shuffled(block, order.shuffle_rows(number, len(block.rows)))
+        return shuffled(block, place.order.shuffle_rows(place.block, len(block.rows)))
 
     def _assembled(self, state: DataState, blocks: Iterator[tuple[_Place, BlockRows]]) -> Iterator[StepBatch]:
         waiting: list[Row] = []
@@ -226,6 +235,11 @@ class TrainStream:
         return list(accumulate((epoch_records(self._index.table, epoch) for epoch in epochs), initial=0))
 
     @cached_property
-    def _first_block(self) -> BlockRows:
+    def _first_block(self) -> tuple[BlockRows, SetReport]:
+        place = _Place(self._order(0), 0)
         with RecordReader(self._index) as reader:
-            return self._build(reader, _Place(self._order(0), 0))
+            outcomes = self._outcomes(reader, place)
+        block = self._assemble(outcomes, place)
+        tally = Tally(self._index, place.order, self._settings, Fingerprints(len(outcomes)), train=True)
+        tally.add(outcomes, block)
+        return block, tally.report("train")
