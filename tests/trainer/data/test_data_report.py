@@ -103,7 +103,7 @@ def test_numbers_of_a_held_out_set_are_those_of_its_evaluation(tmp_path: Path) -
 
 def test_planted_duplicates_are_counted_exactly_whatever_the_weights(tmp_path: Path) -> None:
     texts = [text(i) for i in range(200)]
-    first: list[Any] = texts[:100] + [{"id": 7, "text": texts[3]["text"]}, near(texts[5])]
+    first: list[Any] = [*texts[:100], {"id": 7, "text": texts[3]["text"]}, near(texts[5])]
     second: list[Any] = [*texts[100:], json.dumps({"text": texts[150]["text"], "x": None}), texts[4], near(texts[160])]
     a, b = write_records(tmp_path / "a.jsonl", first), write_records(tmp_path / "b.jsonl", second)
     index = index_of(source(a), source(b, weight=3))

@@ -42,7 +42,7 @@ def changed(tokens: Tokens, places: list[int]) -> Tokens:
 
 def matches(documents: list[Tokens], reference: list[bool] | None = None) -> list[int]:
     signed = signatures(*shingles(documents))
-    known = np.array(reference if reference is not None else [True] * len(documents))
+    known = np.array(reference if reference is not None else [True] * len(documents), dtype=bool)
     return similar_to_earlier(signed, np.arange(len(documents)), known).tolist()
 
 

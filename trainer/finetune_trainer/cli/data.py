@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from finetune_trainer.data import DataReport, IndexProgress
     from finetune_trainer.spec import FineTuneJob
 
-# What reading and tokenising need; the report loads neither torch nor Ray.
+# What reading and tokenising need: no Ray, no DeepSpeed, and torch only where transformers finds and loads it.
 NEEDED = ("boto3", "numpy", "pyarrow", "transformers")
 
-app = typer.Typer(help="Look at a job's data.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Look at a job's data.", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 
 Job = Annotated[Path, typer.Argument(help="The manifest.", show_default=False)]
 Sample = Annotated[
