@@ -30,12 +30,13 @@ THRESHOLD = 0.8
 # Templates and system prompts are in most records and make them alike without being their content.
 COMMON_SHARE = 0.5
 COMMON_RECORDS = 32
+COMMON_SAMPLE = 256
 
 EMPTY = np.uint32(0xFFFFFFFF)
 """All values of a signature of no shingles: it resembles nothing."""
 
-# Values that a permutation handles at a time: small enough to stay in a core's cache.
-SLICE = 16384
+# Values that a permutation handles at a time: 512 KB, to stay in a core's cache.
+SLICE = 65536
 PAIRS = 65536
 
 Ints = NDArray[np.int64]
@@ -59,19 +60,17 @@ def shingles(documents: Sequence[NDArray[np.int32]]) -> tuple[Hashes, Ints]:
 
 
 def common_shingles(hashes: Hashes, bounds: Ints, groups: Ints) -> Hashes:
-    """Shingles in more than half of the documents of any group of at least 32: templates, system prompts; ascending.
+    """Shingles in more than half of the first 256 documents of any group of at least 32: templates, system prompts.
 
-    `groups`: int64[documents].
+    `groups`: int64[documents]. The shingles are ascending.
     """
-    owner = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
     found = [np.empty(0, dtype=np.uint32)]
     for group in np.unique(groups):
-        members = int(np.count_nonzero(groups == group))
-        if members >= COMMON_RECORDS:
-            chosen = groups[owner] == group
-            once = np.unique(owner[chosen].astype(np.uint64) << np.uint64(32) | hashes[chosen])
-            values, counts = np.unique(once.astype(np.uint32), return_counts=True)
-            found.append(values[counts > COMMON_SHARE * members])
+        members = np.flatnonzero(groups == group)[:COMMON_SAMPLE]
+        if len(members) >= COMMON_RECORDS:
+            once = [np.unique(hashes[bounds[member] : bounds[member + 1]]) for member in members]
+            values, counts = np.unique(np.concatenate(once), return_counts=True)
+            found.append(values[counts > COMMON_SHARE * len(members)])
     return np.unique(np.concatenate(found))
 
 
@@ -93,7 +92,7 @@ def signatures(hashes: Hashes, bounds: Ints) -> Signatures:
         values = hashes[first:end].astype(np.uint64)
         starts = bounds[documents] - first
         for number, (factor, offset) in enumerate(_FUNCTIONS):
-            made[documents, number] = np.minimum.reduceat(_upper(values * factor + offset), starts)
+            made[documents, number] = _upper(np.minimum.reduceat(values * factor + offset, starts))
     return made
 
 
