@@ -86,7 +86,7 @@ def test_text_shows_tables_a_histogram_and_what_to_look_at(job: Path) -> None:
     assert "train: 41 records read" in ran.stdout
     assert "█" in ran.stdout
     assert "1 of 41 records cannot be used, more than 0.001 of them (spec.data.badRecords.maxRatio)" in ran.stdout
-    assert "1 records are in the training data too" in ran.stdout
+    assert "1 exact and 0 near duplicates of training records" in ran.stdout
     assert f"duplicate: file://{job.parent}/train.jsonl#40 of file://{job.parent}/train.jsonl#1\n" in ran.stdout
     assert "estimates" not in ran.stdout
     assert SECRET not in ran.output

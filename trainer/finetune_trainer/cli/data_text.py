@@ -107,8 +107,8 @@ def _remarks(found: SetReport, report: DataReport) -> Iterable[str]:
     overlap = found.overlap
     if overlap and (overlap.exact or overlap.near):
         yield (
-            f"{overlap.exact:,} records are in the training data too, {overlap.near:,} resemble one there: held-out "
-            "losses will look better than they are"
+            f"{overlap.exact:,} exact and {overlap.near:,} near duplicates of training records: held-out losses will "
+            "look better than they are"
         )
 
 

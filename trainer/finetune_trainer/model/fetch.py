@@ -59,9 +59,11 @@ def fetch_tokenizer(uri: str, cache_dir: Path, token: str | None = None) -> Path
             return download_small(uri, cache_dir, token)
         folder = cache_dir / _name(uri)
         try:
-            objects = {info.key: info for info in open_store(uri).list(recursive=False)}
+            store = open_store(uri)
+            objects = {info.key: info for info in store.list(recursive=False)}
             check_names(uri, objects)
-            mirror(open_store(uri), _small(objects), folder)
+            mirror(store, _small(objects), folder)
+            prune(folder, objects)
         except StorageError as error:
             raise type(error)(f"spec.model.uri: {error}") from error
         check_config(folder, uri)
