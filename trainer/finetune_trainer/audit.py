@@ -14,7 +14,10 @@ from finetune_trainer.model.isolation import IsolationReport
 def compose_audit(
     dataset: Dataset, coverage: Coverage, isolation: IsolationReport | None, versions: dict[str, Any]
 ) -> dict[str, Any]:
-    """JSON: trainable share, adapter coverage, isolation proof, kept-token share, counts, a sample with its mask."""
+    """JSON: trainable share, adapter coverage, isolation proof, kept-token share, counts, a sample with its mask.
+
+    `dataReport`: what `finetune data report` says, of the first block of records.
+    """
     data = dataset.stream.audit()
     return {
         "trainableShare": coverage.trainable_share,
@@ -23,6 +26,7 @@ def compose_audit(
         "keptTokenShare": data.kept_share,
         "counts": data.counters.model_dump(),
         "sources": data.sources,
+        "dataReport": data.report and data.report.model_dump(mode="json"),
         "datasetId": dataset.id,
         "estimatedSteps": dataset.stream.estimated_batches(),
         "sample": [{"text": text, "trained": trained} for text, trained in data.sample],

@@ -15,20 +15,16 @@ from finetune_trainer.data import (
     IndexProgress,
     TokenForm,
     TrainStream,
-    cached_index,
-    check_formats,
     find_form,
     form_facts,
     form_key,
-    list_sources,
+    job_indices,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.quarantine import QuarantineFile
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.store import RunLog, open_store
 
-INDEX_FOLDER = "index"
-"""Beside the runs of a checkpoint location, because an index depends on the files alone."""
 TOKENS_FOLDER = "tokens"
 """Beside the runs of a checkpoint location, because every run with the same tokens reads them."""
 INDEXING = "indexing the data"
@@ -87,7 +83,6 @@ def open_dataset(
 
 def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
     """The index of the training data and of each held-out set, from the cache or made now."""
-    cache = open_store(f"{job.spec.checkpoint.uri}/{INDEX_FOLDER}")
 
     def progress(state: IndexProgress) -> None:
         tell(
@@ -101,12 +96,7 @@ def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
             }
         )
 
-    data = job.spec.data
-    train, held_out = list_sources(data.train, "spec.data.train"), list_sources(data.eval, "spec.data.eval")
-    for listed in (train, *((item,) for item in held_out)):
-        index = cached_index(listed, cache, progress)
-        check_formats(listed, index, job.spec.objective.type)
-        yield index
+    return job_indices(job.spec, progress)
 
 
 def _find_all(job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell: Tell) -> Iterator[Found]:

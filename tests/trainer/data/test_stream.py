@@ -223,6 +223,10 @@ def test_an_audit_shows_counts_and_a_sample_before_the_first_batch(index: Datase
     assert before.sample[0][0].startswith("<|im_start|>user\n")
     assert [trained for _, trained in before.sample][:2] == [False, True]
     assert before.sample[1][0].endswith("<|im_end|>")
+    assert before.report is not None
+    assert (before.report.total.read, before.report.total.expected, before.report.estimated) == (64, RECORDS, True)
+    assert before.report.total.tokens == before.counters.tokens
+    assert before.report.whole.steps == pytest.approx(made.estimated_batches(), abs=3)
     last = list(made.batches())[-1]
     assert made.audit().counters == last.state.counters
     assert made.audit().kept_share == last.state.counters.kept_tokens / last.state.counters.tokens

@@ -49,6 +49,7 @@ def test_truncated_records_of_all_epochs_and_sets_are_in_result_audit_and_card(
     output = small_job.folder / "output" / "small"
     audit = json.loads((output / "audit.json").read_text())
     assert (audit["counts"]["records"], audit["counts"]["truncated"]) == (320, 6)
+    assert audit["dataReport"]["total"]["truncated"] == 3
     assert audit["evalCounts"]["held-out"]["truncated"] == 1
     card = (output / "README.md").read_text()
     assert f"| records longer than `maxLength`, over all epochs | 6 truncated, {lost:,} tokens lost |" in card

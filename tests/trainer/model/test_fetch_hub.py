@@ -10,7 +10,7 @@ import pytest
 import hub_server
 import tiny_models
 from finetune_trainer.errors import DataError, StorageError
-from finetune_trainer.model.fetch import fetch_model
+from finetune_trainer.model.fetch import fetch_model, fetch_tokenizer
 from hub_server import Hub
 
 
@@ -42,6 +42,17 @@ def test_only_the_models_files_are_read_and_only_once(hub: Hub, tmp_path: Path) 
     assert sorted(read) == sorted(names)
     assert fetch_model("hf://org/tiny@main", tmp_path / "cache") == folder
     assert hub.files_read() == read
+
+
+def test_a_tokenizer_is_read_without_weights_which_a_later_fetch_adds(hub: Hub, tmp_path: Path) -> None:
+    folder = fetch_tokenizer("hf://org/tiny", tmp_path / "cache")
+    assert (folder / "tokenizer.json").exists()
+    read = hub.files_read()
+    assert not [name for name in read if name.endswith(".safetensors")]
+    assert fetch_model("hf://org/tiny", tmp_path / "cache") == folder
+    assert [name for name in hub.files_read() if name.endswith(".json")] == [n for n in read if n.endswith(".json")]
+    with pytest.raises(DataError, match="does not exist or is private"):
+        fetch_tokenizer("hf://org/none", tmp_path / "cache")
 
 
 def test_progress_counts_the_bytes_of_the_weights(hub: Hub, tmp_path: Path) -> None:

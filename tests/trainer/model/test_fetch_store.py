@@ -12,7 +12,7 @@ import pytest
 import tiny_models
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.model import mirror
-from finetune_trainer.model.fetch import fetch_model
+from finetune_trainer.model.fetch import fetch_model, fetch_tokenizer
 from ranks import run_ranks
 from s3_bucket import Bucket
 
@@ -54,6 +54,16 @@ def test_s3_brings_the_models_files_and_no_others(folder: Path, tmp_path: Path, 
     total = sum(len(data) for data in expected.values())
     assert seen[-1] == (total, total)
     assert [here for here, _ in seen] == sorted(here for here, _ in seen)
+
+
+def test_a_tokenizer_is_read_without_weights_which_a_later_fetch_adds(
+    folder: Path, tmp_path: Path, bucket: Bucket
+) -> None:
+    uri, expected = _upload(bucket, folder), _content(folder)
+    fetched = fetch_tokenizer(uri, tmp_path / "cache")
+    assert _content(fetched) == {name: data for name, data in expected.items() if not name.endswith(".safetensors")}
+    assert fetch_model(uri, tmp_path / "cache") == fetched
+    assert _content(fetch_tokenizer(uri, tmp_path / "cache")) == expected
 
 
 def test_nothing_is_read_twice(folder: Path, tmp_path: Path, bucket: Bucket) -> None:

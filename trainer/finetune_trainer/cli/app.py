@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,12 +57,19 @@ def _show_version(wanted: bool) -> None:
 def _add(app: typer.Typer, point: EntryPoint, options: Options) -> None:
     loaded = point.load()
     if isinstance(loaded, typer.Typer):
-        for command in loaded.registered_commands:
-            if command.callback is not None:
-                command.callback = reporting(command.callback, options)
-        app.add_typer(loaded, name=point.name)
+        app.add_typer(_reporting_group(loaded, options), name=point.name)
     else:
         app.command(point.name)(reporting(loaded, options))
+
+
+def _reporting_group(group: typer.Typer, options: Options) -> typer.Typer:
+    """A copy of a group of commands whose errors are explained."""
+    wrapped = copy.copy(group)
+    wrapped.registered_commands = [copy.copy(command) for command in group.registered_commands]
+    for command in wrapped.registered_commands:
+        if command.callback is not None:
+            command.callback = reporting(command.callback, options)
+    return wrapped
 
 
 def reporting(command: Callable[..., None], options: Options) -> Callable[..., None]:

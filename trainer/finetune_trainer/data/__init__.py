@@ -2,7 +2,7 @@
 
 `list_sources` and `cached_index` find the records; `TrainStream` hands out global batches of rows from any state on,
 `EvalSet` held-out rows; `collate` makes rows rectangular. `publish` stores the token form of a source, which
-both read in place of it where `find_form` finds it.
+both read in place of it where `find_form` finds it. `data_report` tells what is in all of it.
 """
 
 from finetune_trainer.data.audit import Audit
@@ -11,7 +11,9 @@ from finetune_trainer.data.collate import Batch, collate
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats
+from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.report import DataReport
+from finetune_trainer.data.report_read import Amount, data_report
 from finetune_trainer.data.rows import IGNORED, Counters, DataState, RecordId, Row, StepBatch
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.sources import ListedSource, list_sources, listing_digest
@@ -24,9 +26,11 @@ from finetune_trainer.data.tokens.write import point_to, publish
 
 __all__ = [
     "IGNORED",
+    "Amount",
     "Audit",
     "Batch",
     "Counters",
+    "DataReport",
     "DataSettings",
     "DataState",
     "DatasetIndex",
@@ -44,9 +48,11 @@ __all__ = [
     "cached_index",
     "check_formats",
     "collate",
+    "data_report",
     "find_form",
     "form_facts",
     "form_key",
+    "job_indices",
     "list_sources",
     "listing_digest",
     "point_to",

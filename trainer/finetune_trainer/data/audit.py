@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.report import SetReport
 from finetune_trainer.data.rows import IGNORED, Counters, Row
 
 SAMPLE_TOKENS = 1024
@@ -16,7 +17,8 @@ SAMPLE_TOKENS = 1024
 
 class Audit(BaseModel):
     """`kept_share`: trained tokens / tokens. `sample`: the first document (at most 1024 tokens) as runs of text that
-    are trained or not. `sources`: what was found where.
+    are trained or not. `sources`: what was found where. `report`: of the first block, what `finetune data report`
+    says of everything; None where tokens are read that were stored before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,6 +27,7 @@ class Audit(BaseModel):
     counters: Counters
     kept_share: float
     sample: list[tuple[str, bool]]
+    report: SetReport | None
 
 
 def kept_share(counters: Counters) -> float:

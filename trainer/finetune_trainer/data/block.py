@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.pack import best_fit
 from finetune_trainer.data.rows import Counters, RecordId, Row
 from finetune_trainer.data.settings import DataSettings
-from finetune_trainer.data.tokens.format import Refused
+from finetune_trainer.data.tokens.format import Refused, Result
 from finetune_trainer.spec.data import Packing
 
 
@@ -68,17 +69,34 @@ def shuffled(block: BlockRows, order: Ints) -> BlockRows:
     return BlockRows([block.rows[i] for i in order], block.counters, block.bad)
 
 
+class HasResult(Protocol):
+    """What became of a record."""
+
+    @property
+    def result(self) -> Result:
+        """Its pieces, or why there are none."""
+        ...
+
+
+def positions(outcomes: Sequence[HasResult], *, substitute: bool) -> list[int]:
+    """Whose documents stand at each position: the outcome's own, or those of the next one, cyclic, that has any.
+
+    Only bad records are substituted; without that their positions are left out.
+    """
+    usable = [i for i, outcome in enumerate(outcomes) if isinstance(outcome.result, Fitted) and outcome.result.pieces]
+    found = []
+    for i, outcome in enumerate(outcomes):
+        if isinstance(outcome.result, Fitted):
+            found.append(i)
+        elif substitute and usable:
+            found.append(usable[int(np.searchsorted(usable, i)) % len(usable)])
+    return found
+
+
 def _documents(outcomes: Sequence[Outcome], *, substitute: bool) -> list[tuple[RecordId, Document]]:
-    """Every position's documents; a bad record's are those of the next position, cyclic, that has any."""
-    found = [o.result.pieces if isinstance(o.result, Fitted) else None for o in outcomes]
-    usable = [i for i, pieces in enumerate(found) if pieces]
-    documents: list[tuple[RecordId, Document]] = []
-    for i, pieces in enumerate(found):
-        source = i
-        if pieces is None and substitute and usable:
-            source = usable[int(np.searchsorted(usable, i)) % len(usable)]
-        documents += [(outcomes[source].record, piece) for piece in found[source] or ()]
-    return documents
+    """The documents of every position."""
+    chosen = [outcomes[i] for i in positions(outcomes, substitute=substitute)]
+    return [(o.record, piece) for o in chosen if isinstance(o.result, Fitted) for piece in o.result.pieces]
 
 
 def _row(documents: Sequence[tuple[RecordId, Document]]) -> Row:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,13 +14,17 @@ from finetune_trainer.data.containers import Container
 from finetune_trainer.data.formats import CHAT_FORMATS, REQUIRED, detect_format
 from finetune_trainer.data.index import INDEX_VERSION, DatasetIndex, SourceIndex
 from finetune_trainer.data.scan import Scan, scan_file
-from finetune_trainer.data.sources import ListedSource, listing_digest
+from finetune_trainer.data.sources import ListedSource, list_sources, listing_digest
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format, TrainSource
+from finetune_trainer.spec.job import JobSpec
 from finetune_trainer.spec.notyet import one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.rules import FORMATS
-from finetune_trainer.store import ObjectNotFound, ObjectStore
+from finetune_trainer.store import ObjectNotFound, ObjectStore, open_store
+
+INDEX_FOLDER = "index"
+"""Beside the runs of a checkpoint location, because an index depends on the files alone."""
 
 # Decompression and reading release the interpreter lock.
 THREADS = 4
@@ -35,6 +39,19 @@ class IndexProgress:
     size: int
     total_size: int
     records: int
+
+
+def job_indices(spec: JobSpec, progress: Callable[[IndexProgress], None] | None = None) -> Iterator[DatasetIndex]:
+    """The index of a job's training data, then that of each held-out set, kept beside the job's checkpoints.
+
+    Raises DataError as `list_sources`, `build_index` and `check_formats` do.
+    """
+    cache = open_store(f"{spec.checkpoint.uri}/{INDEX_FOLDER}")
+    train, held_out = list_sources(spec.data.train, "spec.data.train"), list_sources(spec.data.eval, "spec.data.eval")
+    for listed in (train, *((item,) for item in held_out)):
+        index = cached_index(listed, cache, progress)
+        check_formats(listed, index, spec.objective.type)
+        yield index
 
 
 def cached_index(

@@ -36,6 +36,16 @@ class Outcome:
     result: Result
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as it is read, converted, tokenised and fitted; a step may hold why there is no next one."""
+
+    record: RawRecord
+    example: Example | BadRecord
+    document: Document | BadRecord
+    result: Result
+
+
 class RecordEncoder:
     """Converts, tokenises and fits records with one tokenizer and one set of settings."""
 
@@ -46,9 +56,16 @@ class RecordEncoder:
 
     def encode(self, records: Sequence[RawRecord]) -> list[Outcome]:
         """One outcome per record."""
+        return [Outcome(seen.record.id, seen.result) for seen in self.look(records)]
+
+    def look(self, records: Sequence[RawRecord]) -> list[Seen]:
+        """The same with all that is on the way to it."""
         examples = [self._convert(record) for record in records]
         encoded = self._encoder.encode(examples)
-        return [Outcome(record.id, self._fit(record, found)) for record, found in zip(records, encoded, strict=True)]
+        return [
+            Seen(record, example, found, self._fit(record, found))
+            for record, example, found in zip(records, examples, encoded, strict=True)
+        ]
 
     def _convert(self, record: RawRecord) -> Example | BadRecord:
         source = self._index.sources[record.source]

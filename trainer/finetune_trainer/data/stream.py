@@ -16,8 +16,12 @@ from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import EpochOrder, epoch_records, order_epoch
-from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
+from finetune_trainer.data.outcomes import Outcome, OutcomeReader, RecordEncoder
 from finetune_trainer.data.prefetch import prefetched
+from finetune_trainer.data.reader import RecordReader
+from finetune_trainer.data.report import SetReport
+from finetune_trainer.data.report_prints import Fingerprints
+from finetune_trainer.data.report_tally import Tally
 from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, Row, StepBatch, row_counters
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.tokens.read import TokenForm
@@ -110,20 +114,21 @@ class TrainStream:
 
     def audit(self) -> Audit:
         """Counts up to the last batch handed out, or of the first block before there is one; reads that block once."""
-        block = self._first_block
+        block, report = self._first_block
         counters = self._counters or block.counters + row_counters(block.rows)
         return Audit(
             sources=[source | self._named_form(i) for i, source in enumerate(self._index.report())],
             counters=counters,
             kept_share=kept_share(counters),
             sample=decoded_sample(block.rows[0], self._encoder) if block.rows else [],
+            report=report,
         )
 
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
         if self._settings.max_steps is not None:
             return self._settings.max_steps
-        block = self._first_block
+        block, _ = self._first_block
         rows = self._records_before[-1] * len(block.rows) / max(block.counters.records, 1)
         return max(1, -int(-rows // self._settings.global_batch_size))
 
@@ -156,12 +161,14 @@ class TrainStream:
         return {"tokenForm": self._forms[source].id} if source in self._forms else {}
 
     def _build(self, reader: OutcomeReader, place: _Place) -> BlockRows:
-        order, number = place.order, place.block
-        outcomes = reader.read(order, number)
-        block = self._builder.build([outcomes[i] for i in order.shuffle(number)], substitute=True)
+        outcomes = reader.read(place.order, place.block)
+        return self._assemble([outcomes[i] for i in place.order.shuffle(place.block)], place)
+
+    def _assemble(self, outcomes: list[Outcome], place: _Place) -> BlockRows:
+        block = self._builder.build(outcomes, substitute=True)
         if self._settings.packing is Packing.NONE:
             return block
-        return shuffled(block, order.shuffle_rows(number, len(block.rows)))
+        return shuffled(block, place.order.shuffle_rows(place.block, len(block.rows)))
 
     def _assembled(self, state: DataState, blocks: Iterator[tuple[_Place, BlockRows]]) -> Iterator[StepBatch]:
         waiting: list[Row] = []
@@ -236,6 +243,17 @@ class TrainStream:
         return list(accumulate((epoch_records(self._index.table, epoch) for epoch in epochs), initial=0))
 
     @cached_property
-    def _first_block(self) -> BlockRows:
-        with self._reader() as reader:
-            return self._build(reader, _Place(self._order(0), 0))
+    def _first_block(self) -> tuple[BlockRows, SetReport | None]:
+        """The first block, and what there is to say of its records where they are read themselves."""
+        place = _Place(self._order(0), 0)
+        if self._forms:
+            with self._reader() as reader:
+                return self._build(reader, place), None
+        order, encoder = place.order, RecordEncoder(self._index, self._settings, self._encoder)
+        with RecordReader(self._index) as raw:
+            records = raw.read_parts(order, order.parts(0))
+        seen = encoder.look([records[i] for i in order.shuffle(0)])
+        block = self._assemble([Outcome(one.record.id, one.result) for one in seen], place)
+        tally = Tally(self._index, order, self._settings, Fingerprints(len(seen)), train=True)
+        tally.add(seen, block)
+        return block, tally.report("train")

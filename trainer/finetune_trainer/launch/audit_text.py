@@ -20,6 +20,8 @@ def facts(audit: Mapping[str, Any]) -> dict[str, str]:
         "data": "\n".join(_source(source) for source in audit.get("sources") or []),
         "trained tokens": share(audit.get("keptTokenShare")),
         "first records": _counts(audit.get("counts") or {}),
+        "record lengths": _lengths(audit.get("dataReport") or {}),
+        "duplicates": _duplicates((audit.get("dataReport") or {}).get("total") or {}),
         "packing": _isolation(audit.get("isolation")),
         "steps": f"about {audit['estimatedSteps']:,}" if audit.get("estimatedSteps") else "",
     }
@@ -71,6 +73,21 @@ def _counts(counts: Mapping[str, int]) -> str:
     odd = [f"{counts[key]:,} {name}" for key, name in names.items() if counts.get(key)]
     lost = f", {counts['lost_tokens']:,} tokens cut off" if counts.get("lost_tokens") else ""
     return f"{', '.join(odd)} of {counts.get('records', 0):,}{lost}" if odd else ""
+
+
+def _lengths(report: Mapping[str, Any]) -> str:
+    """Say how long the records read so far are, and how full the rows made of them."""
+    lengths = (report.get("total") or {}).get("lengths") or {}
+    if not lengths.get("max"):
+        return ""
+    found = ", ".join(f"{name} {lengths[name]:,}" for name in ("p50", "p90", "p99", "max"))
+    return f"{found} tokens; rows {share(report.get('fill'))} full"
+
+
+def _duplicates(total: Mapping[str, Any]) -> str:
+    """Say how many of the records read so far are there twice, if any is."""
+    exact, near = total.get("exactDuplicates") or 0, total.get("nearDuplicates") or 0
+    return f"{exact:,} exact, {near:,} near of the first {total.get('read', 0):,} records" if exact or near else ""
 
 
 def _isolation(isolation: object) -> str:

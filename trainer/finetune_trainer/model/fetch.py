@@ -13,7 +13,7 @@ from pathlib import Path
 from finetune_trainer.errors import StorageError
 from finetune_trainer.model.cache import node_cache
 from finetune_trainer.model.folder import SMALL_FILES, check_config, check_folder, check_names, weight_files
-from finetune_trainer.model.hub import download
+from finetune_trainer.model.hub import download, download_small
 from finetune_trainer.model.mirror import Counter, Progress, mirror, prune
 from finetune_trainer.store import ObjectInfo, ObjectStore, open_store
 
@@ -42,6 +42,32 @@ def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: P
             return _from_store(uri, open_store(uri), cache_dir / _name(uri), progress)
         except StorageError as error:
             raise type(error)(f"spec.model.uri: {error}") from error
+
+
+def fetch_tokenizer(uri: str, cache_dir: Path, token: str | None = None) -> Path:
+    """The local folder of the model at `uri` without its weights, in the places of `fetch_model`, which completes it.
+
+    Raises DataError when there is no plain model in the Hugging Face layout, StorageError when reading fails.
+    """
+    if uri.startswith("file://"):
+        folder = Path(uri.removeprefix("file://"))
+        check_config(folder, uri)
+        return folder
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(cache_dir / f"{_name(uri)}.lock"):
+        if uri.startswith("hf://"):
+            return download_small(uri, cache_dir, token)
+        folder = cache_dir / _name(uri)
+        try:
+            store = open_store(uri)
+            objects = {info.key: info for info in store.list(recursive=False)}
+            check_names(uri, objects)
+            mirror(store, _small(objects), folder)
+            prune(folder, objects)
+        except StorageError as error:
+            raise type(error)(f"spec.model.uri: {error}") from error
+        check_config(folder, uri)
+        return folder
 
 
 def _from_store(uri: str, store: ObjectStore, folder: Path, progress: Progress | None) -> Path:

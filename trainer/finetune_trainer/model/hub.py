@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,22 @@ def download(uri: str, cache_dir: Path, token: str | None, progress: Progress | 
     or safetensors weights do not exist; StorageError when the hub fails.
     """
     repository, _, revision = uri.removeprefix("hf://").partition("@")
-    try:
+    with _explained(uri, revision):
         return _Snapshot(repository, cache_dir, token, progress).model(uri, revision or None)
+
+
+def download_small(uri: str, cache_dir: Path, token: str | None) -> Path:
+    """The folder that `download` returns, with everything but weights; raises as it does."""
+    repository, _, revision = uri.removeprefix("hf://").partition("@")
+    with _explained(uri, revision):
+        return _Snapshot(repository, cache_dir, token, None).small(uri, revision or None)
+
+
+@contextmanager
+def _explained(uri: str, revision: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into what to do about it."""
+    try:
+        yield
     except GatedRepoError as error:
         raise DataError(f"spec.model.uri: {uri} is gated: accept its terms on the hub, then set HF_TOKEN") from error
     except RevisionNotFoundError as error:
@@ -58,10 +74,14 @@ class _Snapshot:
         self._token = token
         self._bar = _bar(progress) if progress is not None else None
 
-    def model(self, uri: str, revision: str | None) -> Path:
+    def small(self, uri: str, revision: str | None) -> Path:
         folder = self._files(revision, list(SMALL_FILES), SUBFOLDERS, None)
-        commit = folder.name  # the snapshot's folder is named by the commit, so that both reads see the same one
         check_config(folder, uri)
+        return folder
+
+    def model(self, uri: str, revision: str | None) -> Path:
+        folder = self.small(uri, revision)
+        commit = folder.name  # the snapshot's folder is named by the commit, so that both reads see the same one
         wanted = indexed_weights(folder, uri)
         self._files(commit, wanted, None, self._bar)
         present = {entry.name for entry in folder.iterdir()}
