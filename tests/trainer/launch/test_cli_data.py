@@ -96,7 +96,9 @@ def test_a_sample_says_that_numbers_are_estimates(job: Path) -> None:
     ran = invoke(job, "--sample", "10")
     assert "train: 10 of 41 records read" in ran.stdout
     assert "numbers of the whole are estimates" in ran.stdout
-    assert json.loads(invoke(job, "--sample", "10", "-o", "json").stdout)["train"]["estimated"]
+    limited = json.loads(invoke(job, "--limit", "30", "-o", "json").stdout)
+    assert (limited["train"]["total"]["read"], limited["train"]["estimated"]) == (30, True)
+    assert not limited["eval"][0]["estimated"]
 
 
 def test_errors_are_explained_like_those_of_other_commands(

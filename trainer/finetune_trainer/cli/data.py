@@ -33,7 +33,12 @@ Sample = Annotated[
     typer.Option(min=1, help="Read this many records of each source, and estimate the rest.", show_default=False),
 ]
 Limit = Annotated[
-    int, typer.Option(min=1, help="Most records read of the training data, and of each held-out set; 540 bytes each.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most records read of the training data, and of each held-out set; a million if left out.",
+        show_default=False,
+    ),
 ]
 
 
@@ -43,7 +48,7 @@ def data() -> None:
 
 
 @app.command()
-def report(job: Job, sample: Sample = None, limit: Limit = 1_000_000, output: OutputOption = Output.TEXT) -> None:
+def report(job: Job, sample: Sample = None, limit: Limit = None, output: OutputOption = Output.TEXT) -> None:
     """Read and tokenise the data as a run does, and count: tokens, lengths, packing, duplicates, bad records.
 
     Records are named by their ids; nothing of their content is shown or kept.
@@ -60,7 +65,7 @@ def report(job: Job, sample: Sample = None, limit: Limit = 1_000_000, output: Ou
     print_report(found, Console())
 
 
-def _report(path: Path, sample: int | None, limit: int) -> DataReport:
+def _report(path: Path, sample: int | None, limit: int | None) -> DataReport:
     from finetune_trainer.data import Amount, DataSettings, data_report, job_indices
     from finetune_trainer.launch.folders import workdir
     from finetune_trainer.model.fetch import fetch_tokenizer
@@ -74,7 +79,8 @@ def _report(path: Path, sample: int | None, limit: int) -> DataReport:
         folder = fetch_tokenizer(spec.model.uri, workdir(job, os.environ).parent / "models")
         tokenizer = load_tokenizer(folder, spec.model.chat_template)
         sets = {source.name: index for source, index in zip(spec.data.eval, held_out, strict=True)}
-        return data_report(train, sets, DataSettings.of(spec, 1), tokenizer, Amount(sample, limit), bars.read)
+        amount = Amount(sample) if limit is None else Amount(sample, limit)
+        return data_report(train, sets, DataSettings.of(spec, 1), tokenizer, amount, bars.read)
 
 
 class _Bars:
