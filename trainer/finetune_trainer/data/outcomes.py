@@ -38,10 +38,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record as it is read, converted, tokenised and fitted; a step may hold why there is no next one."""
+    """A record as it is read, tokenised and fitted; a step may hold why there is no next one."""
 
     record: RawRecord
-    example: Example | BadRecord
     document: Document | BadRecord
     result: Result
 
@@ -62,10 +61,7 @@ class RecordEncoder:
         """The same with all that is on the way to it."""
         examples = [self._convert(record) for record in records]
         encoded = self._encoder.encode(examples)
-        return [
-            Seen(record, example, found, self._fit(record, found))
-            for record, example, found in zip(records, examples, encoded, strict=True)
-        ]
+        return [Seen(record, found, self._fit(record, found)) for record, found in zip(records, encoded, strict=True)]
 
     def _convert(self, record: RawRecord) -> Example | BadRecord:
         source = self._index.sources[record.source]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import fields
 from hashlib import blake2b
 
 import numpy as np
@@ -12,7 +10,6 @@ from numpy.typing import NDArray
 
 from finetune_trainer.data import duplicates
 from finetune_trainer.data.encode import Document
-from finetune_trainer.data.examples import BadRecord, Example
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.outcomes import Seen
 from finetune_trainer.data.rows import RecordId
@@ -20,11 +17,14 @@ from finetune_trainer.data.rows import RecordId
 Ints = NDArray[np.int64]
 
 
-def digest(example: Example) -> int:
-    """64 bits of BLAKE2b over what can be trained on: other columns, key order and white space of the JSON are out."""
-    parts = [type(example).__name__, *(getattr(example, field.name) for field in fields(example))]
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
-    return int.from_bytes(blake2b(canonical.encode(), digest_size=8).digest(), "little")
+def digest(document: Document) -> int:
+    """64 bits of BLAKE2b over what the model sees of a record, before anything is cut, and which of it is trained.
+
+    The columns that a format does not read, key order and white space of the JSON are out, and the format itself.
+    """
+    content = blake2b(document.input_ids.tobytes(), digest_size=8)
+    content.update(document.labels.tobytes())
+    return int.from_bytes(content.digest(), "little")
 
 
 class Fingerprints:
@@ -48,14 +48,14 @@ class Fingerprints:
 
     def add(self, outcomes: Sequence[Seen], files: dict[tuple[int, str], int]) -> None:
         """Take the records that have tokens; what most of the first call's records share is no content of any."""
-        found = [(o, o.example, o.document.input_ids) for o in outcomes if isinstance(o.document, Document)]
+        found = [(o.record, o.document) for o in outcomes if isinstance(o.document, Document)]
         span = slice(self.size, self.size + len(found))
-        sources = np.array([o.record.source for o, _, _ in found], dtype=np.int64)
-        ids = [o.record.id.rpartition("#") for o, _, _ in found]
+        sources = np.array([record.source for record, _ in found], dtype=np.int64)
+        ids = [record.id.rpartition("#") for record, _ in found]
         self._files[span] = [files[int(s), name] for s, (name, _, _) in zip(sources, ids, strict=True)]
         self._numbers[span] = [int(number) for _, _, number in ids]
-        self.digests[span] = [digest(example) for _, example, _ in found if not isinstance(example, BadRecord)]
-        self.signatures[span] = self._signed([tokens for _, _, tokens in found], sources)
+        self.digests[span] = [digest(document) for _, document in found]
+        self.signatures[span] = self._signed([document.input_ids for _, document in found], sources)
         self.size += len(found)
 
     def distinct(self, first: int, end: int) -> Ints:
