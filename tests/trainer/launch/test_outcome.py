@@ -6,13 +6,14 @@ import errno
 import json
 import pickle
 import signal
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
 
 from finetune_trainer.errors import DataError, Hang, PeerFailed, Problem, SpecError, Stopped, StorageError
+from finetune_trainer.launch import ray_environment
 from finetune_trainer.launch.error_file import ERROR_FILE, read_error_data, write_error_file
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of, failure_of_exit
 from finetune_trainer.launch.processes import memory_kills, memory_kills_of_pod
@@ -129,6 +130,14 @@ def test_memory_kills_of_a_pod_are_those_of_its_container(tmp_path: Path, monkey
     assert memory_kills_of_pod(tmp_path) == 2
     (tmp_path / "sys/fs/cgroup/memory.events").write_text("oom 1\noom_kill 1\n")
     assert memory_kills_of_pod(tmp_path) == 1
+
+
+def test_where_no_ray_is_promised_none_need_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(ray_environment, "version", missing)
+    check_version({})
 
 
 def test_the_image_has_the_ray_that_the_runtime_promises() -> None:

@@ -34,8 +34,8 @@ RAY_VERSION = "FINETUNE_RAY_VERSION"
 
 def check_version(environ: Mapping[str, str]) -> None:
     """Raise SpecError when the runtime promises another minor version of Ray than is installed here."""
-    promised, found = environ.get(RAY_VERSION, ""), version("ray")
-    if promised and _minor(promised) != _minor(found):
+    promised = environ.get(RAY_VERSION)
+    if promised and _minor(promised) != _minor(found := version("ray")):  # torchrun needs no Ray to be there
         message = f"its image has Ray {found}: write that version there, or take an image with the other"
         raise SpecError([Problem("spec.rayVersion of the FineTuneRuntime", promised, message)])
 
