@@ -145,14 +145,6 @@ def _check_model(run: Run, step: int, then: ModelIdentity) -> None:
         )
 
 
-def best_entry(run: Run) -> Checkpoint | None:
-    """The live good checkpoint with the lowest held-out loss, the newer at equal loss; None when none was evaluated."""
-    scored = [
-        (loss, -entry.seq, entry) for entry in run.log.checkpoints() if (loss := entry.metric("evalLoss")) is not None
-    ]
-    return min(scored, key=lambda scored_entry: scored_entry[:2])[2] if scored else None
-
-
 def _newest_good(run: Run) -> int | None:
     if not run.control.is_main:
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.audit import whole_counts
-from finetune_trainer.commit import best_entry, load, set_aside, verify
+from finetune_trainer.commit import load, set_aside, verify
 from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
 from finetune_trainer.export.card import LOSS_PLOT, model_card
@@ -51,7 +51,7 @@ def finish(run: Run) -> dict[str, Any]:
 def choose(run: Run) -> Checkpoint:
     """The checkpoint to export: the best by held-out loss where the manifest keeps it, else the run's last one."""
     keeps_best = bool(run.dataset.held_out) and run.job.spec.checkpoint.keep_best > 0
-    best = run.control.agree(lambda: best_entry(run) if keeps_best and run.control.is_main else None)[0]
+    best = run.control.agree(lambda: run.log.best() if keeps_best and run.control.is_main else None)[0]
     assert run.parent is not None  # a finished run has committed
     return best if best is not None else run.log.journal.checkpoint(run.parent)
 

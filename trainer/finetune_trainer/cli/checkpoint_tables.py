@@ -10,13 +10,13 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from finetune_trainer.store import Checkpoint, RunLog
+    from finetune_trainer.store.history import History
 
 EVAL_LOSS = "evalLoss"
 
 
-def summary(log: RunLog, entry: Checkpoint) -> dict[str, Any]:
+def summary(history: History, entry: Checkpoint) -> dict[str, Any]:
     """The facts of one commit that a list shows; `size` in bytes, losses in nats per token."""
-    history = log.history()
     engine, progress = _part(entry, "engine"), _part(entry, "progress")
     return {
         "seq": entry.seq,
@@ -36,9 +36,9 @@ def summary(log: RunLog, entry: Checkpoint) -> dict[str, Any]:
 
 def whole(log: RunLog, entry: Checkpoint) -> dict[str, Any]:
     """Everything that is known of one commit, but for the map of its tensors."""
-    progress = _part(entry, "progress")
+    history, progress = log.history(), _part(entry, "progress")
     return {
-        **summary(log, entry),
+        **summary(history, entry),
         "run": log.uri,
         "writer": entry.writer,
         "parent": entry.parent,
@@ -49,18 +49,19 @@ def whole(log: RunLog, entry: Checkpoint) -> dict[str, Any]:
         "dataset": entry.body.get("dataset"),
         "model": entry.body.get("model"),
         "metrics": entry.body.get("metrics"),
-        "quarantine": reason_of(log, entry.seq),
+        "quarantine": reason_of(log, history, entry.seq),
         "files": [{"key": ref.key, "size": ref.size, "crc64nvme": ref.crc64} for ref in entry.objects],
     }
 
 
-def reason_of(log: RunLog, seq: int) -> str | None:
-    """Why a commit was set aside; None for a good one."""
+def reason_of(log: RunLog, history: History, seq: int) -> str | None:
+    """Why a commit was set aside; None for a good one. Reads the log back to where it says so."""
     from finetune_trainer.store import Quarantine
 
-    if seq not in log.history().quarantined:
+    if seq not in history.quarantined:
         return None
-    return next(one.reason for one in reversed(log.entries()) if isinstance(one, Quarantine) and one.target == seq)
+    later = (log.journal.entry(number) for number in range(history.newest, seq, -1))
+    return next(one.reason for one in later if isinstance(one, Quarantine) and one.target == seq)
 
 
 def flags(found: dict[str, Any], latest: int | None, best: int | None) -> list[str]:

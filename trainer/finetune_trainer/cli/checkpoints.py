@@ -40,8 +40,8 @@ def list_all(where: Where, run: Run = None, output: OutputOption = Output.TEXT) 
     """List the checkpoints that are kept, oldest first."""
     log = log_of_run(where, run)
     history = log.history()
-    rows = [tables.summary(log, log.journal.checkpoint(seq)) for seq in history.live]
-    latest, best = history.good[-1] if history.good else None, _best(log)
+    rows = [tables.summary(history, log.journal.checkpoint(seq)) for seq in history.live]
+    latest, best = history.good[-1] if history.good else None, best_of(log)
     if output is Output.JSON:
         print(json.dumps([{**row, "latest": row["seq"] == latest, "best": row["seq"] == best} for row in rows]))
         return
@@ -130,7 +130,7 @@ def sweep(
     run: Run = None,
     delete: Annotated[bool, typer.Option(help="Delete them; without it they are only named.")] = False,
 ) -> None:
-    """Find what saves and deletions that were cut short have left, of all writers but the one that holds the run."""
+    """Find what saves and deletions that were cut short have left; what the run may be saving now is none of it."""
     log = log_of_run(where, run)
     editor = log.editor()
     for folder in editor.sweep() if delete else editor.orphans():
@@ -144,7 +144,7 @@ def find(log: RunLog, which: str) -> Checkpoint:
     if which == "latest":
         seq = history.good[-1] if history.good else None
     elif which == "best":
-        seq = _best(log)
+        seq = best_of(log)
     elif which.startswith("step:"):
         seq = next((one for one in sorted(kept, reverse=True) if f"step:{kept[one].step}" == which), None)
     else:
@@ -153,6 +153,12 @@ def find(log: RunLog, which: str) -> Checkpoint:
         there = ", ".join(f"{one} (step {entry.step})" for one, entry in kept.items()) or "none"
         raise typer.BadParameter(f"{which!r} is no checkpoint of {log.uri}: write {WHICH}; there are {there}")
     return kept[seq]
+
+
+def best_of(log: RunLog) -> int | None:
+    """The seq of the checkpoint with the lowest held-out loss; None where none was evaluated."""
+    best = log.best()
+    return None if best is None else best.seq
 
 
 def edit(log: RunLog, change: Callable[[Writer], Changed]) -> Changed:
@@ -169,11 +175,6 @@ def edit(log: RunLog, change: Callable[[Writer], Changed]) -> Changed:
 
 def _set_aside(log: RunLog, entry: Checkpoint, why: str) -> None:
     edit(log, lambda editor: editor.quarantine(entry, why))
-
-
-def _best(log: RunLog) -> int | None:
-    scored = [(loss, -one.seq) for one in log.checkpoints() if (loss := one.metric(tables.EVAL_LOSS)) is not None]
-    return -min(scored)[1] if scored else None
 
 
 def _set_pin(where: str, which: str, run: str | None, pinned: bool) -> None:

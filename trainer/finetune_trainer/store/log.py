@@ -61,6 +61,11 @@ class RunLog:
         """The committed checkpoints that are neither quarantined nor retired, newest last."""
         return [self.journal.checkpoint(seq) for seq in self.journal.refresh().good]
 
+    def best(self, metric: str = "evalLoss") -> Checkpoint | None:
+        """That of `checkpoints` with the lowest `body["metrics"][metric]`, of equals the newer; None if none has it."""
+        scored = [(value, -one.seq, one) for one in self.checkpoints() if (value := one.metric(metric)) is not None]
+        return min(scored, key=lambda found: found[:2])[2] if scored else None
+
     def claim(self, identity: Identity, attempt: int | None = None, info: dict[str, Any] | None = None) -> Writer:
         """Take the run over: every earlier writer is fenced. `info` is JSON for people to read.
 
