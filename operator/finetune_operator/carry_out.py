@@ -135,7 +135,7 @@ class Hands:
         """Change the number of workers in the one worker group of a RayCluster, if it is this RayJob's."""
         found = await self.client.get(RAYCLUSTERS, namespace, ray_job.cluster)
         metadata, (group,) = found["metadata"], found["spec"]["workerGroupSpecs"]
-        if any(owner["uid"] == ray_job.uid for owner in metadata.get("ownerReferences") or ()):
+        if _owned_by(found, ray_job.uid):
             wanted = {name: metadata[name] for name in ("uid", "resourceVersion")}
             change = {"metadata": wanted, "spec": {"workerGroupSpecs": [{**group, "replicas": workers}]}}
             await self.client.patch(RAYCLUSTERS, namespace, ray_job.cluster, change)
@@ -159,7 +159,7 @@ class Hands:
             return await self.client.create(resource, body)
         except AlreadyExists:
             found = await self.client.get(resource, job.namespace, body["metadata"]["name"])
-            if any(owner["uid"] == job.uid for owner in found["metadata"].get("ownerReferences") or ()):
+            if _owned_by(found, job.uid):
                 return found
             text = f"{body['kind']} {body['metadata']['name']} is there already and is not this job's: delete it"
             raise Refused(Obstacle(Reason.NAME_TAKEN, text)) from None
@@ -189,6 +189,10 @@ class Hands:
             cache[resource.kind].put(found)
         else:
             cache[resource.kind].remove(namespace, name, uid)
+
+
+def _owned_by(found: Object, uid: str) -> bool:
+    return any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences") or ())
 
 
 def _denied(error: ApiError) -> bool:

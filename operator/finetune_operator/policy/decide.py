@@ -145,7 +145,7 @@ def _watch(draft: Draft, attempt: AttemptStatus) -> None:
         draft.wake_at(deadlines.start_limit(attempt, draft.status, draft.seen))
     else:
         draft.wake_at(deadlines.silence_limit(attempt, draft.seen))
-    elastic.let_all_in(draft)
+    elastic.let_all_in(draft, attempt)
 
 
 def _start(draft: Draft) -> None:

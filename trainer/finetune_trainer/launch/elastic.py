@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec import FineTuneJob, ranks
 
 LOOK_SECONDS = 2.0
 """Between two looks at what is free."""
@@ -29,9 +29,7 @@ GROW = "to go on with more ranks"
 
 def rank_range(job: FineTuneJob) -> tuple[int, int]:
     """Fewest and most ranks: `minReplicas` to `replicas` times the ranks of one."""
-    workers = job.spec.workers
-    each = max(1, workers.gpus_per_replica)
-    return workers.fewest * each, workers.replicas * each
+    return job.spec.workers.fewest * job.spec.workers.ranks_per_replica, ranks(job)
 
 
 def room(free: Mapping[str, float], per_rank: Mapping[str, float]) -> int:

@@ -80,10 +80,11 @@ class RayLauncher:
     def _grow(self) -> None:
         """The same with as many ranks as fit, again and again as more do."""
         fewest, most = rank_range(self._plan.job)
-        each, per_rank = max(1, self._plan.job.spec.workers.gpus_per_replica), resources_per_worker(self._plan, False)
+        each, per_rank = self._plan.job.spec.workers.ranks_per_replica, resources_per_worker(self._plan, local=False)
+        starting = ("starting workers", f"{fewest} to {most} ranks")
+        self._phase(*starting)
+        wait_for_all(most, per_rank, lambda: self._lines.stop.requested)
         while True:
-            self._phase("starting workers", f"{fewest} to {most} ranks")
-            wait_for_all(most, per_rank, lambda: self._lines.stop.requested)
             with growing(each, per_rank, self._lines):
                 failure = self._fit()
             if failure is None:
@@ -91,6 +92,7 @@ class RayLauncher:
             if self._lines.stop.requested or not self._lines.resize.take():
                 raise RunFailed(failure)
             self._lines.emit({"kind": "resize"})
+            self._phase(*starting)
 
     def _fit(self) -> Failure | None:
         """Start the ranks; returns their stop with a commit. RunFailed for all other ends but a good one."""
@@ -155,7 +157,7 @@ def resources_per_worker(plan: Plan, local: bool) -> dict[str, float]:
         share = plan.machine.cpus / ranks(plan.job)
         return {"CPU": min(1.0, int(share * 100) / 100), **gpu}
     cpu = workers.resources.cpu if workers.resources else None
-    return {"CPU": math.ceil(cpu_cores(cpu)) / max(1, workers.gpus_per_replica) if cpu else 1.0, **gpu}
+    return {"CPU": math.ceil(cpu_cores(cpu)) / workers.ranks_per_replica if cpu else 1.0, **gpu}
 
 
 def placement_attempts(start_deadline: float, local: bool) -> int:

@@ -30,8 +30,7 @@ CLUSTER_ONLY = (
 
 def ranks(job: FineTuneJob) -> int:
     """World size that the manifest asks for: replicas x max(1, gpusPerReplica)."""
-    workers = job.spec.workers
-    return workers.replicas * max(1, workers.gpus_per_replica)
+    return job.spec.workers.replicas * job.spec.workers.ranks_per_replica
 
 
 def run_id(job: FineTuneJob) -> str:

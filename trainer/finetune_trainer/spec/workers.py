@@ -40,6 +40,11 @@ class Workers(Part):
     """CPU and memory of each worker pod; the runtime's when left out."""
 
     @property
+    def ranks_per_replica(self) -> int:
+        """Ranks of one worker: one for each GPU, or one without any."""
+        return max(1, self.gpus_per_replica)
+
+    @property
     def fewest(self) -> int:
         """Worker pods without which the run cannot train."""
         return self.min_replicas or self.replicas
