@@ -15,6 +15,7 @@ from cluster.layout import Layout
 from cluster.machine import CannotRun, check_machine
 from end_to_end.installation import FOLDER, Installation, installed
 from end_to_end.tenant import Tenant
+from faulty_proxy import FaultyProxy, faulty_proxy
 from operator_image import operator_image
 
 
@@ -58,6 +59,13 @@ def installation() -> Iterator[Installation]:
         pytest.skip(f"a cluster with nodes cannot run here: {error}")
     layout = Layout(FOLDER / "cluster", name="ft-test", pods="10.89", services="10.97")
     with installed(layout, platform.TRAINER_IMAGE, operator_image(), version("ray")) as found:
+        yield found
+
+
+@pytest.fixture
+def proxy(installation: Installation) -> Iterator[FaultyProxy]:
+    """In front of the store; sees who asks for what, and refuses what it is told to."""
+    with faulty_proxy(installation.s3.port, installation.cluster.layout.host) as found:
         yield found
 
 

@@ -11,7 +11,7 @@ from end_to_end import misfortunes
 from end_to_end.installation import Installation
 from end_to_end.manifests import EVERY, job
 from end_to_end.tenant import Object, Tenant, condition, step_of
-from faulty_proxy import FaultyProxy, faulty_proxy, refuse
+from faulty_proxy import FaultyProxy, refuse
 from s3_server import S3Server, free_port
 
 STEPS = 400
@@ -19,13 +19,6 @@ REFUSALS = 40
 ONCE = {"maxAttempts": 1, "maxRestarts": 0}
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
-
-
-@pytest.fixture
-def proxy(installation: Installation) -> Iterator[FaultyProxy]:
-    """In front of the store; refuses what it is told to."""
-    with faulty_proxy(installation.s3.port, installation.cluster.layout.host) as found:
-        yield found
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from end_to_end import misfortunes
 from end_to_end.installation import Installation
 from end_to_end.manifests import job
 from end_to_end.tenant import Tenant, ended, trains
-from faulty_proxy import FaultyProxy, faulty_proxy
+from faulty_proxy import FaultyProxy
 
 WEIGHTS = "pretrained/model.safetensors"
 MODELS = "/var/lib/models"
@@ -22,13 +22,6 @@ SIZE = "1Gi"
 USER = 1000
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
-
-
-@pytest.fixture
-def proxy(installation: Installation) -> Iterator[FaultyProxy]:
-    """In front of the store; sees who reads what."""
-    with faulty_proxy(installation.s3.port, installation.cluster.layout.host) as found:
-        yield found
 
 
 @pytest.fixture

@@ -105,13 +105,18 @@ def run_command(job: Path, *options: str, **environ: str) -> Iterator[subprocess
 
 def until(process: subprocess.Popen[str], kind: str) -> list[dict[str, Any]]:
     """Read events up to the first of this kind."""
+    return until_event(process, lambda event: event["kind"] == kind)
+
+
+def until_event(process: subprocess.Popen[str], holds: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    """Read events up to the first of which this holds."""
     assert process.stdout is not None
     events: list[dict[str, Any]] = []
     for text in process.stdout:
         events.append(json.loads(text))
-        if events[-1]["kind"] == kind:
+        if holds(events[-1]):
             return events
-    raise AssertionError(f"no {kind} among {events}; stderr: {process.stderr and process.stderr.read()}")
+    raise AssertionError(f"it is not among {events}; stderr: {process.stderr and process.stderr.read()}")
 
 
 def rest(process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], str]:

@@ -22,7 +22,7 @@ from finetune_trainer.launch.outcome import Failure, failure_of
 from finetune_trainer.launch.processes import die_with_parent
 from finetune_trainer.launch.progress import channel_of
 from finetune_trainer.launch.rank import ATTEMPT, LOG_DIR, LOOP, Place, Settings, run_rank
-from finetune_trainer.spec import FineTuneJob, load_job, ranks, with_absolute_paths
+from finetune_trainer.spec import FineTuneJob, load_local_job, ranks
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace, stop: StopSignal) -> None:
-    job = with_absolute_paths(load_job(arguments.job), arguments.job.resolve().parent)
+    job = load_local_job(arguments.job)
     job = with_workers(job, arguments.workers, arguments.gpus)
     place = place_of(job, os.environ)
     machine = this_machine(count_gpus=place.device != "cpu")

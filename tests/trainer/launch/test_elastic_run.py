@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from finetune_trainer.launch.elastic import STEADY_SECONDS, Growth, Resize, rank_range, room
 from finetune_trainer.spec import parse_job
-from launch_job import manifest, rest, run_command
+from launch_job import manifest, rest, run_command, until, until_event
 from ray_nodes import ray_nodes
 from small_job import make_small_job
 
@@ -70,12 +68,12 @@ def test_ranks_become_fewer_with_a_lost_node_and_more_with_a_new_one(tmp_path_fa
     with ray_nodes(2) as nodes:
         path = job.write("elastic", **ELASTIC)
         with run_command(path, "--address", nodes.address) as process:
-            events = until(process, lambda event: event.get("step", 0) > EVERY)
+            events = until_event(process, lambda event: event.get("step", 0) > EVERY)
             nodes.kill()
-            events += until(process, lambda event: event["kind"] == "restart")
-            events += until(process, lambda event: event["kind"] == "progress")
+            events += until(process, "restart")
+            events += until(process, "progress")
             nodes.add()
-            events += until(process, lambda event: event["kind"] == "resize")
+            events += until(process, "resize")
             more, err = rest(process)
     assert process.returncode == 0, (events[-5:], more[-5:], err)
     events += more
@@ -112,14 +110,3 @@ def sizes(checkpoints: Any) -> list[int]:
         if entry["kind"] == "checkpoint" and (size := entry["body"]["engine"]["world_size"]) not in found[-1:]:
             found.append(size)
     return found
-
-
-def until(process: subprocess.Popen[str], holds: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """Read events up to the first of which this holds."""
-    assert process.stdout is not None
-    events: list[dict[str, Any]] = []
-    for text in process.stdout:
-        events.append(json.loads(text))
-        if holds(events[-1]):
-            return events
-    raise AssertionError(f"the run ended: {events[-3:]}; {process.stderr and process.stderr.read()}")

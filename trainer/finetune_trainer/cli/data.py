@@ -70,9 +70,9 @@ def _report(path: Path, sample: int | None, limit: int | None) -> DataReport:
     from finetune_trainer.launch.folders import workdir
     from finetune_trainer.model.fetch import fetch_tokenizer
     from finetune_trainer.model.tokenizer import load_tokenizer
-    from finetune_trainer.spec import load_job, with_absolute_paths
+    from finetune_trainer.spec import load_local_job
 
-    job: FineTuneJob = with_absolute_paths(load_job(path), path.resolve().parent)
+    job: FineTuneJob = load_local_job(path)
     spec = job.spec
     with _bars() as bars:
         train, *held_out = job_indices(spec, bars.indexed)

@@ -45,11 +45,11 @@ def logs(where: Where, attempt: Attempt = None, rank: Rank = None) -> None:
 
 def _place(where: str) -> tuple[str, int | None]:
     """The folder of a run's logs, and the attempt where the address is that of one."""
-    from finetune_trainer.spec import load_job, logs_uri, with_absolute_paths
+    from finetune_trainer.spec import load_local_job, logs_uri
 
     if "://" not in where:
         path = Path(where)
-        return logs_uri(with_absolute_paths(load_job(path), path.resolve().parent)), None
+        return logs_uri(load_local_job(path)), None
     parent, _, last = where.rstrip("/").rpartition("/")
     root, attempt = (parent, int(last)) if last.isdecimal() else (where.rstrip("/"), None)
     if not root.endswith("/logs"):

@@ -23,9 +23,9 @@ def prepare(job: Job, to: To = None) -> None:
     """Store the tokens of a manifest's data where its runs, and others with the same data and tokenizer, find them."""
     from finetune_trainer.launch.folders import workdir
     from finetune_trainer.prepare import prepare as publish
-    from finetune_trainer.spec import load_job, with_absolute_paths
+    from finetune_trainer.spec import load_local_job
 
-    manifest = with_absolute_paths(load_job(job), job.resolve().parent)
+    manifest = load_local_job(job)
     for one in publish(manifest, workdir(manifest, os.environ).parent / "models", to, _ignore):
         typer.echo(_line(one))
 

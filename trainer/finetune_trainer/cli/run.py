@@ -75,9 +75,9 @@ def _plan(path: Path, workers: int | None, gpus: int | None, address: str | None
     from finetune_trainer.launch.launcher import Plan
     from finetune_trainer.launch.machine import check_machine, this_machine, with_workers
     from finetune_trainer.launch.rank import ATTEMPT, LOOP
-    from finetune_trainer.spec import load_job, ranks, with_absolute_paths
+    from finetune_trainer.spec import load_local_job, ranks
 
-    job = with_workers(with_absolute_paths(load_job(path), path.resolve().parent), workers, gpus)
+    job = with_workers(load_local_job(path), workers, gpus)
     local = address is None
     machine = this_machine(count_gpus=local and job.spec.workers.gpus_per_replica > 0)
     if local:

@@ -15,12 +15,12 @@ HINT = "WHERE"
 
 def log_of_run(where: str, run: str | None = None) -> RunLog:
     """The log of the run that a manifest or an address names; BadParameter where it names none or several."""
-    from finetune_trainer.spec import load_job, run_id, with_absolute_paths
+    from finetune_trainer.spec import load_local_job, run_id
     from finetune_trainer.store import RunLog, open_store
 
     if "://" not in where:
         path = Path(where)
-        job = with_absolute_paths(load_job(path), path.resolve().parent)
+        job = load_local_job(path)
         return _begun(RunLog(open_store(job.spec.checkpoint.uri), run or run_id(job)))
     if run is not None:
         return _begun(RunLog(open_store(where), run))

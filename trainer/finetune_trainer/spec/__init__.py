@@ -8,7 +8,7 @@ from finetune_trainer.spec.derived import ignored_locally, logs_uri, ranks, run_
 from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
-from finetune_trainer.spec.load import load_job, parse_job
+from finetune_trainer.spec.load import load_job, load_local_job, parse_job
 from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
 from finetune_trainer.spec.model import Model
 from finetune_trainer.spec.objective import Objective, ObjectiveType
@@ -71,6 +71,7 @@ __all__ = [
     "identity_fields",
     "ignored_locally",
     "load_job",
+    "load_local_job",
     "logs_uri",
     "parse_job",
     "ranks",

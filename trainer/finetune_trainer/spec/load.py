@@ -6,6 +6,7 @@ from pathlib import Path
 
 from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.spec.check import check_document
+from finetune_trainer.spec.derived import with_absolute_paths
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.yaml_reader import YamlProblem, read_yaml
 
@@ -20,6 +21,11 @@ def load_job(path: str | Path) -> FineTuneJob:
     except OSError as error:
         raise SpecError([Problem(str(path), error.strerror, "cannot be read: name a readable manifest")]) from error
     return parse_job(text)
+
+
+def load_local_job(path: Path) -> FineTuneJob:
+    """`load_job`, with each `file://./x` made absolute: such paths are relative to the manifest's folder."""
+    return with_absolute_paths(load_job(path), path.resolve().parent)
 
 
 def parse_job(text: str) -> FineTuneJob:
