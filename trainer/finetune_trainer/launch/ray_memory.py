@@ -19,8 +19,11 @@ def memory_killed() -> bool:
     """Ask every pod of the cluster whether the kernel killed a process in it for memory since it began.
 
     It is asked when a run ends, and not at each restart, which would wait for the answer. Where a container ends as a
-    whole when it runs out of memory (cgroup v2), its pod says so, and nothing here can.
+    whole when it runs out of memory (cgroup v2), its pod says so, and nothing here can. Without Ray there is nobody to
+    ask: False.
     """
+    if not ray.is_initialized():
+        return False
     tasks = list(_questions())
     answers, _ = ray.wait(tasks, num_returns=len(tasks), timeout=ANSWER_SECONDS) if tasks else ([], [])
     return any(_answer(one) > 0 for one in answers)
