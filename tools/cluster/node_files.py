@@ -72,6 +72,7 @@ def kubelet(layout: Layout, number: int) -> str:
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "failCgroupV1": False,
         "failSwapOn": False,
+        "imageGCHighThresholdPercent": 100,  # never: no registry has what a kubelet removes from a full disk
         "makeIPTablesUtilChains": False,
         "nodeLeaseDurationSeconds": 8,
         "nodeStatusUpdateFrequency": "2s",
