@@ -33,6 +33,7 @@ from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
+from finetune_trainer.shares import Stage
 from finetune_trainer.spec import (
     FineTuneJob,
     GradientCheckpointing,
@@ -46,6 +47,8 @@ from finetune_trainer.spec import (
 from finetune_trainer.store import Identity, RunLog, Writer, open_store
 
 FETCHING = "fetching the model"
+SAVE_SECONDS = 24 * 3600.0
+"""Longest that ranks wait for each other's writing, beside training; a rank that dies is noticed at once."""
 PACKAGES = ("finetune-operator", "torch", "deepspeed", "transformers", "peft")
 
 
@@ -71,6 +74,12 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
     engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
+    stage = Stage(
+        context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None,
+        context.rank,
+        context.world_size,
+        context.local_world_size,
+    )
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
@@ -88,6 +97,8 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),
+        saving_group=ControlGroup.create(SAVE_SECONDS),
+        stage=stage,
         resources=resources,
         clock=clock,
     )

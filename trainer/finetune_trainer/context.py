@@ -91,7 +91,8 @@ class RunContext:
     `device` is a torch device name: `cpu` or `cuda:<index>`. `attempt` is the number of the attempt that a cluster
     started, or None on a laptop (the commit log then counts). `workdir` is scratch space on the node of this rank, for
     this run only, shared by the ranks of the node and kept over restarts of the workers. `checked` says that the
-    launcher has made the checks of `preflight` on this machine.
+    launcher has made the checks of `preflight` on this machine. `staging` is a folder for this run only on a file
+    system in memory that outlives the ranks, where checkpoints are copied before they are stored; None: there is none.
     The process group (gloo or nccl) is initialised before the loop gets the context, and destroyed by the launcher.
     """
 
@@ -105,6 +106,7 @@ class RunContext:
     stop: StopSignal
     workdir: Path
     checked: bool = False
+    staging: Path | None = None
 
     @property
     def is_main(self) -> bool:

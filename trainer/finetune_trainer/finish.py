@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.audit import whole_counts
-from finetune_trainer.commit import load, set_aside, verify
 from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
 from finetune_trainer.export.card import LOSS_PLOT, model_card
@@ -19,6 +18,7 @@ from finetune_trainer.export.publish import Exported, Manifest, check_vacant, cl
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.export.weights import export_weights
+from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
 from finetune_trainer.spec import identity, run_id
 from finetune_trainer.store import Checkpoint, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store

@@ -9,14 +9,15 @@ from itertools import islice
 from typing import Any
 
 from finetune_trainer.build import build
-from finetune_trainer.commit import commit, restore
+from finetune_trainer.commit import acknowledge, commit
 from finetune_trainer.context import RunContext
 from finetune_trainer.data import StepBatch
 from finetune_trainer.engine.schedule import learning_rate_factor
-from finetune_trainer.engine.step import StepResult, train_step
+from finetune_trainer.engine.step import Hooks, StepResult, train_step
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
+from finetune_trainer.restore import restore
 from finetune_trainer.run import Run
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, commit_due, finite, out_of_patience
@@ -53,6 +54,7 @@ def fit(run: Run) -> None:
         measure(run)
     run.progress = run.progress.model_copy(update={"finished": True})
     commit(run)
+    acknowledge(run)
 
 
 def settle(run: Run) -> bool:
@@ -81,6 +83,8 @@ def leave_if_asked(run: Run) -> None:
         raise Stopped(f"stopped before the first step as asked ({reason}): there was nothing to commit")
     if run.uncommitted():
         commit(run)
+    if run.saves.in_flight:
+        acknowledge(run)
     raise Stopped(f"stopped at step {run.progress.step} as asked ({reason}), after a commit")
 
 
@@ -106,11 +110,16 @@ def take_step(run: Run, batch: StepBatch) -> bool:
         learning_rate=training.learning_rate * factor,
         max_grad_norm=training.max_grad_norm,
         control=run.control,
-        votes=(run.context.stop.requested, run.commit_clock_rings()),
+        hooks=Hooks(
+            before_update=run.saves.before_update,
+            votes=lambda: (run.context.stop.requested, run.commit_clock_rings(), run.saves.at_work),
+        ),
     )
     run.progress = advance(progress, batch, result)
-    stop, run.commit_voted = result.votes
+    stop, run.commit_voted, saving = result.votes
     run.record_step(batch, result, training.learning_rate * factor, time.monotonic() - started)
+    if run.saves.in_flight and not saving:
+        acknowledge(run)
     if run.progress.skipped > training.max_skipped_steps:
         raise Diverged(_divergence(run, batch, result))
     return stop

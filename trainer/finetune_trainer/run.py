@@ -21,12 +21,16 @@ from finetune_trainer.engine.step import StepResult
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
+from finetune_trainer.saving import Saved, Saves
+from finetune_trainer.shares import Stage
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
 
 SPEED_WINDOW = 20  # steps over which tokens per second are averaged
 PULSE_SECONDS = 10.0
+LAST_SAVE_SECONDS = 30.0
+"""Seconds that a run which failed gives a save that was begun before; what it would have committed is not lost then."""
 
 
 def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
@@ -41,7 +45,8 @@ def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
 class Run:
     """Built once per start of the workers (`build.build`); `progress` is the only part that training replaces.
 
-    `committed` is the progress in the newest commit, which was written or loaded; `clock` is monotonic, in seconds.
+    `committed` is the progress in the newest commit, which was written or loaded, `saving` that of the save that goes
+    on; saves agree over `saving_group`, beside what training does. `clock` is monotonic, in seconds.
     """
 
     job: FineTuneJob
@@ -58,13 +63,18 @@ class Run:
     micro_batch_size: int
     history: History
     audit: dict[str, Any]
+    saving_group: ControlGroup
+    stage: Stage
+    saves: Saves[Saved] = field(default_factory=Saves)
     resources: ExitStack = field(default_factory=ExitStack)
     progress: Progress = field(default_factory=Progress)
     parent: int | None = None
     committed: Progress | None = None
+    saving: Progress | None = None
     commit_voted: bool = False
     clock: Callable[[], float] = time.monotonic
     last_commit: float = field(init=False)
+    _said: set[str] = field(default_factory=set)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
 
     def __post_init__(self) -> None:
@@ -73,7 +83,11 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.stage.release()
+        else:
+            self.saves.abandon(LAST_SAVE_SECONDS)
         self.resources.close()
 
     def evaluation_due(self) -> bool:
@@ -81,8 +95,8 @@ class Run:
         return evaluation_due(self.progress, self.job.spec.evaluation, has_sets=bool(self.dataset.held_out))
 
     def uncommitted(self) -> bool:
-        """Whether a commit would hold anything that the newest one does not."""
-        return self.progress.step > 0 and self.progress != self.committed
+        """Whether a commit would hold anything that the newest one, or the one that is being made, does not."""
+        return self.progress.step > 0 and self.progress != (self.saving or self.committed)
 
     def asked_to_stop(self) -> str | None:
         """Why the run shall stop, once any rank was asked to; collective."""
@@ -136,19 +150,27 @@ class Run:
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
 
-    def report_commit(self, *, best: bool, seconds: float, stored: int) -> None:
-        """Report a commit (rank 0); `stored` bytes of state were written in `seconds`."""
+    def report_commit(self, saved: Saved, waited: float) -> None:
+        """Report a commit (rank 0), for which training on this rank waited so many seconds."""
+        progress = saved.progress
         self.report(
             {
                 "kind": "checkpoint",
-                "step": self.progress.step,
+                "step": progress.step,
                 "uri": self.log.uri,
-                "best": best,
-                "seconds": seconds,
-                "bytes": stored,
+                "best": progress.best is not None and progress.best.step == progress.step,
+                "seconds": saved.seconds,
+                "waitedSeconds": waited,
+                "bytes": saved.size,
                 "stepSeconds": max((seconds for _, seconds in self._recent), default=0.0),
             }
         )
+
+    def say_once(self, name: str, detail: str) -> None:
+        """Report a phase of this name for the first time only (rank 0)."""
+        if name not in self._said:
+            self._said.add(name)
+            self.report_phase(name, detail)
 
     def report_phase(self, name: str, detail: str = "") -> None:
         """Report that the run entered a phase (rank 0)."""

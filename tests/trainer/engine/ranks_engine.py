@@ -14,12 +14,14 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from finetune_trainer.data import Row
-from finetune_trainer.engine import snapshot
+from finetune_trainer.engine import share
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, micro_batches_per_step
 from finetune_trainer.engine.fragments import Fragment, fragments, optimizer_step_count
-from finetune_trainer.engine.snapshot import EngineState, load_rank, merge, save_rank
+from finetune_trainer.engine.share import capture
+from finetune_trainer.engine.snapshot import EngineState, load_rank, merge
+from finetune_trainer.engine.staging import in_turns
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.engine.step import StepResult, train_step
 from finetune_trainer.export.gather import gathered, trained_weights
@@ -108,7 +110,7 @@ def reshard(payload: dict[str, Any]) -> dict[str, Any]:
     loaded one how many bytes of tensors this rank read, and how many of them it needed.
     """
     control, folder = join(), Path(payload["save"])
-    snapshot.SHARD_ELEMENTS = payload["shard_elements"]
+    share.SHARD_ELEMENTS = payload["shard_elements"]
     moved: dict[str, Any] = {}
     for number, case in enumerate(payload["cases"]):
         trainee = Trainee(case, control)
@@ -193,8 +195,12 @@ class Trainee:
         """Write this rank's share of the state, and on rank 0 what says where everything lies."""
         folder.mkdir(exist_ok=True)
         rank, world_size = self.control.rank, self.control.world_size
-        _, slices = save_rank(self.engine, rank, world_size, lambda name, data: (folder / name).write_bytes(data))
-        state = merge(self.engine, self.control.gather(slices))
+        mine = capture(self.engine, rank, world_size)
+        for one, data in zip(mine.objects, in_turns(mine), strict=True):
+            (folder / one.name).write_bytes(data)
+        for name, small in mine.small.items():
+            (folder / name).write_bytes(small)
+        state = merge(self.control.gather(mine.slices), mine.zero_stage, mine.optimizer_steps)
         if self.control.is_main:
             (folder / "state.json").write_text(state.model_dump_json())
         self.control.barrier()

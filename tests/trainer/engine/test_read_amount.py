@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from finetune_trainer.engine.fragments import KINDS, Fragment
-from finetune_trainer.engine.snapshot import EngineState, TensorSlices, _overlapping, shards
+from finetune_trainer.engine.share import shards
+from finetune_trainer.engine.snapshot import EngineState, TensorSlices, _overlapping
 
 GOAL = 1.05
 WIDTH, HIDDEN, VOCABULARY, LAYERS = 4096, 14336, 128256, 32  # Llama 3 8B

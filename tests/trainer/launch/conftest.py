@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.launch.folders import STATE_DIR, WORKDIR
+from finetune_trainer.launch.folders import STAGING, STATE_DIR, WORKDIR
 from launch_job import TARGETS
 
 
@@ -19,6 +19,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STATE_DIR, str(base / "state"))
         patch.setenv(WORKDIR, str(base / "work"))
+        patch.setenv(STAGING, str(base / "staging"))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TARGETS), os.environ.get("PYTHONPATH")])))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-this-test")

@@ -65,8 +65,19 @@ def run(
         with choose_view(output is Output.JSON, console) as view:
             _introduce(view, plan, address)
             ended = _supervise(view, plan, launcher, address)
+        if address is None:
+            _free_memory(plan, ended)
         _conclude(ended, plan, console, output)
     raise typer.Exit(ended.exit_code)
+
+
+def _free_memory(plan: Plan, ended: Ended) -> None:
+    """Give up the copies of checkpoints in memory, unless the same run, started again, may need them."""
+    from finetune_trainer.launch.folders import staging
+    from finetune_trainer.staged import forget_staged
+
+    if ended.failure is None or ended.exit_code == Stopped.exit_code or not ended.failure.retryable:
+        forget_staged(staging(plan.job, os.environ))
 
 
 def _plan(path: Path, workers: int | None, gpus: int | None, address: str | None, entrypoint: str | None) -> Plan:

@@ -1,31 +1,27 @@
-"""Training state to objects and back: the tensors of a checkpoint, without the log entry that commits it.
+"""Where the tensors of a checkpoint lie in its objects, and the way back into an engine.
 
-Objects are safetensors files (no pickle) with keys `<kind>|<start>|<parameter>`; `TensorSlices` in the log entry says
-which object holds which slice, so a reader with another partitioning fetches only what overlaps its own fragments.
+`TensorSlices` in the log entry says which object holds which slice, so that a reader with another partitioning fetches
+only what overlaps its own fragments.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load as parse_safetensors
-from safetensors.torch import save as to_safetensors
 
 from finetune_trainer.engine.fragments import (
     KINDS,
     Fragment,
     fragments,
-    optimizer_step_count,
     refresh_model,
     set_optimizer_step_count,
 )
-
-SHARD_ELEMENTS = 16 * 2**20  # parameters per object: 192 MiB with master weights and two moments, a single PUT each
 
 
 class TensorSlices(BaseModel):
@@ -51,54 +47,6 @@ class EngineState(BaseModel):
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A slice on its way into an object."""
-
-    name: str
-    shape: tuple[int, ...]
-    start: int
-    tensors: dict[str, torch.Tensor]
-
-    @property
-    def numel(self) -> int:
-        """Elements of each of its tensors."""
-        return self.tensors["master"].numel()
-
-
-def shards(owned: Iterable[Fragment]) -> Iterator[list[Piece]]:
-    """Group fragments, split where they are large, into lists of at most `SHARD_ELEMENTS` elements."""
-    shard: list[Piece] = []
-    room = SHARD_ELEMENTS
-    for fragment in owned:
-        done = 0
-        while done < fragment.numel:
-            size = min(room, fragment.numel - done)
-            views = {kind: tensor.narrow(0, done, size) for kind, tensor in fragment.tensors.items()}
-            shard.append(Piece(fragment.name, fragment.shape, fragment.start + done, views))
-            done, room = done + size, room - size
-            if room == 0:
-                yield shard
-                shard, room = [], SHARD_ELEMENTS
-    if shard:
-        yield shard
-
-
-def save_rank(
-    engine: Any, rank: int, world_size: int, write: Callable[[str, bytes], Any]
-) -> tuple[list[Any], RankSlices]:
-    """Write this rank's share through `write(name, data)`; returns what `write` returned and where the slices are."""
-    references, slices = [], RankSlices({}, rng_name(rank))
-    owned = (fragment for fragment in fragments(engine, rank, world_size) if fragment.owned)
-    for number, shard in enumerate(shards(owned)):
-        name = f"state-{rank:05d}-{number:05d}.safetensors"
-        references.append(write(name, _encode(shard)))
-        for piece in shard:
-            slices.add(piece.name, piece.shape, (name, piece.start, piece.numel))
-    references.append(write(slices.rng, to_safetensors(random_state())))
-    return references, slices
-
-
-@dataclass(frozen=True)
 class RankSlices:
     """What one rank wrote, in plain values that travel between ranks."""
 
@@ -115,7 +63,7 @@ def rng_name(rank: int) -> str:
     return f"rng-{rank:05d}.safetensors"
 
 
-def merge(engine: Any, ranks: list[RankSlices]) -> EngineState:
+def merge(ranks: Sequence[RankSlices], zero_stage: int, optimizer_steps: int) -> EngineState:
     """The engine's part of the log entry from what all ranks wrote."""
     shapes: dict[str, tuple[int, ...]] = {}
     pieces: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
@@ -126,8 +74,8 @@ def merge(engine: Any, ranks: list[RankSlices]) -> EngineState:
     tensors = {name: TensorSlices(shape=shapes[name], slices=tuple(pieces[name])) for name in shapes}
     return EngineState(
         world_size=len(ranks),
-        zero_stage=engine.zero_optimization_stage(),
-        optimizer_steps=optimizer_step_count(engine),
+        zero_stage=zero_stage,
+        optimizer_steps=optimizer_steps,
         tensors=tensors,
         rng=tuple(written.rng for written in ranks),
     )
@@ -169,21 +117,12 @@ def _overlapping(state: EngineState, fragment: Fragment) -> list[tuple[str, int,
 def _copy(stored: dict[str, torch.Tensor], fragment: Fragment, start: int, numel: int) -> None:
     low, high = max(start, fragment.start), min(start + numel, fragment.start + fragment.numel)
     for kind in KINDS:
-        source = stored[_key(kind, start, fragment.name)].narrow(0, low - start, high - low)
+        source = stored[tensor_key(kind, start, fragment.name)].narrow(0, low - start, high - low)
         fragment.tensors[kind].narrow(0, low - fragment.start, high - low).copy_(source)
 
 
-def _encode(shard: list[Piece]) -> bytes:
-    return to_safetensors(
-        {
-            _key(kind, piece.start, piece.name): tensor.detach().to("cpu", torch.float32).contiguous()
-            for piece in shard
-            for kind, tensor in piece.tensors.items()
-        }
-    )
-
-
-def _key(kind: str, start: int, name: str) -> str:
+def tensor_key(kind: str, start: int, name: str) -> str:
+    """The name in its object of a slice from element `start` on of a parameter's master weights or moment."""
     return f"{kind}|{start}|{name}"
 
 

@@ -8,7 +8,7 @@ divided by that count, and not divided by the accumulation steps (`scale_wrt_gas
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,28 @@ class StepResult:
 
     `loss` is nats per kept token of the global batch; `grad_norm` is the L2 norm before clipping (infinite when it is
     not finite); `applied` is False when the loss or the gradient was not finite, and a gradient that was not finite has
-    changed nothing; `votes` says for each vote passed in whether any rank cast it.
+    changed nothing; `votes` says for each of the hooks' votes whether any rank cast it.
     """
 
     loss: float
     grad_norm: float
     applied: bool
     votes: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What else happens in a step. `before_update` is called before weights or optimizer state change.
+
+    `votes` are asked for after the update: this rank's wishes (to stop, to commit) that all ranks shall learn of, which
+    travel with the loss.
+    """
+
+    before_update: Callable[[], None] = lambda: None
+    votes: Callable[[], Sequence[bool]] = tuple
+
+
+NO_HOOKS = Hooks()
 
 
 def train_step(
@@ -43,12 +58,11 @@ def train_step(
     learning_rate: float,
     max_grad_norm: float,
     control: ControlGroup,
-    votes: Sequence[bool] = (),
+    hooks: Hooks = NO_HOOKS,
 ) -> StepResult:
     """Train on this rank's `micro_batches` of a global batch with `kept_tokens` kept tokens over all ranks.
 
     Every rank passes the same number of micro-batches; an empty one is run with zero weight so that collectives match.
-    `votes` are this rank's wishes (to stop, to commit) that all ranks shall learn of; they travel with the loss.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -59,8 +73,9 @@ def train_step(
         loss_sum = forward(engine, rows)
         engine.backward(loss_sum * scale, scale_wrt_gas=False)
         local_sum += loss_sum.detach()
+    hooks.before_update()
     grad_norm, applied = _update(engine, max_grad_norm)
-    total, *cast = control.sum([local_sum.item(), *map(float, votes)])
+    total, *cast = control.sum([local_sum.item(), *map(float, hooks.votes())])
     applied = applied and math.isfinite(total)
     return StepResult(total / kept_tokens, grad_norm, applied, tuple(count > 0 for count in cast))
 

@@ -15,6 +15,8 @@ from finetune_trainer.spec import FineTuneJob, run_id, to_manifest
 
 STATE_DIR = "FINETUNE_STATE_DIR"
 WORKDIR = "FINETUNE_WORKDIR"
+STAGING = "FINETUNE_STAGING"
+SHARED_MEMORY = Path("/dev/shm")
 
 
 class AlreadyRunning(FinetuneError):
@@ -76,3 +78,14 @@ def workdir(job: FineTuneJob, environ: Mapping[str, str]) -> Path:
     folder = Path(environ.get(WORKDIR) or Path(home) / "finetune" / "work") / run_id(job)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def staging(job: FineTuneJob, environ: Mapping[str, str]) -> Path | None:
+    """The run's folder in this node's memory, where checkpoints are copied to before they are stored; not made yet.
+
+    It lies below FINETUNE_STAGING or in /dev/shm, apart for each user; None where there is none, or if that is empty.
+    """
+    chosen = environ.get(STAGING)
+    base = Path(chosen) if chosen else SHARED_MEMORY / f"finetune-{os.getuid()}"
+    there = chosen != "" and (bool(chosen) or os.access(SHARED_MEMORY, os.W_OK))
+    return base / run_id(job) if there else None

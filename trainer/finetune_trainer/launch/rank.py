@@ -51,6 +51,7 @@ class Settings:
     channel: Channel | None
     attempt: int | None
     workdir: Path
+    staging: Path | None
     checked: bool = False
 
 
@@ -109,4 +110,5 @@ def _context(place: Place, settings: Settings, reporter: Reporter, stop: StopSig
         stop=stop,
         workdir=settings.workdir,
         checked=settings.checked,
+        staging=settings.staging,
     )

@@ -41,9 +41,12 @@ class Writer:
         """The key prefix, slash included, of a folder that nobody has used and nobody will use again."""
         return f"{self.journal.data}{folder_name(step, self.attempt, self.id)}/"
 
-    def write(self, prefix: str, name: str, data: Buffer) -> ObjectRef:
-        """Store an object of a checkpoint under `new_checkpoint`'s prefix; durable on return."""
-        checksum = crc64nvme(data)
+    def write(self, prefix: str, name: str, data: Buffer, crc64: int | None = None) -> ObjectRef:
+        """Store an object of a checkpoint under `new_checkpoint`'s prefix; durable on return.
+
+        `crc64` is its CRC64NVME, if that is known already.
+        """
+        checksum = crc64nvme(data) if crc64 is None else crc64
         info = self.journal.store.create(prefix + name, data, crc64=checksum)
         return ObjectRef(info.key, info.size, crc64_hex(checksum))
 

@@ -1,0 +1,132 @@
+"""Memory that a rank's state is copied into before it is stored, so that training need not wait for the store."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune_trainer.engine.memory import available_bytes
+from finetune_trainer.engine.share import Share
+
+PAGE = mmap.PAGESIZE
+MOST_OF_WHAT_IS_LEFT = 0.5
+"""Share of the available memory that all copies of a node may take; the rest is training's own."""
+
+
+def places(sizes: list[int]) -> list[int]:
+    """Where objects of these sizes lie in an arena, in bytes from its start, each on a page of its own; and its end."""
+    found = [0]
+    for size in sizes:
+        found.append(found[-1] + -(-size // PAGE) * PAGE)
+    return found
+
+
+class Arena:
+    """A mapping that grows to what it has to hold and is kept from save to save.
+
+    With a `path`, on a file system in memory, it is a file that outlives the process; without one, or where that file
+    system is too small, it is the process's own memory.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._map: mmap.mmap | None = None
+        self._pinned = 0
+
+    def reserve(self, size: int, ranks_here: int) -> bool:
+        """Make room for `size` bytes; False, and nothing is taken, where `ranks_here` such copies are too many here."""
+        if self._map is not None and len(self._map) >= size:
+            return True
+        self.release()
+        if size * ranks_here > available_bytes() * MOST_OF_WHAT_IS_LEFT:
+            return False
+        self._map = self._file(size) or mmap.mmap(-1, max(size, PAGE))
+        return True
+
+    @property
+    def is_file(self) -> bool:
+        """Whether what it holds outlives the process."""
+        return self._map is not None and self.path is not None and self.path.exists()
+
+    def view(self, start: int, size: int) -> memoryview:
+        """`size` bytes from `start` on."""
+        assert self._map is not None
+        return memoryview(self._map)[start : start + size]
+
+    def pin(self) -> None:
+        """Lock it for copies from the GPU, once (cudaHostRegister); without, they are slower and not asynchronous."""
+        assert self._map is not None
+        address = torch.frombuffer(self._map, dtype=torch.uint8).data_ptr()
+        if self._pinned != address:
+            _check(_cuda().cudaHostRegister(address, len(self._map), 0))
+            self._pinned = address
+
+    def release(self) -> None:
+        """Give the memory up, file and all."""
+        if self._pinned:
+            _check(_cuda().cudaHostUnregister(self._pinned))
+            self._pinned = 0
+        self._map = None  # unmapped with the last view of it
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _file(self, size: int) -> mmap.mmap | None:
+        """A new file of that size, its pages taken now, where a write cannot fail for want of them; None: no room."""
+        if self.path is None:
+            return None
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError), self.path.open("xb+") as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, PAGE))
+            return mmap.mmap(file.fileno(), 0)
+        self.path.unlink(missing_ok=True)
+        return None
+
+
+def stage(share: Share, arena: Arena) -> list[memoryview]:
+    """Copy the state into the arena, which has room for it; returns each object's bytes. Training may go on then."""
+    starts = places([one.size for one in share.objects])
+    views = [arena.view(start, one.size) for start, one in zip(starts, share.objects, strict=False)]
+    if share.ready is not None:
+        arena.pin()
+    with _beside_training(share):
+        for one, view in zip(share.objects, views, strict=True):
+            one.fill(view)
+    return views
+
+
+def in_turns(share: Share) -> Iterator[memoryview]:
+    """The bytes of one object after the other, in one buffer: valid until the next; for want of memory for all."""
+    buffer = bytearray(max((one.size for one in share.objects), default=0))
+    for one in share.objects:
+        view = memoryview(buffer)[: one.size]
+        with _beside_training(share):
+            one.fill(view)
+        yield view
+
+
+@contextmanager
+def _beside_training(share: Share) -> Iterator[None]:
+    """Copies made here run on a stream of their own, behind what made the state, and are done when this ends."""
+    if share.ready is None:
+        yield
+        return
+    with torch.cuda.device(share.device):  # a new thread begins at the first GPU
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            stream.wait_event(share.ready)
+            yield
+        stream.synchronize()
+
+
+def _cuda() -> Any:
+    return torch.cuda.cudart()  # type: ignore[no-untyped-call]
+
+
+def _check(error: Any) -> None:
+    torch.cuda.check_error(int(error))
