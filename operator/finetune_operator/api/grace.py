@@ -12,10 +12,13 @@ LONGEST = 3600
 
 
 def stop_seconds(checkpoint: CheckpointStatus | None) -> int | None:
-    """Seconds that a stop takes by what was measured last: the step that runs, then the commit. None before one was."""
+    """Seconds that a stop takes by what was measured last; None before a commit was.
+
+    The step that runs, then the commit that may be in the making beside it, and then that of the step itself.
+    """
     if checkpoint is None or checkpoint.seconds is None:
         return None
-    return (checkpoint.step_seconds or 0) + checkpoint.seconds
+    return (checkpoint.step_seconds or 0) + 2 * checkpoint.seconds
 
 
 def grace_seconds(asked: int, checkpoint: CheckpointStatus | None) -> int:

@@ -1,7 +1,8 @@
 """The objects of one kind, as new as anything that this process has seen of them: from watches and from its writes.
 
-An older state never replaces a newer one, so whoever reads the store after a write sees at least that write. This rests
-on resourceVersions that rise, which Kubernetes 1.35 promises and etcd has always done.
+An older state never replaces a newer one, so whoever reads the store after a write sees at least that write. Nor does it
+bring back what was deleted since: the answer to a delete may be read after the watch has told that the object is gone.
+This rests on resourceVersions that rise, which Kubernetes 1.35 promises and etcd has always done.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from finetune_operator.kube import Object
+
+REMEMBERED = 10_000
+"""Deleted objects that are remembered, the last ones: more than can be written and deleted while an answer is on its way."""
 
 Key = tuple[str, str]
 """Namespace (empty for objects of the cluster) and name."""
@@ -43,6 +47,7 @@ class Store:
         self._trim = trim
         self._on_change = on_change
         self._removed: set[str] = set()  # uids that a write of ours ended and the watch has not reported yet
+        self._ended: dict[str, int] = {}  # uid and resourceVersion of what was deleted, the last ones
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -61,7 +66,7 @@ class Store:
 
     def put(self, obj: Object) -> None:
         """Take the state of an object: an event of a watch, an item of a list or the answer to a write."""
-        if _uid(obj) in self._removed:
+        if _uid(obj) in self._removed or _version(obj) <= self._ended.get(_uid(obj), 0):
             return
         key = key_of(obj)
         old = self._objects.get(key)
@@ -78,13 +83,15 @@ class Store:
     def remove(self, namespace: str, name: str, uid: str) -> None:
         """Forget an object because the API server said that our delete ended it."""
         old = self._objects.get((namespace, name))
-        self._removed.add(uid)
+        if uid not in self._ended:
+            self._removed.add(uid)
         if old is not None and _uid(old) == uid:
             self._drop((namespace, name), old)
 
     def deleted(self, obj: Object) -> None:
         """Take the DELETED event of a watch. It ends this incarnation only, and not a state newer than the event."""
         self._removed.discard(_uid(obj))
+        self._remember(_uid(obj), _version(obj))
         key = key_of(obj)
         old = self._objects.get(key)
         if old is not None and _uid(old) == _uid(obj) and _version(old) <= _version(obj):
@@ -96,7 +103,13 @@ class Store:
         self._removed &= listed
         for key, old in list(self._objects.items()):
             if _uid(old) not in listed and _version(old) <= newest:
+                self._remember(_uid(old), newest)
                 self._drop(key, old)
+
+    def _remember(self, uid: str, version: int) -> None:
+        self._ended[uid] = version
+        if len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
 
     def _set(self, key: Key, old: Object | None, new: Object) -> None:
         if old is not None:

@@ -62,7 +62,7 @@ def _commit(draft: Draft, found: CheckpointStatus) -> tuple[Reason, str]:
     grace = draft.live.grace_seconds if draft.live is not None else None
     if needed is None or grace is None or needed <= grace:
         return Reason.COMMITTED, text
-    told = f"{text} in {found.seconds} s; a stop that waits for a step too takes {needed} s"
+    told = f"{text} in {found.seconds} s; a stop, which waits for a step and two commits, takes {needed} s"
     more = grace_seconds(grace, found)
     advice = f"the next attempt has {more}" if more > needed else f"set it to {2 * needed} for the next attempt"
     return Reason.COMMIT_EXCEEDS_GRACE, f"{told}, and the pods have {grace} (terminationGracePeriodSeconds): {advice}"

@@ -97,6 +97,41 @@ def test_what_our_delete_ended_before_it_was_ever_seen_does_not_appear(store: St
     assert reported == []
 
 
+def test_an_answer_that_is_read_after_the_end_was_told_brings_nothing_back(
+    store: Store, reported: list[Reported]
+) -> None:
+    store.put(pod(1))
+    store.deleted(pod(3))
+    store.put(pod(2))  # the answer to the delete that set the deletionTimestamp
+    assert len(store) == 0
+    store.put(pod(4, uid="u2"))
+    assert reported == [(None, "u1@1"), ("u1@3", None), (None, "u2@4")]
+
+
+def test_an_answer_that_is_read_after_a_list_without_the_object_brings_nothing_back(store: Store) -> None:
+    store.put(pod(1))
+    store.keep([], "5")
+    store.put(pod(2))
+    assert len(store) == 0
+
+
+def test_an_object_that_the_watch_selects_again_is_there_again(store: Store) -> None:
+    store.put(pod(1))
+    store.deleted(pod(2))  # what a selector no longer chooses is told as deleted
+    store.put(pod(3))
+    assert versions(store) == ["3"]
+
+
+def test_only_the_last_ends_are_remembered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.core.store.REMEMBERED", 2)
+    for number in range(1, 4):
+        store.deleted(pod(number, uid=f"u{number}"))
+    store.put(pod(2, uid="u2"))
+    assert len(store) == 0
+    store.put(pod(1, uid="u1"))
+    assert versions(store) == ["1"]
+
+
 def test_our_delete_of_one_incarnation_leaves_the_next_alone(store: Store) -> None:
     store.put(pod(7, "new"))
     store.remove("ns", "a", "old")

@@ -26,8 +26,8 @@ def commit(seconds: int, step_seconds: int = 0) -> CheckpointStatus:
         (300, None, 300),
         (300, CheckpointStatus(step=40), 300),  # by a run that does not tell what its commits take
         (300, commit(20), 300),
-        (300, commit(340, 20), 720),
-        (30, commit(100), 200),
+        (300, commit(340, 20), 1400),
+        (30, commit(100), 400),
         (300, commit(5000), LONGEST),
         (7200, commit(5000), 7200),
     ],
@@ -38,8 +38,8 @@ def test_what_was_asked_for_holds_until_a_commit_is_seen_to_need_more(
     assert grace_seconds(asked, measured) == grace
 
 
-def test_a_stop_waits_for_the_step_that_runs_and_then_for_the_commit() -> None:
-    assert stop_seconds(commit(340, 20)) == 360
+def test_a_stop_waits_for_the_step_that_runs_and_for_the_commit_before_its_own() -> None:
+    assert stop_seconds(commit(340, 20)) == 700
 
 
 def look(world: World) -> JobStatus:
@@ -64,24 +64,24 @@ def freshness(status: JobStatus) -> Condition:
 
 
 def test_a_commit_that_would_not_fit_into_a_stop_is_a_warning_until_one_does() -> None:
-    world = training(281)
+    world = training(141)
     before = world.job.status
     after = look(world)
     said = freshness(after)
     assert (said.status, said.reason) == ("True", Reason.COMMIT_EXCEEDS_GRACE)
-    for part in ("281 s", "301 s", "300", "terminationGracePeriodSeconds", "602"):
+    for part in ("141 s", "302 s", "300", "terminationGracePeriodSeconds", "604"):
         assert part in said.message
     (warning,) = [event for event in events_between(before, after) if event.kind == "Warning"]
     assert (warning.reason, warning.note) == (Reason.COMMIT_EXCEEDS_GRACE, said.message)
     assert events_between(after, look(world)) == []
     assert world.heard is not None
-    world.heard = replace(world.heard, checkpoint=commit(280, 20))
+    world.heard = replace(world.heard, checkpoint=commit(140, 20))
     assert freshness(look(world)).reason == Reason.COMMITTED
 
 
 def test_a_commit_that_is_too_slow_for_any_grace_but_an_asked_one_says_what_to_ask_for() -> None:
     said = freshness(look(training(4000)))
-    assert said.reason == Reason.COMMIT_EXCEEDS_GRACE and "set it to 8040" in said.message
+    assert said.reason == Reason.COMMIT_EXCEEDS_GRACE and "set it to 16040" in said.message
 
 
 def test_nothing_is_said_of_an_attempt_whose_grace_is_not_known() -> None:
@@ -90,7 +90,7 @@ def test_nothing_is_said_of_an_attempt_whose_grace_is_not_known() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "spec", "grace"),
-    [(10, {}, 300), (10, {"terminationGracePeriodSeconds": 900}, 900), (480, {}, 1000)],
+    [(10, {}, 300), (10, {"terminationGracePeriodSeconds": 900}, 900), (480, {}, 1960)],
 )
 def test_a_stop_that_the_operator_asks_for_has_the_time_that_the_newest_commit_took(
     seconds: int, spec: dict[str, Any], grace: int
