@@ -1,8 +1,7 @@
 """The objects of one kind, as new as anything that this process has seen of them: from watches and from its writes.
 
-An older state never replaces a newer one, so whoever reads the store after a write sees at least that write. Nor does it
-bring back what was deleted since: the answer to a delete may be read after the watch has told that the object is gone.
-This rests on resourceVersions that rise, which Kubernetes 1.35 promises and etcd has always done.
+An older state never replaces a newer one, so whoever reads the store after a write sees at least that write. It brings
+nothing back either: the answer to a delete may be read after the watch has told that the object is gone. This rests on resourceVersions that rise, which Kubernetes 1.35 promises and etcd has always done.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from finetune_operator.kube import Object
 
 REMEMBERED = 10_000
-"""Deleted objects that are remembered, the last ones: more than can be written and deleted while an answer is on its way."""
+"""The last deleted objects, which are remembered: more than can be deleted while an answer is on its way."""
 
 Key = tuple[str, str]
 """Namespace (empty for objects of the cluster) and name."""
