@@ -1,7 +1,8 @@
 """The objects of one kind, as new as anything that this process has seen of them: from watches and from its writes.
 
 An older state never replaces a newer one, so whoever reads the store after a write sees at least that write. It brings
-nothing back either: the answer to a delete may be read after the watch has told that the object is gone. This rests on resourceVersions that rise, which Kubernetes 1.35 promises and etcd has always done.
+nothing back either: the answer to a delete may be read after the watch has told that the object is gone. This rests on
+resourceVersions that rise, which Kubernetes 1.35 promises and etcd has always done.
 """
 
 from __future__ import annotations
