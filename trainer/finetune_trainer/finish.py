@@ -21,7 +21,7 @@ from finetune_trainer.export.weights import export_weights
 from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
 from finetune_trainer.spec import identity, run_id
-from finetune_trainer.store import Checkpoint, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
+from finetune_trainer.store import Checkpoint, CorruptObject, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
 REPORT = {"audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
 
@@ -66,7 +66,8 @@ def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
         entry = choose(run)
     if entry.seq != run.parent:
         progress, parent, records = run.progress, run.parent, list(run.history.records)
-        load(run, entry)
+        if problems := load(run, entry):  # it was whole a moment ago, and the engine is neither state now
+            raise CorruptObject("; ".join(problems))
         run.progress, run.parent = progress, parent
         run.history.replace(records)
     return entry

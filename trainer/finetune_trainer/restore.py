@@ -7,31 +7,33 @@ from itertools import chain
 
 from finetune_trainer.commit import HISTORY, Body
 from finetune_trainer.context import RESUMING
-from finetune_trainer.engine.snapshot import load_rank
+from finetune_trainer.engine.load import fill, take_over
 from finetune_trainer.errors import DataError
 from finetune_trainer.leftovers import commit_left_in_memory
-from finetune_trainer.metrics import unpack
+from finetune_trainer.metrics import Record, unpack
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.run import Run
+from finetune_trainer.source import CheckpointSource
 from finetune_trainer.staged import StagedShare, find_staged, forget_staged
-from finetune_trainer.store import Checkpoint, read_verified
+from finetune_trainer.store import Checkpoint, CorruptObject
 
 
 def restore(run: Run) -> None:
     """Continue from the newest good commit, if there is one; collective.
 
-    Every object is read and verified, the ranks sharing the work. A damaged commit is quarantined, named in the report,
-    and the one before it is tried. What ranks of an earlier start left in the memory of these nodes is committed first,
-    where it is newer, and read from there. Raises DataError when the data or the model changed since the commit.
+    What ranks of an earlier start left in the memory of these nodes is committed first, where it is newer, and read
+    there. Every rank verifies what it reads. A damaged commit is quarantined, named in the report, and the one before
+    it is tried; the last one that there is is verified as a whole before the engine is touched, which could not be
+    made new. Raises DataError when the data or the model changed since the commit.
     """
     memory = find_staged(run.context.staging)
     commit_left_in_memory(run, memory)
-    while (seq := run.control.broadcast(_newest_good(run))) is not None:
-        entry = run.log.journal.checkpoint(seq)
-        problems = [] if in_memory(run, entry, memory) else verify(run, entry)
+    while good := run.control.broadcast(run.log.history().good if run.control.is_main else None):
+        entry = run.log.journal.checkpoint(good[-1])
+        problems = [] if len(good) > 1 or in_memory(run, entry, memory) else verify(run, entry)
+        problems = problems or load(run, entry, memory)
         if not problems:
-            load(run, entry, memory)
-            where = f"step {entry.step}, {run.log.uri} log entry {seq}"
+            where = f"step {entry.step}, {run.log.uri} log entry {entry.seq}"
             run.report({"kind": "phase", "name": RESUMING, "detail": where, "step": entry.step})
             break
         set_aside(run, entry, problems)
@@ -59,10 +61,11 @@ def set_aside(run: Run, entry: Checkpoint, problems: list[str]) -> None:
     run.control.agree(lambda: run.writer.quarantine(entry, reason) if run.control.is_main else None)
 
 
-def load(run: Run, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> None:
-    """Put the state of a verified checkpoint into the engine and the loop; collective. DataError for another model.
+def load(run: Run, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> list[str]:
+    """Put the state of a checkpoint into the engine and the loop; collective. DataError for another model.
 
-    Objects that `memory` holds are not read from the store.
+    Each rank reads and verifies what it needs, out of `memory` where that holds it. Returns what is damaged of it: then
+    the engine holds neither this state nor the one before, and the loop's is as it was.
     """
     body = Body.model_validate(entry.body)
     _check_model(run, entry.step, body.model)
@@ -71,17 +74,25 @@ def load(run: Run, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> Non
             f"spec.data.train: the files changed since checkpoint step {entry.step} (data set {body.dataset[:12]}, "
             f"now {run.dataset.id[:12]}): put the old files back, or use another metadata.name or spec.checkpoint.uri"
         )
-    objects = {ref.key.rsplit("/", 1)[1]: ref for ref in entry.objects}
+    source = CheckpointSource(run.log.journal.store, entry, memory)
+    place = (run.control.rank, run.control.world_size)
 
-    def read(name: str) -> bytes:
-        near = next((data for share in memory if (data := share.read(objects[name])) is not None), None)
-        return read_verified(run.log.journal.store, objects[name]) if near is None else near
+    def read() -> tuple[str, list[Record]]:
+        try:
+            fill(run.engine, body.engine, *place, source)
+            return "", unpack(source.whole(HISTORY)) if run.control.is_main else []
+        except CorruptObject as error:
+            return str(error), []
 
-    load_rank(run.engine, body.engine, run.control.rank, run.control.world_size, read)
+    found = run.control.agree(read)
+    if problems := [problem for problem, _ in found if problem]:
+        return problems
+    take_over(run.engine, body.engine, *place, source)
     run.progress = run.committed = body.progress
     run.parent = entry.seq
     if run.control.is_main:
-        run.history.replace(unpack(read(HISTORY)))
+        run.history.replace(found[0][1])
+    return []
 
 
 def _check_model(run: Run, step: int, then: ModelIdentity) -> None:
@@ -96,10 +107,3 @@ def _check_model(run: Run, step: int, then: ModelIdentity) -> None:
             "put the old files and spec.model.chatTemplate back, or start a new run by another metadata.name or "
             "spec.checkpoint.uri; an hf:// address with a commit, hf://org/name@commit, never changes"
         )
-
-
-def _newest_good(run: Run) -> int | None:
-    if not run.control.is_main:
-        return None
-    good = run.log.history().good
-    return good[-1] if good else None

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune_trainer.engine.blocks import ObjectBlocks, RankBlocks
 from finetune_trainer.engine.share import Share
 from finetune_trainer.engine.snapshot import RankSlices
 from finetune_trainer.engine.staging import Arena, in_turns, places, stage
 from finetune_trainer.staged import Draft, Staged, StagedObject, StagedShare, remove_note, write_note
 from finetune_trainer.store import ObjectRef, Writer
-from finetune_trainer.store.checksums import crc64_hex, crc64nvme
+from finetune_trainer.store.checksums import crc64_hex
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -59,17 +60,15 @@ class Stage:
         """
         small = share.small | more
         if not self._reserve(share.size):
-            refs = [
-                writer.write(prefix, one.name, view) for one, view in zip(share.objects, in_turns(share), strict=True)
-            ]
-            copied.set()
-            return StoredShare(refs + write_all(writer, prefix, small), share.slices, copied=False)
+            return _store_in_turns(writer, prefix, share, small, copied)
         views = stage(share, self._arena)
         copied.set()
-        objects: dict[str, Buffer] = {one.name: view for one, view in zip(share.objects, views, strict=True)}
-        checksums = {name: crc64nvme(view) for name, view in objects.items()}
+        measures = {one.name: one.measure(view) for one, view in zip(share.objects, views, strict=True)}
+        checksums = {name: whole for name, (_, whole) in measures.items()}
+        small |= _blocks(share, measures)
         if self._place is not None and self._arena.is_file:
             write_note(self._place, self._note(prefix, share, small, draft, checksums))
+        objects: dict[str, Buffer] = {one.name: view for one, view in zip(share.objects, views, strict=True)}
         return StoredShare(write_all(writer, prefix, objects | small, checksums), share.slices, copied=True)
 
     def release(self) -> None:
@@ -100,8 +99,27 @@ class Stage:
             small={name: base64.b64encode(data) for name, data in small.items()},
             tensors={name: (shape, tuple(found)) for name, (shape, found) in share.slices.tensors.items()},
             rng=share.slices.rng,
+            blocks=share.slices.blocks,
             draft=draft if self._rank == 0 else None,
         )
+
+
+def _store_in_turns(
+    writer: Writer, prefix: str, share: Share, small: dict[str, bytes], copied: threading.Event
+) -> StoredShare:
+    """Write one object after the other, each copied alone."""
+    refs, measures = [], {}
+    for one, view in zip(share.objects, in_turns(share), strict=True):
+        measures[one.name] = one.measure(view)
+        refs.append(writer.write(prefix, one.name, view, measures[one.name][1]))
+    copied.set()
+    return StoredShare(refs + write_all(writer, prefix, small | _blocks(share, measures)), share.slices, copied=False)
+
+
+def _blocks(share: Share, measures: dict[str, tuple[ObjectBlocks, int]]) -> dict[str, bytes]:
+    """The object that says of every tensor object what its blocks are."""
+    found = RankBlocks(objects={name: blocks for name, (blocks, _) in measures.items()})
+    return {share.slices.blocks: found.model_dump_json().encode()}
 
 
 def store_again(writer: Writer, prefix: str, share: StagedShare) -> StoredShare | None:

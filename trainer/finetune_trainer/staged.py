@@ -70,12 +70,15 @@ class Staged(BaseModel):
     small: dict[str, Base64Bytes]
     tensors: dict[str, tuple[tuple[int, ...], tuple[tuple[str, int, int], ...]]]
     rng: str
+    blocks: str
     draft: Draft | None
 
     @property
     def slices(self) -> RankSlices:
         """Where this rank's slices lie."""
-        return RankSlices({name: (shape, list(found)) for name, (shape, found) in self.tensors.items()}, self.rng)
+        return RankSlices(
+            {name: (shape, list(found)) for name, (shape, found) in self.tensors.items()}, self.rng, self.blocks
+        )
 
 
 @dataclass(frozen=True)
@@ -97,26 +100,24 @@ class StagedShare:
             parts[one.name] = view
         return parts
 
-    def read(self, ref: ObjectRef) -> bytes | None:
-        """The object that `ref` names, if this share holds it and it is what the log says."""
-        name = ref.key.rsplit("/", 1)[1]
-        if name in self.note.small:
-            data = self.note.small[name]
-        elif (one := self._staged(ref)) is not None:
-            with (self.place / ARENA).open("rb") as file:
-                file.seek(one.start)
-                data = file.read(one.size)
-        else:
+    def read(self, ref: ObjectRef, begin: int, end: int) -> bytes | None:
+        """The bytes [begin, end) of the object that `ref` names, unchecked, if this share holds it."""
+        small = self.note.small.get(_name(ref))
+        if small is not None:
+            return small[begin:end] if _crc(small) == ref.crc64 else None
+        if (one := self._staged(ref)) is None:
             return None
-        return data if _crc(data) == ref.crc64 else None
+        with (self.place / ARENA).open("rb") as file:
+            file.seek(one.start + begin)
+            return file.read(end - begin)
 
     def holds(self, ref: ObjectRef) -> bool:
         """Whether its note names the object that `ref` names."""
-        small = self.note.small.get(ref.key.rsplit("/", 1)[1])
+        small = self.note.small.get(_name(ref))
         return self._staged(ref) is not None if small is None else _crc(small) == ref.crc64
 
     def _staged(self, ref: ObjectRef) -> StagedObject | None:
-        wanted = (ref.key.rsplit("/", 1)[1], ref.size, ref.crc64)
+        wanted = (_name(ref), ref.size, ref.crc64)
         return next((one for one in self.note.objects if (one.name, one.size, one.crc64) == wanted), None)
 
 
@@ -169,6 +170,10 @@ def _read(path: Path) -> StagedShare | None:
     except (OSError, ValidationError):
         return None  # cut short by the crash, or of another version
     return StagedShare(note, path.parent) if (path.parent / ARENA).is_file() else None
+
+
+def _name(ref: ObjectRef) -> str:
+    return ref.key.rsplit("/", 1)[1]
 
 
 def _crc(data: Buffer) -> str:

@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from finetune_trainer.data import Row
 from finetune_trainer.engine import share
 from finetune_trainer.engine.batch import Forward
+from finetune_trainer.engine.blocks import RankBlocks, Span
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, micro_batches_per_step
 from finetune_trainer.engine.fragments import Fragment, fragments, optimizer_step_count
+from finetune_trainer.engine.load import fill, take_over
 from finetune_trainer.engine.share import capture
-from finetune_trainer.engine.snapshot import EngineState, load_rank, merge
+from finetune_trainer.engine.snapshot import EngineState, merge
 from finetune_trainer.engine.staging import in_turns
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.engine.step import StepResult, train_step
@@ -29,6 +31,7 @@ from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.spec import GradientCheckpointing, MethodType, Precision
+from finetune_trainer.store.checksums import crc64nvme
 from reference import LEARNING_RATE, job, random_steps
 
 DEVICE = torch.device("cpu")
@@ -196,8 +199,11 @@ class Trainee:
         folder.mkdir(exist_ok=True)
         rank, world_size = self.control.rank, self.control.world_size
         mine = capture(self.engine, rank, world_size)
+        blocks = {}
         for one, data in zip(mine.objects, in_turns(mine), strict=True):
             (folder / one.name).write_bytes(data)
+            blocks[one.name], _ = one.measure(data)
+        (folder / mine.slices.blocks).write_text(RankBlocks(objects=blocks).model_dump_json())
         for name, small in mine.small.items():
             (folder / name).write_bytes(small)
         state = merge(self.control.gather(mine.slices), mine.zero_stage, mine.optimizer_steps)
@@ -209,14 +215,24 @@ class Trainee:
         """Load what `save` wrote, on any number of ranks; bytes of tensors that this rank read, and that it needed."""
         state = EngineState.model_validate(json.loads((folder / "state.json").read_text()))
         rank, world_size = self.control.rank, self.control.world_size
-        sizes: list[int] = []
-
-        def read(name: str) -> bytes:
-            data = (folder / name).read_bytes()
-            if name not in state.rng:
-                sizes.append(len(data) - 8 - int.from_bytes(data[:8], "little"))  # without safetensors' header
-            return data
-
-        load_rank(self.engine, state, rank, world_size, read)
+        source = FolderSource(folder)
+        fill(self.engine, state, rank, world_size, source)
+        take_over(self.engine, state, rank, world_size, source)
         mine = fragments(self.engine, rank, world_size)
-        return sum(sizes), sum(tensor.nbytes for fragment in mine for tensor in fragment.tensors.values())
+        return source.read, sum(tensor.nbytes for fragment in mine for tensor in fragment.tensors.values())
+
+
+class FolderSource:
+    """The files of a folder; counts the bytes of tensors that were read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.read = folder, 0
+
+    def whole(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def part(self, name: str, span: Span) -> memoryview:
+        data = bytearray((self.folder / name).read_bytes()[span.begin : span.end])
+        assert crc64nvme(data) == span.crc64
+        self.read += len(data)
+        return memoryview(data)

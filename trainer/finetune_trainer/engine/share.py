@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from safetensors.torch import save as to_safetensors
 
-from finetune_trainer.engine.fragments import Fragment, fragments, optimizer_step_count
-from finetune_trainer.engine.snapshot import RankSlices, random_state, rng_name, tensor_key
+from finetune_trainer.engine.blocks import FLOAT_BYTES, ObjectBlocks, measured
+from finetune_trainer.engine.fragments import KINDS, Fragment, fragments, optimizer_step_count
+from finetune_trainer.engine.snapshot import RankSlices, blocks_name, random_state, rng_name, state_name, tensor_key
 
 SHARD_ELEMENTS = 16 * 2**20  # parameters per object: 192 MiB with master weights and two moments, a single PUT each
 ALIGNMENT = 8  # bytes; what safetensors pads its header to
-FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,21 @@ class TensorObject:
     @property
     def size(self) -> int:
         """Bytes."""
-        return len(self.header) + sum(FLOAT_BYTES * piece.numel * len(piece.tensors) for piece in self.pieces)
+        return len(self.header) + sum(FLOAT_BYTES * piece.numel * len(KINDS) for piece in self.pieces)
 
     def fill(self, buffer: memoryview) -> None:
         """Copy the live state into `buffer`, of `size` bytes; on a GPU the copies may still run on its stream."""
         buffer[: len(self.header)] = self.header
         offset = len(self.header)
         for piece in self.pieces:
-            for tensor in piece.tensors.values():
+            for tensor in (piece.tensors[kind] for kind in KINDS):
                 target = torch.frombuffer(buffer, dtype=torch.float32, count=piece.numel, offset=offset)
                 target.copy_(tensor.detach(), non_blocking=True)
                 offset += FLOAT_BYTES * piece.numel
+
+    def measure(self, buffer: memoryview) -> tuple[ObjectBlocks, int]:
+        """The blocks of what `fill` has copied into `buffer`, and the CRC64NVME of the whole."""
+        return measured(buffer, len(self.header), tuple((one.name, one.start, one.numel) for one in self.pieces))
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,10 @@ class Share:
 
 def capture(engine: Any, rank: int, world_size: int) -> Share:
     """This rank's share of the engine's state as it is now: views and places; only the generators' state is copied."""
-    slices, objects = RankSlices({}, rng_name(rank)), []
+    slices, objects = RankSlices({}, rng_name(rank), blocks_name(rank)), []
     owned = (fragment for fragment in fragments(engine, rank, world_size) if fragment.owned)
     for number, shard in enumerate(shards(owned)):
-        name = f"state-{rank:05d}-{number:05d}.safetensors"
+        name = state_name(rank, number)
         objects.append(TensorObject(name, tuple(shard)))
         for piece in shard:
             slices.add(piece.name, piece.shape, (name, piece.start, piece.numel))
@@ -130,7 +134,7 @@ def _header(pieces: Iterable[Piece]) -> bytes:
     """The header of a safetensors file: its length in 8 little-endian bytes, then JSON padded with spaces."""
     offset, entries = 0, {}
     for piece in pieces:
-        for kind in piece.tensors:
+        for kind in KINDS:
             end = offset + FLOAT_BYTES * piece.numel
             entries[tensor_key(kind, piece.start, piece.name)] = {
                 "dtype": "F32",

@@ -21,6 +21,11 @@ def crc64nvme(data: Buffer, previous: int = 0) -> int:
     return int(checksums.crc64nvme(byte_view(data), previous))
 
 
+def combined(first: int, second: int, size: int) -> int:
+    """The CRC64NVME of bytes whose first part has the checksum `first`, and whose last `size` bytes have `second`."""
+    return int(checksums.combine_crc64nvme(first, second, size))
+
+
 def crc64_hex(value: int) -> str:
     """The checksum as 16 hexadecimal digits, as log entries write it."""
     return f"{value:016x}"
