@@ -7,6 +7,7 @@ after a crash finds a state that a store may never have got.
 from __future__ import annotations
 
 import mmap
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -134,10 +135,14 @@ def remove_note(place: Path) -> None:
 
 
 def find_staged(staging: Path | None) -> list[StagedShare]:
-    """The shares that earlier starts of a run left on this node; notes that cannot be read are passed over."""
+    """The shares that earlier starts of a run left on this node; notes that cannot be read are passed over.
+
+    So is what another user of the machine has put there.
+    """
     if staging is None or not staging.is_dir():
         return []
-    return [share for path in sorted(staging.glob(f"*/{NOTE}")) if (share := _read(path)) is not None]
+    own = (path for path in sorted(staging.glob(f"*/{NOTE}")) if path.parent.stat().st_uid == os.getuid())
+    return [share for path in own if (share := _read(path)) is not None]
 
 
 def forget_staged(staging: Path | None) -> None:

@@ -80,11 +80,13 @@ class Arena:
         """A new file of that size, its pages taken now, where a write cannot fail for want of them; None: no room."""
         if self.path is None:
             return None
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(OSError), self.path.open("xb+") as file:
-            os.posix_fallocate(file.fileno(), 0, max(size, PAGE))
-            return mmap.mmap(file.fileno(), 0)
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self.path.open("xb+") as file:
+                os.posix_fallocate(file.fileno(), 0, max(size, PAGE))
+                return mmap.mmap(file.fileno(), 0)
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
         return None
 
 

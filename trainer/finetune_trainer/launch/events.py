@@ -74,6 +74,8 @@ class CheckpointEvent(TypedDict):
     bytes: NotRequired[int]
     stepSeconds: NotRequired[float]
     """The slowest of the last steps: with `seconds`, how long a stop takes to commit."""
+    waitedSeconds: NotRequired[float]
+    """For how long of `seconds` training had to wait; the rest went on beside it."""
 
 
 class AuditEvent(TypedDict):
