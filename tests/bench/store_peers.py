@@ -13,9 +13,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
+
+KEYS = 4  # objects that are put again and again; an order of so many puts or gets meets each once
 
 
 class Peer(Protocol):
@@ -108,26 +110,66 @@ PEERS: dict[str, Callable[[str, int], Peer]] = {
 }
 
 
-def answers(peer: Peer, name: str, size: int, orders: Iterator[str]) -> Iterator[dict[str, float]]:
-    """Do each order, as often as it says, and tell what it cost."""
-    data = os.urandom(size)
-    for order in orders:
+class Bench(Protocol):
+    """What is measured: `do` alone, which returns the bytes that it moved."""
+
+    def prepare(self, verb: str) -> None:
+        """Before it."""
+        ...
+
+    def do(self, verb: str) -> int:
+        """Do what the verb says, once."""
+        ...
+
+    def settle(self, verb: str) -> None:
+        """After it."""
+        ...
+
+
+class Objects:
+    """Puts the same objects again and again, and gets them."""
+
+    def __init__(self, peer: Peer, name: str, size: int) -> None:
+        self._peer, self._name, self._size = peer, name, size
+        self._data = os.urandom(size)
+        self._done = {"put": 0, "get": 0}
+
+    def prepare(self, verb: str) -> None:
+        """Nothing is to be prepared."""
+
+    def do(self, verb: str) -> int:
+        """Put or get one object."""
+        key = f"{self._name}-{self._done[verb] % KEYS}"
+        self._done[verb] += 1
+        if verb == "put":
+            self._peer.put(key, self._data)
+        else:
+            self._peer.get(key, self._size)
+        return self._size
+
+    def settle(self, verb: str) -> None:
+        """Nothing is left to be done."""
+
+
+def serve(bench: Bench) -> None:
+    """Do each order of stdin, as often as it says, and print what it cost."""
+    for order in sys.stdin:
         verb, count = order.split()
-        started, cpu = time.monotonic(), time.process_time()
-        for number in range(int(count)):
-            if verb == "put":
-                peer.put(f"{name}-{number}", data)
-            else:
-                peer.get(f"{name}-{number}", size)
-        seconds, cpu = time.monotonic() - started, time.process_time() - cpu
-        yield {"seconds": seconds, "cpu": cpu, "size": int(count) * size}
+        cost = {"seconds": 0.0, "cpu": 0.0, "size": 0}
+        for _ in range(int(count)):
+            bench.prepare(verb)
+            started, cpu = time.monotonic(), time.process_time()
+            cost["size"] += bench.do(verb)
+            cost["seconds"] += time.monotonic() - started
+            cost["cpu"] += time.process_time() - cpu
+            bench.settle(verb)
+        print(json.dumps(cost), flush=True)
 
 
 def main() -> None:
     """Serve until stdin ends."""
     name, bucket, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    for answer in answers(PEERS[name](bucket, size), name, size, sys.stdin):
-        print(json.dumps(answer), flush=True)
+    serve(Objects(PEERS[name](bucket, size), name, size))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from cache import cache_root, locked
 from ranks import REPOSITORY
 from s3_server import create_bucket, serving
 
-PEERS = ("obstore==0.12.1", "s3torchconnector==1.5.0", "s3torchconnectorclient==1.5.0")
+PEERS = ("obstore==0.12.1", "s3torchconnector==1.5.0", "s3torchconnectorclient==1.5.0", "tenacity==9.1.2")
 """What only this bench needs; it is kept in the cache, in no environment."""
 
+SCRIPT = "store_peers.py"
 VERBS = ("put", "get")
 BUCKET = "bench"
 
@@ -111,7 +112,7 @@ def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder / "data"))
         create_bucket(server, BUCKET)
-        peers = [(name, stack.enter_context(peer(name, size, server.environment()))) for name in names]
+        peers = [(name, stack.enter_context(peer(SCRIPT, name, size.bytes, server.environment()))) for name in names]
         for number in range(-1, size.rounds):
             for name, process in peers if number % 2 == 0 else reversed(peers):
                 for verb in VERBS:
@@ -122,11 +123,11 @@ def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:
 
 
 @contextmanager
-def peer(name: str, size: Size, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process of `store_peers.py`; it ends with the block."""
+def peer(script: str, name: str, size: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process of `script` that moves `size` bytes at a time; it ends with the block."""
     path = [REPOSITORY / "trainer", installed_peers()]
     env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    command = [sys.executable, str(Path(__file__).with_name("store_peers.py")), name, BUCKET, str(size.bytes)]
+    command = [sys.executable, str(Path(__file__).with_name(script)), name, BUCKET, str(size)]
     pipe: Any = subprocess.PIPE
     with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
         try:
