@@ -2,8 +2,8 @@
 
     python checkpoint_peers.py <peer> <bucket> <bytes of state>
 
-Reads `save 1`, `load 1` and `stall 1` from stdin and answers each with a line of JSON: seconds, processor seconds of all
-threads, bytes. A save ends when the state is durable and found by whoever loads; a stall when training may change the
+Reads `save 1`, `load 1` and `stall 1` from stdin and answers each with a line of JSON: seconds, processor seconds of
+all threads, bytes. A save ends when the state is durable and found by whoever loads; a stall when training may change the
 state again. The state is weights and Adam's two moments, in float32, of one rank on a CPU.
 """
 
@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from store_peers import serve
 from torch._C._distributed_c10d import HashStore
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 
 PARAMETERS_OF_A_LAYER = 4 * 2**20
 BYTES_OF_A_PARAMETER = 12
@@ -46,7 +46,7 @@ class Trainee:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """All of the state, by name."""
-        found = {}
+        found: dict[str, torch.Tensor] = {}
         for name, parameter in self.module.items():
             state = self.optimizer.state[parameter]
             found |= {name: parameter.data, f"{name}.m": state["exp_avg"], f"{name}.v": state["exp_avg_sq"]}
@@ -153,16 +153,16 @@ class Dcp:
     def begin(self, folder: str, wait: bool) -> None:
         writer = self._writer(path=f"s3://{self._bucket}/dcp/{folder}/", **self._options)
         if wait:
-            dcp.save(self._trainee.tensors(), storage_writer=writer)
+            state_dict_saver.save(self._trainee.tensors(), storage_writer=writer)
         else:
-            self._future = dcp.async_save(self._trainee.tensors(), storage_writer=writer)
+            self._future = state_dict_saver.async_save(self._trainee.tensors(), storage_writer=writer)
 
     def end(self) -> None:
         self._future.result()
 
     def load(self, folder: str) -> None:
         reader = self._reader(path=f"s3://{self._bucket}/dcp/{folder}/", **self._options)
-        dcp.load(self._trainee.tensors(), storage_reader=reader)
+        state_dict_loader.load(self._trainee.tensors(), storage_reader=reader)
 
 
 class TorchSave:

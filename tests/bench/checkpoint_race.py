@@ -1,4 +1,4 @@
-"""Ways to save and load training state measured in turns on one S3 server: rate, processor time, and how long they stall."""
+"""Ways to save and load training state, in turns on one S3 server: rate, processor time, how long training waits."""
 
 from __future__ import annotations
 
