@@ -3,8 +3,8 @@
     python checkpoint_peers.py <peer> <bucket> <bytes of state>
 
 Reads `save 1`, `load 1` and `stall 1` from stdin and answers each with a line of JSON: seconds, processor seconds of
-all threads, bytes. A save ends when the state is durable and found by whoever loads; a stall when training may change the
-state again. The state is weights and Adam's two moments, in float32, of one rank on a CPU.
+all threads, bytes. A save ends when the state is durable and found by whoever loads; a stall when training may change
+the state again. The state is weights and Adam's two moments, in float32, of one rank on a CPU.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from store_peers import serve
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+
+from bench.store_peers import serve
 
 PARAMETERS_OF_A_LAYER = 4 * 2**20
 BYTES_OF_A_PARAMETER = 12

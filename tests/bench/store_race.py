@@ -125,7 +125,7 @@ def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:
 @contextmanager
 def peer(script: str, name: str, size: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process of `script` that moves `size` bytes at a time; it ends with the block."""
-    path = [REPOSITORY / "trainer", installed_peers()]
+    path = [REPOSITORY / "trainer", REPOSITORY / "tests", installed_peers()]
     env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, str(Path(__file__).with_name(script)), name, BUCKET, str(size)]
     pipe: Any = subprocess.PIPE
