@@ -59,7 +59,7 @@ class Stage:
         Where its copy does not fit into memory, that is when all is written.
         """
         small = share.small | more
-        if not self._reserve(share.size):
+        if not self._reserve(share):
             return _store_in_turns(writer, prefix, share, small, copied)
         views = stage(share, self._arena)
         copied.set()
@@ -77,19 +77,18 @@ class Stage:
             remove_note(self._place)
         self._arena.release()
 
-    def _reserve(self, size: int) -> bool:
+    def _reserve(self, share: Share) -> bool:
         """Make room for a copy, over the one before."""
         if self._place is not None:
             remove_note(self._place)
-        return self._arena.reserve(size, self._ranks_here)
+        return self._arena.reserve(share, self._ranks_here)
 
     def _note(
         self, prefix: str, share: Share, small: dict[str, bytes], draft: Draft, checksums: dict[str, int]
     ) -> Staged:
-        starts = places([one.size for one in share.objects])
         objects = (
             StagedObject(name=one.name, start=start, size=one.size, crc64=crc64_hex(checksums[one.name]))
-            for one, start in zip(share.objects, starts, strict=False)
+            for one, start in zip(share.objects, places(share), strict=False)
         )
         return Staged(
             folder=prefix,

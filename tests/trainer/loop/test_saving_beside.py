@@ -11,7 +11,7 @@ import pytest
 
 from finetune_trainer import commit
 from finetune_trainer.context import RunContext, StopSignal
-from finetune_trainer.engine import staging
+from finetune_trainer.engine import share, staging
 from finetune_trainer.errors import StorageError
 from finetune_trainer.spec import load_job
 from finetune_trainer.store import Checkpoint, ObjectRef, RunLog, open_store
@@ -69,6 +69,7 @@ def contents(job: SmallJob, name: str) -> dict[int, list[tuple[str, int, str]]]:
 def test_training_goes_on_while_a_checkpoint_of_the_step_before_is_stored(
     spec: dict[str, Any], train: Train, small_job: SmallJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(share, "SHARD_ELEMENTS", 1000)  # several objects
     train(small_job.write("whole", **spec))
     gate = Gate(monkeypatch, step=2)
     _, recorder = train(small_job.write("held-up", **spec), opens(gate, progressed_to(3)))

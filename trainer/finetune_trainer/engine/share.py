@@ -83,11 +83,6 @@ class Share:
     device: torch.device
     ready: torch.cuda.Event | None
 
-    @property
-    def size(self) -> int:
-        """Bytes of `objects`."""
-        return sum(one.size for one in self.objects)
-
 
 def capture(engine: Any, rank: int, world_size: int) -> Share:
     """This rank's share of the engine's state as it is now: views and places; only the generators' state is copied."""

@@ -6,6 +6,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,10 @@ MOST_OF_WHAT_IS_LEFT = 0.5
 """Share of the available memory that all copies of a node may take; the rest is training's own."""
 
 
-def places(sizes: list[int]) -> list[int]:
-    """Where objects of these sizes lie in an arena, in bytes from its start, each on a page of its own; and its end."""
-    found = [0]
-    for size in sizes:
-        found.append(found[-1] + -(-size // PAGE) * PAGE)
-    return found
+def places(share: Share) -> list[int]:
+    """Where a share's objects lie in an arena, in bytes from its start, each on a page of its own; and their end."""
+    pages = (-(-one.size // PAGE) for one in share.objects)
+    return [PAGE * page for page in accumulate(pages, initial=0)]
 
 
 class Arena:
@@ -39,8 +38,9 @@ class Arena:
         self._map: mmap.mmap | None = None
         self._pinned = 0
 
-    def reserve(self, size: int, ranks_here: int) -> bool:
-        """Make room for `size` bytes; False, and nothing is taken, where `ranks_here` such copies are too many here."""
+    def reserve(self, share: Share, ranks_here: int) -> bool:
+        """Make room for a copy of it; False, and nothing is taken, where `ranks_here` such copies are too many here."""
+        size = places(share)[-1]
         if self._map is not None and len(self._map) >= size:
             return True
         self.release()
@@ -92,8 +92,7 @@ class Arena:
 
 def stage(share: Share, arena: Arena) -> list[memoryview]:
     """Copy the state into the arena, which has room for it; returns each object's bytes. Training may go on then."""
-    starts = places([one.size for one in share.objects])
-    views = [arena.view(start, one.size) for start, one in zip(starts, share.objects, strict=False)]
+    views = [arena.view(start, one.size) for start, one in zip(places(share), share.objects, strict=False)]
     if share.ready is not None:
         arena.pin()
     with _beside_training(share):
