@@ -47,21 +47,33 @@ class Target:
 
 
 def fill(engine: Any, state: EngineState, rank: int, world_size: int, source: Source) -> None:
-    """Copy into this rank's live fragments whatever `state` has of them.
+    """Copy this rank's part of a state into its live fragments, see `copy_slices`. Every rank calls `take_over` next."""
+    set_optimizer_step_count(engine, state.optimizer_steps)
+    copy_slices(engine, state, rank, world_size, source)
+
+
+def copy_slices(
+    engine: Any,
+    state: EngineState,
+    rank: int,
+    world_size: int,
+    source: Source,
+    kinds: Sequence[str] = KINDS,
+) -> None:
+    """Copy into this rank's live fragments whatever `state` has of their tensors of these `kinds`.
 
     Raises ValueError when the parameters differ in name, shape or coverage. When it raises CorruptObject, the engine
-    holds a part of this state: load another one, or begin anew. Every rank calls `take_over` next.
+    holds a part of this state: load another one, or begin anew.
     """
-    set_optimizer_step_count(engine, state.optimizer_steps)
     wanted = overlapping(state, fragments(engine, rank, world_size))
     if not state.blocks:
         for name, hits in wanted.items():
-            _copy_whole(source.whole(name), hits)
+            _copy_whole(source.whole(name), hits, kinds)
         return
     maps = {writer: RankBlocks.model_validate_json(source.whole(state.blocks[writer])) for writer in _writers(wanted)}
     with ThreadPoolExecutor(READS, thread_name_prefix="load") as pool:
         for name, hits in wanted.items():
-            goals = targets(maps[writer_of(name)].objects[name], hits)
+            goals = targets(maps[writer_of(name)].objects[name], hits, kinds)
             spans = needed(maps[writer_of(name)].objects[name], ((one.begin, one.end) for one in goals))
             list(pool.map(lambda span, name=name, goals=goals: _copy_part(source, name, span, goals), spans))
 
@@ -78,7 +90,7 @@ Hit = tuple[Fragment, int, int]
 
 
 def overlapping(state: EngineState, mine: Sequence[Fragment]) -> dict[str, list[Hit]]:
-    """The stored slices that overlap a rank's fragments, by the object that holds them. ValueError as in `fill`."""
+    """The stored slices that overlap a rank's fragments, by the object that holds them. ValueError as in `copy_slices`."""
     wanted: dict[str, list[Hit]] = defaultdict(list)
     for fragment in mine:
         for name, start, numel in _slices_of(state, fragment):
@@ -86,13 +98,13 @@ def overlapping(state: EngineState, mine: Sequence[Fragment]) -> dict[str, list[
     return wanted
 
 
-def targets(blocks: ObjectBlocks, hits: Sequence[Hit]) -> list[Target]:
+def targets(blocks: ObjectBlocks, hits: Sequence[Hit], kinds: Sequence[str] = KINDS) -> list[Target]:
     """Where the bytes of an object go that hold what is wanted of it."""
     places = {(name, start, kind): begin for name, start, kind, begin, _ in blocks.tensors()}
     found = []
     for fragment, start, numel in hits:
         low, high = _common(fragment, start, numel)
-        for kind in KINDS:
+        for kind in kinds:
             begin = places[fragment.name, start, kind]
             span = (begin + FLOAT_BYTES * (low - start), begin + FLOAT_BYTES * (high - start))
             found.append(Target(*span, fragment.tensors[kind].narrow(0, low - fragment.start, high - low)))
@@ -131,11 +143,11 @@ def _copy_part(source: Source, name: str, span: Span, goals: Sequence[Target]) -
             goal.tensor.narrow(0, (low - goal.begin) // FLOAT_BYTES, count).copy_(stored)
 
 
-def _copy_whole(data: bytes, hits: Sequence[Hit]) -> None:
+def _copy_whole(data: bytes, hits: Sequence[Hit], kinds: Sequence[str]) -> None:
     """The same from an object without blocks."""
     stored = parse_safetensors(data)
     for fragment, start, numel in hits:
         low, high = _common(fragment, start, numel)
-        for kind in KINDS:
+        for kind in kinds:
             found = stored[tensor_key(kind, start, fragment.name)].narrow(0, low - start, high - low)
             fragment.tensors[kind].narrow(0, low - fragment.start, high - low).copy_(found)
