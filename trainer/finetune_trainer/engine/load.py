@@ -47,7 +47,7 @@ class Target:
 
 
 def fill(engine: Any, state: EngineState, rank: int, world_size: int, source: Source) -> None:
-    """Copy this rank's part of a state into its live fragments, see `copy_slices`. Every rank calls `take_over` next."""
+    """Copy this rank's part of a state into its live fragments (`copy_slices`). Every rank calls `take_over` then."""
     set_optimizer_step_count(engine, state.optimizer_steps)
     copy_slices(engine, state, rank, world_size, source)
 
@@ -90,7 +90,7 @@ Hit = tuple[Fragment, int, int]
 
 
 def overlapping(state: EngineState, mine: Sequence[Fragment]) -> dict[str, list[Hit]]:
-    """The stored slices that overlap a rank's fragments, by the object that holds them. ValueError as in `copy_slices`."""
+    """The stored slices that overlap a rank's fragments, by the object that has them. ValueError as `copy_slices`."""
     wanted: dict[str, list[Hit]] = defaultdict(list)
     for fragment in mine:
         for name, start, numel in _slices_of(state, fragment):
