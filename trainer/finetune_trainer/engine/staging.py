@@ -16,6 +16,7 @@ from finetune_trainer.engine.memory import available_bytes
 from finetune_trainer.engine.share import Share
 
 PAGE = mmap.PAGESIZE
+SPARE_BYTES = 512 * 2**20  # of the file system in memory, for NCCL's buffers and Ray's objects
 MOST_OF_WHAT_IS_LEFT = 0.5
 """Share of the available memory that all copies of a node may take; the rest is training's own."""
 
@@ -82,6 +83,9 @@ class Arena:
             return None
         with suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            there = os.statvfs(self.path.parent)
+            if there.f_bavail * there.f_frsize < size + SPARE_BYTES:
+                return None
             with self.path.open("xb+") as file:
                 os.posix_fallocate(file.fileno(), 0, max(size, PAGE))
                 return mmap.mmap(file.fileno(), 0)
