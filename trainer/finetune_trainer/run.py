@@ -22,6 +22,7 @@ from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.starting_point import StartingPoint
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
 
@@ -41,7 +42,8 @@ def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
 class Run:
     """Built once per start of the workers (`build.build`); `progress` is the only part that training replaces.
 
-    `committed` is the progress in the newest commit, which was written or loaded; `clock` is monotonic, in seconds.
+    `start` is the checkpoint of another run that this one began with; `committed` is the progress in the newest commit,
+    which was written or loaded; `clock` is monotonic, in seconds.
     """
 
     job: FineTuneJob
@@ -58,6 +60,7 @@ class Run:
     micro_batch_size: int
     history: History
     audit: dict[str, Any]
+    start: StartingPoint | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     progress: Progress = field(default_factory=Progress)
     parent: int | None = None

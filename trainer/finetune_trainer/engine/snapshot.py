@@ -7,7 +7,7 @@ which object holds which slice, so a reader with another partitioning fetches on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,8 +138,23 @@ def load_rank(engine: Any, state: EngineState, rank: int, world_size: int, read:
 
     `read(name)` returns a verified object. Raises ValueError when the parameters differ in name, shape or coverage.
     """
-    mine = {fragment.name: fragment for fragment in fragments(engine, rank, world_size)}
     set_optimizer_step_count(engine, state.optimizer_steps)
+    copy_slices(engine, state, rank, world_size, read)
+    refresh_model(engine)
+    if world_size == state.world_size:
+        set_random_state(parse_safetensors(read(state.rng[rank])))
+
+
+def copy_slices(
+    engine: Any,
+    state: EngineState,
+    rank: int,
+    world_size: int,
+    read: Callable[[str], bytes],
+    kinds: Sequence[str] = KINDS,
+) -> None:
+    """Copy the tensors of these `kinds` into this rank's live fragments; `load_rank` says what is raised. Local."""
+    mine = {fragment.name: fragment for fragment in fragments(engine, rank, world_size)}
     wanted: dict[str, list[tuple[Fragment, int, int]]] = defaultdict(list)
     for fragment in mine.values():
         for name, start, numel in _overlapping(state, fragment):
@@ -147,10 +162,7 @@ def load_rank(engine: Any, state: EngineState, rank: int, world_size: int, read:
     for name, targets in wanted.items():
         stored = parse_safetensors(read(name))
         for fragment, start, numel in targets:
-            _copy(stored, fragment, start, numel)
-    refresh_model(engine)
-    if world_size == state.world_size:
-        set_random_state(parse_safetensors(read(state.rng[rank])))
+            _copy(stored, fragment, start, numel, kinds)
 
 
 def _overlapping(state: EngineState, fragment: Fragment) -> list[tuple[str, int, int]]:
@@ -166,9 +178,9 @@ def _overlapping(state: EngineState, fragment: Fragment) -> list[tuple[str, int,
     return hits
 
 
-def _copy(stored: dict[str, torch.Tensor], fragment: Fragment, start: int, numel: int) -> None:
+def _copy(stored: dict[str, torch.Tensor], fragment: Fragment, start: int, numel: int, kinds: Sequence[str]) -> None:
     low, high = max(start, fragment.start), min(start + numel, fragment.start + fragment.numel)
-    for kind in KINDS:
+    for kind in kinds:
         source = stored[_key(kind, start, fragment.name)].narrow(0, low - start, high - low)
         fragment.tensors[kind].narrow(0, low - fragment.start, high - low).copy_(source)
 
