@@ -173,6 +173,20 @@ def drip_answer(pieces: int, pause: float = 0.0) -> Action:
     return act
 
 
+def drip_upload(pieces: int, pause: float) -> Action:
+    """Take the request's body in so many pieces, each after a pause in seconds, as over a slow line."""
+
+    def act(handler: Handler) -> None:
+        size = max(1, -(-handler.body_length() // pieces))
+        body = bytearray()
+        while len(body) < handler.body_length():
+            threading.Event().wait(pause)
+            body += handler.rfile.read(min(size, handler.body_length() - len(body)))
+        handler.answer(handler.forward(bytes(body)))
+
+    return act
+
+
 class Handler(BaseHTTPRequestHandler):
     """One connection of a client."""
 

@@ -11,7 +11,7 @@ from safetensors.torch import load as parse_safetensors
 
 from finetune_trainer.begin import begin
 from finetune_trainer.build import build
-from finetune_trainer.commit import Body, restore
+from finetune_trainer.commit import Body
 from finetune_trainer.engine.fragments import MOMENTS, fragments, optimizer_step_count
 from finetune_trainer.run import Run
 from finetune_trainer.spec import load_job
@@ -62,6 +62,5 @@ def start(payload: dict[str, Any]) -> dict[str, Any]:
     log = RunLog(open_store(payload["store"]), payload["run"])
     expected = masters(log, log.journal.checkpoint(payload["seq"]))
     with build(load_job(Path(payload["job"])), context(Path(payload["workdir"]))) as run:
-        restore(run)
         begin(run)
         return compare(run, expected)

@@ -65,12 +65,10 @@ def begun(path: Path, recorder: Recorder, log: RunLog, entry: Checkpoint) -> dic
     """How a run that has begun in this process differs from the checkpoint that it began with."""
     from finetune_trainer.begin import begin
     from finetune_trainer.build import build
-    from finetune_trainer.commit import restore
     from ranks_begin import compare, masters
 
     context = RunContext(0, 1, 0, 1, "cpu", None, recorder, recorder.stop, path.parent / "work" / "begun")
     with build(load_job(path), context) as run:
-        restore(run)
         begin(run)
         return compare(run, masters(log, entry))
 
