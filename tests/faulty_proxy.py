@@ -178,11 +178,11 @@ def drip_upload(pieces: int, pause: float) -> Action:
 
     def act(handler: Handler) -> None:
         size = max(1, -(-handler.body_length() // pieces))
-        body = bytearray()
-        while len(body) < handler.body_length():
+        body = b""
+        while piece := handler.rfile.read(min(size, handler.body_length() - len(body))):
+            body += piece
             threading.Event().wait(pause)
-            body += handler.rfile.read(min(size, handler.body_length() - len(body)))
-        handler.answer(handler.forward(bytes(body)))
+        handler.answer(handler.forward(body))
 
     return act
 

@@ -11,8 +11,8 @@ import pytest
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, identity, identity_fields, parse_job, run_id
-from finetune_trainer.starting_point import StartingPoint, look_up, record
-from finetune_trainer.store import Checkpoint, Identity, RunLog, StorageRefused, Writer, open_store
+from finetune_trainer.starting_point import StartingPoint, look_up, record, recorded
+from finetune_trainer.store import Checkpoint, Identity, RunLog, StorageRefused, copy_checkpoint, open_store
 from s3_bucket import Bucket
 from s3_server import S3Server
 from small_job import SmallJob, make_small_job
@@ -155,10 +155,19 @@ def test_a_run_keeps_to_what_its_first_claim_says_and_needs_nothing_of_it_after_
     assert newer.seq in log.history().good
 
 
+def test_a_copy_of_a_run_says_with_what_it_began(small_job: SmallJob, tmp_path: Path) -> None:
+    log, _ = begin_run(small_job, f"file://{tmp_path}/ckpt")
+    job = starting(small_job, log.uri)
+    own = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
+    writer = own.claim(identity_of(job), info=record(chosen(job)))
+    copy = RunLog(open_store(f"file://{tmp_path}/copies"), run_id(job))
+    copy_checkpoint(own, save(writer, 1), copy)
+    assert recorded(copy) == chosen(job)
+
+
 def test_a_log_that_does_not_say_with_what_it_began_is_an_error(small_job: SmallJob, tmp_path: Path) -> None:
     log, _ = begin_run(small_job, f"file://{tmp_path}/ckpt")
     job = starting(small_job, log.uri)
     own = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
-    writer: Writer = own.claim(identity_of(job))
+    own.claim(identity_of(job))
     assert "does not say with which checkpoint the run began" in refusal(job, StorageError)
-    assert writer.attempt == 1
