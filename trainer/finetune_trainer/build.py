@@ -84,6 +84,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         writer=writer,
         model_path=path,
         model=model,
+        start=start,
         tokenizer=tokenizer,
         dataset=dataset,
         engine=engine,
@@ -91,7 +92,6 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),
-        start=start,
         resources=resources,
         clock=clock,
     )

@@ -42,8 +42,7 @@ def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
 class Run:
     """Built once per start of the workers (`build.build`); `progress` is the only part that training replaces.
 
-    `start` is the checkpoint of another run that this one began with; `committed` is the progress in the newest commit,
-    which was written or loaded; `clock` is monotonic, in seconds.
+    `committed` is the progress in the newest commit, which was written or loaded; `clock` is monotonic, in seconds.
     """
 
     job: FineTuneJob
@@ -53,6 +52,7 @@ class Run:
     writer: Writer
     model_path: Path
     model: ModelIdentity
+    start: StartingPoint | None  # the checkpoint of another run that this one began with
     tokenizer: PreTrainedTokenizerFast
     dataset: Dataset
     engine: Any
@@ -60,7 +60,6 @@ class Run:
     micro_batch_size: int
     history: History
     audit: dict[str, Any]
-    start: StartingPoint | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     progress: Progress = field(default_factory=Progress)
     parent: int | None = None
