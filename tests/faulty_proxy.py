@@ -173,20 +173,6 @@ def drip_answer(pieces: int, pause: float = 0.0) -> Action:
     return act
 
 
-def drip_upload(pieces: int, pause: float) -> Action:
-    """Take the request's body in so many pieces, each after a pause in seconds, as over a slow line."""
-
-    def act(handler: Handler) -> None:
-        size = max(1, -(-handler.body_length() // pieces))
-        body = b""
-        while piece := handler.rfile.read(min(size, handler.body_length() - len(body))):
-            body += piece
-            threading.Event().wait(pause)
-        handler.answer(handler.forward(body))
-
-    return act
-
-
 class Handler(BaseHTTPRequestHandler):
     """One connection of a client."""
 

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import FaultyProxy, cut_answer, drip_upload, flip_answer, flip_upload, hang, refuse
+from faulty_proxy import FaultyProxy, cut_answer, drip_answer, flip_answer, flip_upload, hang, refuse
 from finetune_trainer.errors import StorageError
-from finetune_trainer.store import ObjectStore, s3_client
+from finetune_trainer.store import ObjectStore, s3_client, s3_reader
 from s3_bucket import Bucket
+
+
+def drip_upload(pieces: int, pause: float) -> Callable[[Any], None]:
+    """Take the request's body in so many pieces, a pause in seconds after each, as over a slow line."""
+
+    def act(handler: Any) -> None:
+        size, body = handler.body_length() // pieces, b""
+        while piece := handler.rfile.read(min(size, handler.body_length() - len(body))):
+            body += piece
+            threading.Event().wait(pause)
+        handler.answer(handler.forward(body))
+
+    return act
 
 
 @pytest.mark.parametrize(("signed", "hashed"), [("false", "UNSIGNED-PAYLOAD"), ("true", "[0-9a-f]{64}")])
@@ -98,6 +114,18 @@ def test_an_upload_that_stands_still_is_given_up(
     with pytest.raises(StorageError, match="closed the connection, after all retries"):
         broken_store.create("slow", memoryview(os.urandom(24 * 2**20)))
     assert bucket.objects() == {}
+
+
+def test_a_read_that_gets_slow_goes_on_over_another_connection(
+    broken_store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(4 * 2**20)
+    broken_store.create("a", memoryview(data))
+    monkeypatch.setattr(s3_reader, "SLOW_SECONDS", 0.2)
+    proxy.inject("GET", drip_answer(16, pause=0.1))
+    assert broken_store.get("a") == data
+    ranges = [headers.get("Range") for method, _, headers in proxy.seen if method == "GET"]
+    assert ranges == [None, f"bytes={2**20}-"]
 
 
 def test_a_connection_that_the_store_gave_up_is_not_used_again(broken_store: ObjectStore, proxy: FaultyProxy) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import Action, FaultyProxy, Handler, refuse
+from faulty_proxy import Action, FaultyProxy, refuse
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import ObjectStore
 
@@ -19,7 +20,7 @@ RETRIES = 100  # botocore's token bucket: 500, of which a retry takes 5
 def noting(seen: dict[str, list[float]], action: Action) -> Action:
     """The same action, with the time at which each path asked for it."""
 
-    def act(handler: Handler) -> None:
+    def act(handler: Any) -> None:
         seen.setdefault(handler.path, []).append(time.monotonic())
         action(handler)
 
