@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from finetune_trainer.commit import Body
-from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.fragments import refresh_model
 from finetune_trainer.engine.snapshot import EngineState, copy_slices
 from finetune_trainer.errors import DataError
@@ -17,6 +18,7 @@ from finetune_trainer.spec import FineTuneJob, MethodType
 from finetune_trainer.starting_point import StartingPoint, reading
 from finetune_trainer.store import Checkpoint, CorruptObject, RunLog, read_verified
 
+READING = "reading the checkpoint to start from"
 STARTING = "starting from a checkpoint"
 MASTER_ONLY = ("master",)
 SHOWN = 4  # weights of each kind that a message names
@@ -35,7 +37,7 @@ def begin(run: Run) -> None:
     body = Body.model_validate(entry.body)
     check_base(run.job, start, entry, run.model)
     check_trained(run.job, start, body.engine, run.engine.module)
-    run.control.agree(lambda: _copy_weights(run, start, entry, body.engine))
+    run.control.agree_long(lambda tell: _copy_weights(run, start, entry, body.engine, tell), run.context)
     refresh_model(run.engine)
     other = "; its tokenizer or chat template was another one" if body.model.tokenizer != run.model.tokenizer else ""
     run.report_phase(STARTING, f"{start}{other}")
@@ -92,15 +94,18 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _copy_weights(run: Run, start: StartingPoint, entry: Checkpoint, state: EngineState) -> None:
+def _copy_weights(run: Run, start: StartingPoint, entry: Checkpoint, state: EngineState, tell: Tell) -> None:
     store = start.run().journal.store
     objects = {ref.key.rsplit("/", 1)[1]: ref for ref in entry.objects}
+    done = count(1)
 
     def read(name: str) -> bytes:
         with reading():
             try:
-                return read_verified(store, objects[name])
+                data = read_verified(store, objects[name])
             except CorruptObject as error:
                 raise start.damaged(str(error)) from error
+        tell({"kind": "phase", "name": READING, "detail": str(start), "done": next(done), "unit": "objects"})
+        return data
 
     copy_slices(run.engine, state, run.control.rank, run.control.world_size, read, MASTER_ONLY)
