@@ -57,11 +57,11 @@ def refusal(job: FineTuneJob, kind: type[Exception] = DataError) -> str:
 
 def test_a_checkpoint_is_found_by_the_runs_folder_and_by_its_root(small_job: SmallJob, bucket: Bucket) -> None:
     log, (first, best, last) = begin_run(small_job, f"{bucket.uri}/ckpt")
+    preflight(starting(small_job, log.uri))
     for uri in (log.uri, f"{log.uri}/", f"{bucket.uri}/ckpt"):
         for which, entry in {"latest": last, "best": best, "step:10": first, str(first.seq): first}.items():
-            job = starting(small_job, uri, which)
-            preflight(job)
-            assert chosen(job) == StartingPoint(uri=log.uri, seq=entry.seq, step=entry.step)
+            expected = StartingPoint(uri=log.uri, seq=entry.seq, step=entry.step)
+            assert chosen(starting(small_job, uri, which)) == expected
 
 
 def test_an_address_without_a_run_or_with_several_is_refused(small_job: SmallJob, tmp_path: Path) -> None:
@@ -161,7 +161,8 @@ def test_a_copy_of_a_run_says_with_what_it_began(small_job: SmallJob, tmp_path: 
     own = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
     writer = own.claim(identity_of(job), info=record(chosen(job)))
     copy = RunLog(open_store(f"file://{tmp_path}/copies"), run_id(job))
-    copy_checkpoint(own, save(writer, 1), copy)
+    refs = [writer.write(writer.new_checkpoint(1), "weights", b"1")]
+    copy_checkpoint(own, writer.commit(1, None, refs, {}), copy)
     assert recorded(copy) == chosen(job)
 
 
