@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.audit import compose_audit
+from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.batch import Forward
@@ -44,6 +45,7 @@ from finetune_trainer.spec import (
     identity_fields,
     run_id,
 )
+from finetune_trainer.starting_point import StartingPoint, record, starting_point
 from finetune_trainer.store import Identity, RunLog, Writer, open_store
 
 FETCHING = "fetching the model"
@@ -62,12 +64,13 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     control = ControlGroup.create(job.spec.no_progress_deadline_seconds)
     torch.manual_seed(job.spec.training.seed + context.rank)  # dropout; weights come from files or their own seeds
     log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
-    writer = claim(job, context, control, log)
+    writer, start = claim(job, context, control, log)
     _enter(control, context, FETCHING, job.spec.model.uri)
     path = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
     tokenizer = load_tokenizer(path, job.spec.model.chat_template)
     check_fits(tokenizer, load_config(path), job.spec.data.max_length)
     model = agree_on_model(job.spec.model.uri, path, tokenizer, control)
+    check_early(job, control, log, start, model)
     micro = micro_batch_size(job, control.world_size)
     _enter(control, context, INDEXING)
     resources = ExitStack()
@@ -90,6 +93,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         writer=writer,
         model_path=path,
         model=model,
+        start=start,
         tokenizer=tokenizer,
         dataset=dataset,
         engine=engine,
@@ -106,22 +110,28 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     return run
 
 
-def claim(job: FineTuneJob, context: RunContext, control: ControlGroup, log: RunLog) -> Writer:
-    """Take the run over on rank 0, so that every older writer is fenced, and clear away what crashed saves left."""
+def claim(
+    job: FineTuneJob, context: RunContext, control: ControlGroup, log: RunLog
+) -> tuple[Writer, StartingPoint | None]:
+    """Take the run over on rank 0, so that every older writer is fenced, and clear away what crashed saves left.
 
-    def take() -> tuple[int, str] | None:
+    The claim that begins a run says with which checkpoint of another run it begins.
+    """
+
+    def take() -> tuple[int, str, StartingPoint | None] | None:
         if not control.is_main:
             return None
         if not context.checked:
             preflight(job)
         check_vacant(open_store(job.spec.output.uri), run_id(job), identity(job))
-        writer = log.claim(Identity(hash=identity(job), fields=identity_fields(job)), context.attempt, versions())
+        me = Identity(hash=identity(job), fields=identity_fields(job))
+        writer = log.claim(me, context.attempt, versions() | record(starting_point(job, log)))
         writer.sweep()
-        return writer.attempt, writer.id
+        return writer.attempt, writer.id, starting_point(job, log)  # of two first starts, the first claim's counts
 
     claimed = control.agree(take)[0]
     assert claimed is not None
-    return log.writer(*claimed)
+    return log.writer(*claimed[:2]), claimed[2]
 
 
 def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:

@@ -21,6 +21,7 @@ from finetune_trainer.export.weights import export_weights
 from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
 from finetune_trainer.spec import identity, run_id
+from finetune_trainer.starting_point import record
 from finetune_trainer.store import Checkpoint, CorruptObject, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
 REPORT = {"audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
@@ -144,6 +145,7 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     """Rank 0: everything but the weights."""
     result = _result(run, entry)
     origin = lineage(run.job, run.model_path, run.dataset.id, entry, run.log.uri, run.audit["versions"])
+    origin |= record(run.start)
     plot = loss_plot(run.history.records)
     progress = run.progress
     counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)

@@ -43,7 +43,7 @@ def _choose(run: Run, notes: Sequence[Staged]) -> str | None:
     """Rank 0: the save to commit, of this run and not of one whose log was deleted."""
     if not notes:
         return None
-    origin = run.log.journal.entry(1).writer
+    origin = run.log.journal.first().writer
     good = run.log.history().good
     own = [note for note in notes if note.draft is None or note.draft.origin == origin]
     return newest_whole(own, good[-1] if good else None)

@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import islice
 from typing import Any
 
+from finetune_trainer.begin import begin
 from finetune_trainer.build import build
 from finetune_trainer.commit import acknowledge, commit
 from finetune_trainer.context import RunContext
@@ -31,13 +32,16 @@ class Diverged(FinetuneError):
 
 
 def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
-    """Run `job` to its end on this rank, from its newest good checkpoint if there is one; collective over all ranks.
+    """Run `job` to its end on this rank, from its newest good checkpoint if there is one, else from that of another run
+    if it names one; collective over all ranks.
 
     Returns the same JSON-able result on every rank (`finish.finish` documents it). Raises a FinetuneError, whose exit
     code is the contract with launchers; Stopped when a stop was asked for, after a commit of what was trained.
     """
     with build(job, context) as run:
         restore(run)
+        if run.committed is None:
+            begin(run)
         if not run.progress.finished:
             fit(run)
         return finish(run)

@@ -11,11 +11,13 @@ from finetune_trainer.data import list_sources
 from finetune_trainer.errors import FinetuneError, StorageError
 from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
 from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.starting_point import check_start
 from finetune_trainer.store import StoreUnreachable, open_store, probe
 
 
 def preflight(job: FineTuneJob) -> None:
-    """Read and write where the job will: stores that can commit, data that exists, a model with all its parts.
+    """Read and write where the job will: stores that can commit, data that exists, a model with all its parts, and the
+    checkpoint of another run, where the manifest names one to start from.
 
     Every check is made before anything is raised: the first error found, its message followed by those of the others.
     Only a store that does not answer ends the checks: each further one would wait as long for it.
@@ -38,6 +40,7 @@ def _checks(job: FineTuneJob) -> list[Callable[[], object]]:
         partial(list_sources, data.train, "spec.data.train"),
         partial(list_sources, data.eval, "spec.data.eval"),
         partial(_require_model, job.spec.model.uri),
+        partial(check_start, job),
     ]
 
 

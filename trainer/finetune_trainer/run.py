@@ -24,6 +24,7 @@ from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.starting_point import StartingPoint
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
 
@@ -56,6 +57,7 @@ class Run:
     writer: Writer
     model_path: Path
     model: ModelIdentity
+    start: StartingPoint | None  # the checkpoint of another run that this one began with
     tokenizer: PreTrainedTokenizerFast
     dataset: Dataset
     engine: Any

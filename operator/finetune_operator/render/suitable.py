@@ -64,6 +64,8 @@ def _files(spec: JobSpec, runtime: RuntimeSpec) -> Iterator[Problem]:
     store = "s3://<bucket>/<key>"
     read = [("spec.model.uri", spec.model.uri, store)]
     read += [("spec.model.chatTemplate", spec.model.chat_template or "", "the template itself")]
+    if start := spec.model.checkpoint:
+        read.append(("spec.model.checkpoint.uri", start.uri, store))
     read += [(f"spec.data.train[{index}].uri", source.uri, store) for index, source in enumerate(spec.data.train)]
     read += [(f"spec.data.eval[{index}].uri", source.uri, store) for index, source in enumerate(spec.data.eval)]
     for path, uri, instead in read:

@@ -18,6 +18,15 @@ from mistakes import Object, edited, read
 # Values for a few fields each, right and wrong; some are wrong only beside others.
 CHOICES: dict[str, list[Any]] = {
     "model.uri": ["hf://org/name@main", "hf://org/name:x", "s3://models/base", "file:///m", "base", "s3://Models/x"],
+    "model.checkpoint": [
+        None,
+        {"uri": "s3://ckpt/a"},
+        {"uri": "file:///ckpt/a", "which": "step:600"},
+        {"uri": "s3://ckpt/a", "which": "17"},
+        {"uri": "s3://ckpt/a", "which": "step:06"},
+        {"uri": "hf://org/name"},
+        {"which": "best"},
+    ],
     "method": [{"type": "Full"}, {"type": "LoRA"}, {"type": "Full", "lora": {}}, {"type": "QLoRA"}],
     "method.lora": [{"rank": 4}, {"targetModules": ["all-linear"]}, {"targetModules": ["all-linear", "q"]}, None],
     "objective.type": ["SFT", "CPT", "DPO"],
@@ -75,7 +84,7 @@ def some_manifests(count: int) -> Iterator[Object]:
             continue  # a change within what another one took away
 
 
-PLACES = ("model.uri", "data.train.0.uri", "data.eval.0.uri", "checkpoint.uri", "output.uri")
+PLACES = ("model.uri", "model.checkpoint.uri", "data.train.0.uri", "data.eval.0.uri", "checkpoint.uri", "output.uri")
 SAME = "write another folder"  # which is no matter of one address
 ADDRESSES = [address for line in read("addresses.yaml") for address in line]
 

@@ -52,6 +52,13 @@ def test_files_may_be_written_to_what_head_and_workers_mount() -> None:
     assert [problem.path for problem in check_job(job.manifest, runtime(head=elsewhere, worker=elsewhere))] == paths
 
 
+def test_a_checkpoint_beside_the_manifest_is_one_of_them() -> None:
+    start = {"uri": "file://./ckpt/default.first"}
+    (problem,) = check_job(make_job(model={"uri": "s3://models/tiny", "checkpoint": start}).manifest, runtime())
+    assert (problem.path, problem.value) == ("spec.model.checkpoint.uri", start["uri"])
+    assert "write s3://<bucket>/<key>, or an absolute path" in problem.message
+
+
 WRONG: list[tuple[Any, Object, str, Any, str]] = [
     (with_workers(9, 0), {"limits": {"maxWorkers": 8}}, "spec.workers.replicas", 9, "at most 8 (limits.maxWorkers)"),
     (

@@ -19,7 +19,11 @@ FULL: dict[str, Any] = {
     "kind": "FineTuneJob",
     "metadata": {"name": "support-bot", "namespace": "team-a", "labels": {"team": "support"}},
     "spec": {
-        "model": {"uri": "s3://models/llama-3.1-8b", "chatTemplate": "{{ messages }}"},
+        "model": {
+            "uri": "s3://models/llama-3.1-8b",
+            "chatTemplate": "{{ messages }}",
+            "checkpoint": {"uri": "s3://ckpt/support-bot/team-a.first", "which": "best"},
+        },
         "method": {"type": "LoRA", "lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["q_proj"]}},
         "objective": {"type": "SFT"},
         "data": {

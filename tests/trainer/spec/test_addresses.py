@@ -72,6 +72,10 @@ REFUSED = {
         "file://~/a.jsonl": "is no local path",
         "s3://data/a[0-9.jsonl": "has a '[' without a ']'",
     },
+    "model.checkpoint.uri": {
+        "hf://org/name": "begins with s3:// or file://",
+        "s3://ckpt/*": "write one exact place",
+    },
     "checkpoint.uri": {
         "hf://org/name": "begins with s3:// or file://",
         "gs://bucket/x": "begins with s3:// or file://",

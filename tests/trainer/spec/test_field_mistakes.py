@@ -47,6 +47,28 @@ FIELD_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "spec.storage.secretRef or spec.hub.tokenSecretRef, or use the environment or an AWS profile (got '***')"
         ],
     ),
+    "checkpoint that cannot be": (
+        {"model.checkpoint": {"uri": "s3://ckpt/a/b", "which": "newest"}},
+        [
+            "spec.model.checkpoint.which: names no checkpoint: write latest, best, step:N, or a SEQ of `finetune "
+            "checkpoints list` (got 'newest')"
+        ],
+    ),
+    "checkpoint without an address": (
+        {"model.checkpoint": {"which": "best"}},
+        [
+            "spec.model.checkpoint.uri: is required: write for instance uri: "
+            '"s3://checkpoints/team-a/default.first-job" (folder of the run, as in `status.checkpoint.latest`) '
+            "(got nothing)"
+        ],
+    ),
+    "checkpoint by the name of another trainer": (
+        {"training.resume_from_checkpoint": "s3://ckpt/a"},
+        [
+            "spec.training.resume_from_checkpoint: is no field here: write spec.model.checkpoint instead "
+            "(got 's3://ckpt/a')"
+        ],
+    ),
     "required number": (
         {"training.learningRate": None},
         [

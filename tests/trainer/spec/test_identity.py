@@ -14,6 +14,8 @@ Manifest = Callable[[dict[str, Any]], str]
 OTHER_RUN: dict[str, dict[str, Any]] = {
     "spec.model.uri": {"model.uri": "s3://models/other"},
     "spec.model.chatTemplate": {"model.chatTemplate": None},
+    "spec.model.checkpoint.uri": {"model.checkpoint.uri": "s3://ckpt/support-bot/team-a.other"},
+    "spec.model.checkpoint.which": {"model.checkpoint.which": "step:600"},
     "spec.method.lora.rank": {"method.lora.rank": 9},
     "spec.method.lora.alpha": {"method.lora.alpha": 17},
     "spec.method.lora.dropout": {"method.lora.dropout": 0.2},
@@ -93,4 +95,7 @@ def test_the_way_a_number_or_a_default_is_written_does_not_matter(manifest: Mani
 
 def test_an_upgrade_keeps_the_identity_of_a_running_job(manifest: Manifest) -> None:
     # A new field enters the identity only when its value is not the one that runs had before it existed.
-    assert identity(parse_job(manifest({}))) == "81620956542cf90fa9d21a2a46ab930d2bdccdd08eb3ddf2c34a6f50080267ce"
+    assert (
+        identity(parse_job(manifest({"model.checkpoint": None})))
+        == "81620956542cf90fa9d21a2a46ab930d2bdccdd08eb3ddf2c34a6f50080267ce"
+    )

@@ -114,7 +114,11 @@ def test_enums_are_their_manifest_values() -> None:
 
 def test_relative_paths_begin_at_the_manifest(tmp_path: Path) -> None:
     job = small(
-        model={"uri": "file://./model", "chatTemplate": "file://./mine.jinja"},
+        model={
+            "uri": "file://./model",
+            "chatTemplate": "file://./mine.jinja",
+            "checkpoint": {"uri": "file://./ckpt/default.first"},
+        },
         data={
             "train": [{"uri": "file://./a/*.jsonl"}, {"uri": "file:///b/*.jsonl"}],
             "eval": [{"name": "e", "uri": "file://./e.jsonl"}],
@@ -127,6 +131,8 @@ def test_relative_paths_begin_at_the_manifest(tmp_path: Path) -> None:
     assert [source.uri for source in spec.data.train] == [f"{root}/a/*.jsonl", "file:///b/*.jsonl"]
     assert [source.uri for source in spec.data.eval] == [f"{root}/e.jsonl"]
     assert spec.model.chat_template == f"{root}/mine.jinja"
+    assert spec.model.checkpoint is not None
+    assert spec.model.checkpoint.uri == f"{root}/ckpt/default.first"
     assert (spec.model.uri, spec.checkpoint.uri, spec.output.uri) == (f"{root}/model", f"{root}/ckpt", f"{root}/out")
 
 

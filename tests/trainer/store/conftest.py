@@ -10,6 +10,8 @@ import pytest
 from faulty_proxy import FaultyProxy, faulty_proxy
 from finetune_trainer.store import ObjectStore, RunLog, open_store
 from s3_bucket import Bucket
+from s3_server import S3Server
+from web_tenant import Tenant, web_tenant
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -39,6 +41,13 @@ def proxy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyPro
 def broken_store(bucket: Bucket, proxy: FaultyProxy) -> ObjectStore:
     """The bucket behind the proxy."""
     return open_store(f"{bucket.uri}/runs")
+
+
+@pytest.fixture
+def tenant(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenant]:
+    """A process whose credentials come by web identity."""
+    with web_tenant(s3, tmp_path, monkeypatch) as tenant:
+        yield tenant
 
 
 @pytest.fixture

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import FaultyProxy, cut_answer, flip_answer, flip_upload, hang, refuse
+from faulty_proxy import FaultyProxy, cut_answer, drip_answer, flip_answer, flip_upload, hang, refuse
 from finetune_trainer.errors import StorageError
-from finetune_trainer.store import ObjectStore, s3_client
+from finetune_trainer.store import ObjectStore, s3_client, s3_reader
 from s3_bucket import Bucket
+
+
+def drip_upload(pieces: int, pause: float) -> Callable[[Any], None]:
+    """Take the request's body in so many pieces, a pause in seconds after each, as over a slow line."""
+
+    def act(handler: Any) -> None:
+        size, body = handler.body_length() // pieces, b""
+        while piece := handler.rfile.read(min(size, handler.body_length() - len(body))):
+            body += piece
+            threading.Event().wait(pause)
+        handler.answer(handler.forward(body))
+
+    return act
 
 
 @pytest.mark.parametrize(("signed", "hashed"), [("false", "UNSIGNED-PAYLOAD"), ("true", "[0-9a-f]{64}")])
@@ -75,6 +91,41 @@ def test_a_store_that_says_nothing_is_given_up(
     with pytest.raises(StorageError, match=r"stopped answering: check AWS_ENDPOINT_URL"):
         broken_store.get("a") if method == "GET" else broken_store.put("a", bytes(200_000))
     assert proxy.count(method) == 2
+
+
+def test_an_upload_over_a_slow_line_goes_on_for_as_long_as_it_gets_further(
+    broken_store: ObjectStore, bucket: Bucket, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # urllib3 gives each piece of a body the time of a connect; 24 MiB are more than the sockets' buffers hold.
+    monkeypatch.setattr(s3_client, "CONNECT_SECONDS", 0.5)
+    data = os.urandom(24 * 2**20)
+    proxy.inject("PUT", drip_upload(24, pause=0.05), times=FOREVER)
+    broken_store.create("slow", memoryview(data))
+    assert bucket.objects() == {"runs/slow": data}
+    assert proxy.count("PUT") == 1
+
+
+def test_an_upload_that_stands_still_is_given_up(
+    broken_store: ObjectStore, bucket: Bucket, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    proxy.inject("PUT", drip_upload(2, pause=1.0), times=FOREVER)
+    with pytest.raises(StorageError, match="closed the connection, after all retries"):
+        broken_store.create("slow", memoryview(os.urandom(24 * 2**20)))
+    assert bucket.objects() == {}
+
+
+def test_a_read_that_gets_slow_goes_on_over_another_connection(
+    broken_store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(4 * 2**20)
+    broken_store.create("a", memoryview(data))
+    monkeypatch.setattr(s3_reader, "SLOW_SECONDS", 0.2)
+    proxy.inject("GET", drip_answer(16, pause=0.1))
+    assert broken_store.get("a") == data
+    ranges = [headers.get("Range") for method, _, headers in proxy.seen if method == "GET"]
+    assert ranges == [None, f"bytes={2**20}-"]
 
 
 def test_a_connection_that_the_store_gave_up_is_not_used_again(broken_store: ObjectStore, proxy: FaultyProxy) -> None:

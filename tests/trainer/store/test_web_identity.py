@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from faulty_proxy import FaultyProxy, faulty_proxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import StorageRefused, StoreUnreachable, open_store, probe
-from issuer import Issuer
-from s3_server import REGION, S3Server, free_port
-
-ROLE = "arn:aws:iam::000000000000:role/team-a"
-AUDIENCE = "sts.test"
-SUBJECT = "system:serviceaccount:team-a:trainer"
-MINE, OTHERS = "s3://web-identity-a/runs", "s3://web-identity-b/runs"
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """A pod's token file, and who signs its tokens."""
-
-    file: Path
-    issuer: Issuer
-    server: S3Server
-    proxy: FaultyProxy
-
-    def exchanges(self) -> int:
-        """How often the STS was asked."""
-        return self.proxy.count("POST")
-
-
-@pytest.fixture
-def tenant(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tenant]:
-    """A process that has what the operator, or a webhook, gives a pod: no key, a token, a role."""
-    issuer = Issuer()
-    s3.trust(issuer.name, AUDIENCE, issuer.jwks)
-    s3.add_user("b", "web-identity-b")
-    s3.add_role(ROLE, s3.add_user("a", "web-identity-a").access, [SUBJECT])
-    file = tmp_path / "token"
-    file.write_text(issuer.token(SUBJECT, AUDIENCE))
-    with faulty_proxy(s3.port) as proxy:
-        variables = {
-            "AWS_ENDPOINT_URL_S3": s3.endpoint,
-            "AWS_ENDPOINT_URL_STS": proxy.endpoint,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ROLE_ARN": ROLE,
-            "AWS_WEB_IDENTITY_TOKEN_FILE": str(file),
-            "AWS_MAX_ATTEMPTS": "2",
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield Tenant(file, issuer, s3, proxy)
+from s3_server import free_port
+from web_tenant import AUDIENCE, MINE, OTHERS, ROLE, SUBJECT, Tenant
 
 
 def test_a_token_opens_the_tenants_bucket_and_is_exchanged_once(tenant: Tenant) -> None:
@@ -76,8 +30,8 @@ def test_another_tenants_bucket_is_refused_by_name_and_with_what_to_do(tenant: T
 
 
 def test_credentials_are_renewed_with_the_token_that_the_file_holds_then(tenant: Tenant) -> None:
-    # Ten minutes before their end botocore renews credentials before each request.
-    tenant.server.add_role(ROLE, "a", [SUBJECT], seconds=300)
+    # In their last minute credentials are renewed before each request.
+    tenant.server.add_role(ROLE, "a", [SUBJECT], seconds=30)
     store = open_store(MINE)
     store.create("first", b"")
     before = tenant.exchanges()

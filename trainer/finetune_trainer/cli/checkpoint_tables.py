@@ -43,6 +43,7 @@ def whole(log: RunLog, entry: Checkpoint) -> dict[str, Any]:
         "writer": entry.writer,
         "parent": entry.parent,
         "identity": entry.identity,
+        "startedFrom": log.journal.first().info.get("startedFrom"),
         "epoch": progress.get("epoch"),
         "tokens": progress.get("tokens"),
         "data": progress.get("data"),

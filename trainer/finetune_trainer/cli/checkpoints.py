@@ -41,11 +41,12 @@ def list_all(where: Where, run: Run = None, output: OutputOption = Output.TEXT) 
     log = log_of_run(where, run)
     history = log.history()
     rows = [tables.summary(history, log.journal.checkpoint(seq)) for seq in history.live]
-    latest, best = history.good[-1] if history.good else None, best_of(log)
+    latest, best = history.good[-1] if history.good else None, log.best()
+    best_seq = None if best is None else best.seq
     if output is Output.JSON:
-        print(json.dumps([{**row, "latest": row["seq"] == latest, "best": row["seq"] == best} for row in rows]))
+        print(json.dumps([{**row, "latest": row["seq"] == latest, "best": row["seq"] == best_seq} for row in rows]))
         return
-    Console(highlight=False).print(tables.list_table(rows, latest, best))
+    Console(highlight=False).print(tables.list_table(rows, latest, best_seq))
 
 
 @checkpoints.command()
@@ -139,26 +140,13 @@ def sweep(
 
 def find(log: RunLog, which: str) -> Checkpoint:
     """The kept checkpoint that `which` names; BadParameter naming those there are."""
-    history = log.history()
-    kept = {seq: log.journal.checkpoint(seq) for seq in history.live}
-    if which == "latest":
-        seq = history.good[-1] if history.good else None
-    elif which == "best":
-        seq = best_of(log)
-    elif which.startswith("step:"):
-        seq = next((one for one in sorted(kept, reverse=True) if f"step:{kept[one].step}" == which), None)
-    else:
-        seq = int(which) if which.isdecimal() else None
-    if seq not in kept:
-        there = ", ".join(f"{one} (step {entry.step})" for one, entry in kept.items()) or "none"
+    from finetune_trainer.store import find_checkpoint, listed
+
+    kept = log.history().live
+    if (found := find_checkpoint(log, which, kept)) is None:
+        there = listed(log, kept)
         raise typer.BadParameter(f"{which!r} is no checkpoint of {log.uri}: write {WHICH}; there are {there}")
-    return kept[seq]
-
-
-def best_of(log: RunLog) -> int | None:
-    """The seq of the checkpoint with the lowest held-out loss; None where none was evaluated."""
-    best = log.best()
-    return None if best is None else best.seq
+    return found
 
 
 def edit(log: RunLog, change: Callable[[Writer], Changed]) -> Changed:

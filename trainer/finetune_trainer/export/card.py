@@ -18,14 +18,15 @@ LOSS_PLOT = "loss.svg"
 def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str, Any], *, plotted: bool) -> str:
     """Markdown with YAML front matter as the Hugging Face hub reads it; deterministic for equal arguments.
 
-    `result` is what the run returns (`result.summarise`), `origin` its `lineage`; `plotted`: there is a `LOSS_PLOT`.
+    `result` is what the run returns (`result.summarise`), `origin` its `lineage`, with `startedFrom` where it began
+    with a checkpoint of another run; `plotted`: there is a `LOSS_PLOT`.
     """
     parts = [
         f"---\n{_yaml(_front_matter(job))}---",
         f"# {job.metadata.name}",
         _summary(job),
         "## Held-out loss",
-        _losses(result),
+        _losses(result, "starting checkpoint" if "startedFrom" in origin else "base model"),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
         "## Use",
         _usage(job),
@@ -58,7 +59,7 @@ def _summary(job: FineTuneJob) -> str:
     return f"{what} `{spec.model.uri}`, trained with objective {spec.objective.type} by finetune-operator."
 
 
-def _losses(result: Mapping[str, Any]) -> str:
+def _losses(result: Mapping[str, Any], start: str) -> str:
     after, before = result["evalLosses"], result["baseLosses"]
     if not after:
         return "There was no held-out data."
@@ -66,7 +67,7 @@ def _losses(result: Mapping[str, Any]) -> str:
     if len(rows) > 1:
         rows.append(["all tokens together", _loss(result["baseLoss"]), _loss(result["evalLoss"])])
     note = "Nats per token, and perplexity, of the tokens that are trained in such records."
-    return _table(["set", "base model", "this model"], rows) + f"\n\n{note}"
+    return _table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
 def _loss(value: float | None) -> str:
@@ -127,15 +128,19 @@ def _origin(origin: Mapping[str, Any]) -> str:
     digest = f"SHA-256 of its {base['hashed']} `{base['sha256']}`"
     rows = [
         ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}"],
+        *([["started from", _checkpoint(start)]] if (start := origin.get("startedFrom")) else []),
         ["training data", f"{_uris(data['train'])}, index `{data['id']}`"],
         ["held-out data", _uris(data["eval"]) or "none"],
         [
             "checkpoint",
-            f"`{checkpoint['uri']}`, step {checkpoint['step']}, log entry {checkpoint['seq']}, committed "
-            f"{checkpoint['committedAt']}",
+            f"{_checkpoint(checkpoint)}, committed {checkpoint['committedAt']}",
         ],
     ]
     return _table(["", ""], rows)
+
+
+def _checkpoint(one: Mapping[str, Any]) -> str:
+    return f"`{one['uri']}`, step {one['step']}, log entry {one['seq']}"
 
 
 def _uris(uris: Iterable[str]) -> str:

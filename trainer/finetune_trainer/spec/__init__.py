@@ -10,7 +10,7 @@ from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
 from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
-from finetune_trainer.spec.model import Model
+from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
 from finetune_trainer.spec.objective import Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
 from finetune_trainer.spec.training import (
@@ -28,6 +28,7 @@ __all__ = [
     "ALL_LINEAR",
     "API_VERSION",
     "KIND",
+    "WHICH_WORDS",
     "BadRecords",
     "Checkpoint",
     "Data",
@@ -63,6 +64,7 @@ __all__ = [
     "Schedule",
     "ScheduleType",
     "Source",
+    "StartCheckpoint",
     "Storage",
     "TrainSource",
     "Training",

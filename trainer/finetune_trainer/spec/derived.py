@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.spec.job import FineTuneJob, JobSpec
+from finetune_trainer.spec.model import Model
 from finetune_trainer.spec.uri import absolute_uri
 
 CLUSTER_ONLY = (
@@ -55,15 +56,23 @@ def with_absolute_paths(job: FineTuneJob, base: Path) -> FineTuneJob:
     globs = Path(glob.escape(str(base.resolve())))  # a bracket in the folder's own name is no glob
     train = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, globs)}) for s in spec.data.train)
     held_out = tuple(s.model_copy(update={"uri": absolute_uri(s.uri, globs)}) for s in spec.data.eval)
-    text = spec.model.chat_template
-    template = {"chat_template": text and absolute_uri(text, base.resolve())}
     parts = {
-        "model": spec.model.model_copy(update={"uri": absolute_uri(spec.model.uri, base.resolve()), **template}),
+        "model": _absolute_model(spec.model, base.resolve()),
         "data": spec.data.model_copy(update={"train": train, "eval": held_out}),
         "checkpoint": spec.checkpoint.model_copy(update={"uri": absolute_uri(spec.checkpoint.uri, base.resolve())}),
         "output": spec.output.model_copy(update={"uri": absolute_uri(spec.output.uri, base.resolve())}),
     }
     return job.model_copy(update={"spec": spec.model_copy(update=parts)})
+
+
+def _absolute_model(model: Model, base: Path) -> Model:
+    text, start = model.chat_template, model.checkpoint
+    update = {
+        "uri": absolute_uri(model.uri, base),
+        "chat_template": text and absolute_uri(text, base),
+        "checkpoint": start and start.model_copy(update={"uri": absolute_uri(start.uri, base)}),
+    }
+    return model.model_copy(update=update)
 
 
 def ignored_locally(job: FineTuneJob) -> list[str]:

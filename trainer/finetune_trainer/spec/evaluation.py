@@ -19,7 +19,8 @@ class Evaluation(Part):
     """Optimizer steps between two evaluations."""
 
     compare_base: bool = False
-    """Evaluate the model before training as well; on by default when `data.eval` is given."""
+    """Evaluate the model before training as well, with `model.checkpoint` what that holds; on by default when
+    `data.eval` is given."""
 
     early_stopping: EarlyStopping | None = None
     """End the run when the held-out loss no longer falls."""

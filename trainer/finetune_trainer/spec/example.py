@@ -19,7 +19,11 @@ EXAMPLE: dict[str, Any] = {
         "annotations": {"owner": "support@example.com"},
     },
     "spec": {
-        "model": {"uri": "hf://Qwen/Qwen3-0.6B@main", "chatTemplate": "{% for message in messages %}...{% endfor %}"},
+        "model": {
+            "uri": "hf://Qwen/Qwen3-0.6B@main",
+            "chatTemplate": "{% for message in messages %}...{% endfor %}",
+            "checkpoint": {"uri": "s3://checkpoints/team-a/default.first-job", "which": "best"},
+        },
         "method": {
             "type": "LoRA",
             "lora": {"rank": 16, "alpha": 32, "dropout": 0.0, "targetModules": ["all-linear"]},

@@ -1,8 +1,9 @@
 """What makes two runs the same run, so that one may continue the other's checkpoints.
 
-In: everything that changes which updates are made to which weights: model (address, chat template), method, objective,
-training data (addresses, formats, columns, weights, in their order), maxLength, overlong, packing, epochs or maxSteps,
-globalBatchSize, learningRate, schedule, optimizer, maxGradNorm, precision and seed.
+In: everything that changes which updates are made to which weights: model (address, chat template, the checkpoint to
+start from), method, objective, training data (addresses, formats, columns, weights, in their order), maxLength,
+overlong, packing, epochs or maxSteps, globalBatchSize, learningRate, schedule, optimizer, maxGradNorm, precision and
+seed.
 
 Out, because a resumed run may change them: microBatchSize, gradientCheckpointing, workers and deepspeed (where and how
 fast the same updates are computed), maxSkippedSteps and badRecords (budgets that end a run), evaluation and its data,

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "outputDir": "spec.output.uri",
     "perDeviceTrainBatchSize": "spec.training.microBatchSize",
     "r": "spec.method.lora.rank",
+    "resumeFromCheckpoint": "spec.model.checkpoint",
     "saveSteps": "spec.checkpoint.everySteps",
     "sequenceLength": "spec.data.maxLength",
     "warmupSteps": "spec.training.schedule.warmupRatio",

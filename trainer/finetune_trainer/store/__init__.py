@@ -7,6 +7,7 @@ find the latest good one, retire old ones. `probe` says beforehand whether a sto
 from finetune_trainer.store.checksums import crc64_hex, crc64nvme
 from finetune_trainer.store.copying import copy_checkpoint
 from finetune_trainer.store.entries import Checkpoint, Claim, Entry, Identity, ObjectRef, Pin, Quarantine, Retire
+from finetune_trainer.store.find import find_checkpoint, list_runs, listed, runs_at
 from finetune_trainer.store.log import Damaged, LatestGood, RunLog
 from finetune_trainer.store.objects import ObjectExists, ObjectInfo, ObjectNotFound, ObjectStore, StorageRefused
 from finetune_trainer.store.probe import probe
@@ -39,12 +40,16 @@ __all__ = [
     "copy_checkpoint",
     "crc64_hex",
     "crc64nvme",
+    "find_checkpoint",
     "find_objects",
     "find_problems",
+    "list_runs",
+    "listed",
     "match_objects",
     "open_store",
     "probe",
     "read_range",
     "read_verified",
+    "runs_at",
     "split_uri",
 ]

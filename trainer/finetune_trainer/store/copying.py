@@ -16,17 +16,18 @@ def copy_checkpoint(
 ) -> Checkpoint:
     """Copy `entry` of `source` with all its objects, each verified on its way, one at a time in memory.
 
-    `copied` is told of each. The commit keeps step, identity and body, and its claim says where it came from; it is of
-    attempt 0, so that it fences no run and any may go on from it. A copy that was cut short leaves objects that nobody
-    finds, and may be made again. StorageError when a run has begun at `target`, or an object is damaged.
+    `copied` is told of each. The commit keeps step, identity and body; its claim keeps what the run's first one says,
+    and where it was copied from. It is of attempt 0, so that it fences no run and any may go on from it. A copy that
+    was cut short leaves objects that nobody finds, and may be made again. StorageError when a run has begun at
+    `target`, or an object is damaged.
     """
     history = target.history()
     if history.live or history.attempt > 0:
         raise StorageError(f"a run has begun in {target.uri} already: write another place")
     if entry.seq in source.history().quarantined:
         raise StorageError(f"checkpoint {entry.seq} of {source.uri} is quarantined: name a good one")
-    info = {"copiedFrom": f"{source.uri} log entry {entry.seq}"}
-    writer = target.claim(source.journal.identity(), attempt=0, info=dict(info))
+    info = {**source.journal.first().info, "copiedFrom": f"{source.uri} log entry {entry.seq}"}
+    writer = target.claim(source.journal.identity(), attempt=0, info=info)
     prefix = writer.new_checkpoint(entry.step)
     refs = []
     for ref in entry.objects:

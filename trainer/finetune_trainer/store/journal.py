@@ -85,10 +85,14 @@ class Journal:
 
     def identity(self) -> Identity:
         """The run's identity, from the claim that began the log."""
+        return self.first().identity
+
+    def first(self) -> Claim:
+        """The claim that began the log, of a log that has begun."""
         first = self.entry(1)
         if not isinstance(first, Claim):
             raise StorageError(f"{self.store.uri}/{self.key(1)} is a {first.kind} entry, a log begins with a claim")
-        return first.identity
+        return first
 
     def append(self, draft: Callable[[History], E]) -> E:
         """Store the entry that `draft` makes of the newest history, as its successor; None if it makes none.

@@ -67,7 +67,7 @@ class RunLog:
         return min(scored, key=lambda found: found[:2])[2] if scored else None
 
     def claim(self, identity: Identity, attempt: int | None = None, info: dict[str, Any] | None = None) -> Writer:
-        """Take the run over: every earlier writer is fenced. `info` is JSON for people to read.
+        """Take the run over: every earlier writer is fenced. `info` is JSON that the claim keeps.
 
         `attempt` None is the newest plus one (a run without an operator); the newest itself is a restart within it.
         SpecError names the fields that differ from the run in this place; Fenced if a later attempt has claimed it.

@@ -1,4 +1,4 @@
-"""Bodies of uploads: a memoryview that goes to the socket as it is, in one piece, whichever layer asks for it."""
+"""Bodies of uploads: a memoryview that goes to the socket as it is, uncopied, whichever layer asks for it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 # Up to here a copy costs less than the round trip of `Expect: 100-continue`, which botocore adds for files.
 SMALL_BYTES = 64 * 2**10
+# Python gives one `sendall` the time of a connect, whatever its size: so an upload is given up where it gets no further
+# than this in CONNECT_SECONDS, and not where all of it takes longer.
+PIECE_BYTES = 256 * 2**10
 
 
 class ViewFile:
@@ -38,14 +41,15 @@ class ViewFile:
         return self._position
 
 
-class _OnePiece:
-    """What urllib3 sends by one `sendall`: of a file it would read 16 KiB at a time."""
+class _Pieces:
+    """What urllib3 sends by one `sendall` a piece: of a file it would read 16 KiB at a time."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
 
     def __iter__(self) -> Iterator[memoryview]:
-        yield self._view
+        for start in range(0, self._view.nbytes, PIECE_BYTES):
+            yield self._view[start : start + PIECE_BYTES]
 
     def seek(self, offset: int) -> int:
         """Nothing: botocore rewinds bodies before it sends them again."""
@@ -57,7 +61,7 @@ def body_of(view: memoryview) -> Any:
     return bytes(view) if view.nbytes <= SMALL_BYTES else ViewFile(view)
 
 
-def send_in_one_piece(request: AWSPreparedRequest, **_: Any) -> None:
+def send_uncopied(request: AWSPreparedRequest, **_: Any) -> None:
     """Handler of botocore's `before-send`: the signed request goes on to botocore's own transport with such a body."""
     if isinstance(request.body, ViewFile):
-        request.body = _OnePiece(request.body.view)
+        request.body = _Pieces(request.body.view)

@@ -12,7 +12,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import SSLError
 
-from finetune_trainer.store.s3_body import send_in_one_piece
+from finetune_trainer.store.s3_body import send_uncopied
+from finetune_trainer.store.s3_credentials import keep_renewed
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel
@@ -41,8 +42,8 @@ MEMBERS = {ENCRYPTION: "ServerSideEncryption", KMS_KEY: "SSEKMSKeyId", OWNER: "E
 def make_client() -> S3Client:
     """A new client from the usual AWS environment and profile; AWS_MAX_ATTEMPTS or the profile may change the retries.
 
-    Credentials come from botocore's own chain and are renewed by it, long before they expire. Raises botocore's errors
-    for a profile, an endpoint or a region that cannot be.
+    Credentials come from botocore's own chain and are renewed long before they expire (finetune_trainer.store.
+    s3_credentials). Raises botocore's errors for a profile, an endpoint or a region that cannot be.
     """
     core = botocore.session.Session()
     attempts = core.get_config_variable("max_attempts") or MAX_ATTEMPTS
@@ -64,9 +65,10 @@ def make_client() -> S3Client:
         response_checksum_validation="when_required",
         s3=s3,
     )
+    keep_renewed(core.get_credentials())
     client = boto3.session.Session(botocore_session=core).client("s3", config=config)
     client.meta.events.register_first("needs-retry.s3", _give_up)
-    client.meta.events.register("before-send.s3", send_in_one_piece)
+    client.meta.events.register("before-send.s3", send_uncopied)
     if members := {MEMBERS[name]: os.environ[name] for name in MEMBERS if os.environ.get(name)}:
         client.meta.events.register("before-parameter-build.s3", _adder(members))
     return client

@@ -45,6 +45,8 @@ class Fetched:
 # breaks loses what it had, so after the first break they are small, and every attempt gets further.
 PIECE_BYTES = 2**20
 SMALL_PIECE_BYTES = 256 * 2**10
+# A piece that takes longer than this is the last one of its connection: the next may have a better way to the store.
+SLOW_SECONDS = 30.0
 Fetch = Callable[[int, str], Fetched]
 
 
@@ -124,12 +126,16 @@ class S3Reader(io.RawIOBase):
         """Read at least a byte of the range. A body that breaks off is asked for again."""
         for attempt in range(self._source.attempts):
             try:
-                count = self._open().readinto(view)
+                body = self._open()
+                started = time.monotonic()
+                count = body.readinto(view)
             except BROKEN as error:
                 cause: Exception | None = error
             else:
                 if count:
                     self._position += count
+                    if time.monotonic() - started > SLOW_SECONDS:
+                        self._drop()
                     return count
                 cause = None
             self._drop()

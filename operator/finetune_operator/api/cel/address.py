@@ -9,6 +9,7 @@ from finetune_trainer.spec.uri import BUCKET, HUB_REPOSITORY, IPV4
 
 ADDRESSES = {
     "spec.model": ("s3", "file", "hf"),
+    "spec.model.checkpoint": ("s3", "file"),
     "spec.data.train[]": ("s3", "file"),
     "spec.data.eval[]": ("s3", "file"),
     "spec.checkpoint": ("s3", "file"),

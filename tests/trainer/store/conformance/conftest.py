@@ -18,5 +18,5 @@ def store_uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
         profile = tmp_path / "aws"
         profile.write_text("[default]\ns3 =\n    payload_signing_enabled = true\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(profile))
-        monkeypatch.setattr(s3_client, "send_in_one_piece", lambda **_: None)
+        monkeypatch.setattr(s3_client, "send_uncopied", lambda **_: None)
     return f"{request.getfixturevalue('bucket').uri}/runs"
