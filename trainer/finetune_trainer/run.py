@@ -18,6 +18,7 @@ from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.step import StepResult
+from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
@@ -88,7 +89,7 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.stage.release()
-        else:
+        elif issubclass(kind, FinetuneError):  # after a broken connection no save can end well
             self.saves.abandon(LAST_SAVE_SECONDS)
         self.resources.close()
 
