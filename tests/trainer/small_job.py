@@ -18,6 +18,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+TIMES = ("seconds", "dataSeconds")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -68,7 +69,7 @@ class SmallJob:
     def metrics(self, name: str = "small") -> list[dict[str, Any]]:
         """What the exported run recorded of each step and evaluation, without its times."""
         lines = (self.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
-        return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+        return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 
 
 def make_small_job(folder: Path, *, kind: str = "llama", records: int = 160, **config: Any) -> SmallJob:

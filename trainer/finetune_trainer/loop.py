@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
 from finetune_trainer.restore import restore
-from finetune_trainer.run import Run
+from finetune_trainer.run import Run, StepTimes
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.state import Progress, commit_due, finite, out_of_patience
 
@@ -51,8 +51,8 @@ def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
     leave_if_asked(run)
     with closing(upcoming(run)) as batches:
-        while settle(run) and (batch := next(batches, None)) is not None:
-            if take_step(run, batch):
+        while settle(run) and (arrival := wait_for(batches)) is not None:
+            if take_step(run, *arrival):
                 leave_if_asked(run)
     if run.dataset.held_out and run.progress.last_eval_step != run.progress.step:
         measure(run)
@@ -100,9 +100,19 @@ def upcoming(run: Run) -> Generator[StepBatch]:
         yield from islice(batches, remaining)
 
 
-def take_step(run: Run, batch: StepBatch) -> bool:
-    """One optimizer step on `batch`; returns whether any rank was asked to stop. Raises Diverged."""
+def wait_for(batches: Iterator[StepBatch]) -> tuple[StepBatch, float] | None:
+    """The next global batch and the seconds that it was waited for; None after the last one."""
     started = time.monotonic()
+    batch = next(batches, None)
+    return None if batch is None else (batch, time.monotonic() - started)
+
+
+def take_step(run: Run, batch: StepBatch, waited: float) -> bool:
+    """One optimizer step on `batch`, which came after `waited` seconds; returns whether any rank was asked to stop.
+
+    Raises Diverged.
+    """
+    started = time.monotonic() - waited
     training, progress = run.job.spec.training, run.progress
     schedule = training.schedule
     factor = learning_rate_factor(schedule.type, schedule.warmup_ratio, progress.consumed, batch.consumed)
@@ -121,7 +131,8 @@ def take_step(run: Run, batch: StepBatch) -> bool:
     )
     run.progress = advance(progress, batch, result)
     stop, run.commit_voted, saving = result.votes
-    run.record_step(batch, result, training.learning_rate * factor, time.monotonic() - started)
+    times = StepTimes(time.monotonic() - started, waited)
+    run.record_step(batch, result, training.learning_rate * factor, times)
     if run.saves.in_flight and not saving:
         acknowledge(run)
     if run.progress.skipped > training.max_skipped_steps:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from transformers import PreTrainedTokenizerFast
 
@@ -41,6 +41,13 @@ def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
         return None
     reasons: list[str | None] = control.gather(stop.reason)
     return next(reason for reason in reasons if reason is not None)
+
+
+class StepTimes(NamedTuple):
+    """Seconds that a step took, its wait for data included, and that wait."""
+
+    whole: float
+    data: float
 
 
 @dataclass
@@ -110,9 +117,9 @@ class Run:
         every = self.job.spec.checkpoint.every_seconds
         return self.control.is_main and every is not None and self.clock() - self.last_commit >= every
 
-    def record_step(self, batch: StepBatch, result: StepResult, learning_rate: float, seconds: float) -> None:
+    def record_step(self, batch: StepBatch, result: StepResult, learning_rate: float, times: StepTimes) -> None:
         """Note one finished step in the history and report it (rank 0)."""
-        self._recent.append((batch.tokens, seconds))
+        self._recent.append((batch.tokens, times.whole))
         if not self.control.is_main:
             return
         progress = self.progress
@@ -125,7 +132,8 @@ class Run:
             "rows": batch.global_rows,
             "tokens": progress.tokens,
             "keptTokens": batch.kept_tokens,
-            "seconds": round(seconds, 6),
+            "seconds": round(times.whole, 6),
+            "dataSeconds": round(times.data, 6),
         }
         self.history.add(record)
         self.report(

@@ -27,10 +27,10 @@ from small_job import SmallJob
 
 RECORDS: list[dict[str, Any]] = [
     {"step": 0, "evalLoss": 4.0, "evalLoss/a": 4.0},
-    {"step": 1, "loss": 3.5, "tokens": 100, "seconds": 2.0},
-    {"step": 2, "loss": None, "tokens": 300, "seconds": 2.0},
+    {"step": 1, "loss": 3.5, "tokens": 100, "seconds": 2.0, "dataSeconds": 0.5},
+    {"step": 2, "loss": None, "tokens": 300, "seconds": 2.0, "dataSeconds": 0.0},
     {"step": 2, "evalLoss": 2.5, "evalLoss/a": 2.5},
-    {"step": 3, "loss": 2.0, "tokens": 500, "seconds": 1.0},
+    {"step": 3, "loss": 2.0, "tokens": 500, "seconds": 1.0, "dataSeconds": 0.5},
     {"step": 3, "evalLoss": 3.0, "evalLoss/a": 3.0},
 ]
 PROGRESS = Progress(
@@ -78,6 +78,7 @@ def test_result_is_that_of_the_exported_step() -> None:
     assert (result["evalLoss"], result["evalLosses"], result["baseLoss"]) == (2.5, {"a": 2.5}, 4.0)
     assert (result["step"], result["exportedStep"], result["best"]) == (3, 2, {"step": 2, "loss": 2.5})
     assert result["tokensPerSecond"] == 100.0
+    assert result["dataWaitShare"] == 0.2
     assert result["keptTokenShare"] == 0.4
     assert result["verdict"] == "Improved"
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from finetune_trainer.errors import Stopped
 from loop_runner import Killed, Recorder, Train, kill_at_commit
-from small_job import SmallJob
+from small_job import TIMES, SmallJob
 
 SPOILED = "~"  # no record has it but those that a test spoils
 EPOCH: dict[str, Any] = {
@@ -45,7 +45,7 @@ def strict(line: str) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON")
 
-    return {key: value for key, value in json.loads(line, parse_constant=refuse).items() if key != "seconds"}
+    return {key: value for key, value in json.loads(line, parse_constant=refuse).items() if key not in TIMES}
 
 
 @pytest.mark.parametrize("line", [70, 31], ids=["the first", "a later one"])

@@ -16,7 +16,7 @@ from loop_runner import Recorder, Train
 from small_job import SmallJob
 
 ONE_RANK: dict[str, Any] = {"workers": {"replicas": 1, "gpusPerReplica": 0}}
-PLACES = ("tokensPerSecond", "output", "report", "checkpoints")
+PLACES = ("tokensPerSecond", "dataWaitShare", "output", "report", "checkpoints")
 
 
 def stop_on(kind: str, **values: object) -> Recorder:

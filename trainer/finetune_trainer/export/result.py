@@ -23,10 +23,17 @@ def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None,
 
 
 def tokens_per_second(records: Sequence[Record]) -> float | None:
-    """Non-padding tokens of all ranks per second of training steps, over the whole run."""
+    """Non-padding tokens of all ranks per second of training steps, waits for data included, over the whole run."""
     steps = [record for record in records if "seconds" in record]
     seconds = sum(record["seconds"] for record in steps)
     return steps[-1]["tokens"] / seconds if seconds else None
+
+
+def data_wait_share(records: Sequence[Record]) -> float | None:
+    """The share of the training steps' time in which rank 0 waited for data."""
+    steps = [record for record in records if "dataSeconds" in record]
+    seconds = sum(record["seconds"] for record in steps)
+    return sum(record["dataSeconds"] for record in steps) / seconds if seconds else None
 
 
 def verdict(base: float | None, tuned: float | None) -> str | None:
@@ -68,6 +75,7 @@ def summarise(progress: Progress, records: Sequence[Record], exported_step: int)
         "best": progress.best.model_dump() if progress.best is not None else None,
         "tokens": progress.tokens,
         "tokensPerSecond": tokens_per_second(records),
+        "dataWaitShare": data_wait_share(records),
         "keptTokenShare": progress.kept_tokens / progress.tokens if progress.tokens else None,
         "skippedSteps": progress.skipped,
         "overlong": overlong(progress.data.counters) if progress.data is not None else {},
