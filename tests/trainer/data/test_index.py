@@ -17,7 +17,7 @@ from finetune_trainer.data import (
     list_sources,
     listing_digest,
 )
-from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.order import SequentialOrder
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Format
@@ -29,9 +29,9 @@ SUFFIXES = ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
 
 def read_all(index: DatasetIndex) -> list[tuple[str, Any]]:
     """Name and content of every record, in order."""
-    order = sequential_order(index.table)
+    order = SequentialOrder(index.table)
     with RecordReader(index) as reader:
-        records = [record for block in range(order.blocks) for record in reader.read(order, block)]
+        records = [record for block in order.blocks() for record in reader.read(block)]
     return [
         (r.id.rsplit("/", 1)[1], json.loads(r.raw.decode("utf-8-sig")) if isinstance(r.raw, bytes) else r.raw)
         for r in records

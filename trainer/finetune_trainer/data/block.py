@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from finetune_trainer.data.chunks import Ints
 from finetune_trainer.data.encode import Document
-from finetune_trainer.data.order import Ints
 from finetune_trainer.data.outcomes import Outcome
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.pack import best_fit

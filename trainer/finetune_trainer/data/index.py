@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from finetune_trainer.data.chunks import ChunkTable, Ints
 from finetune_trainer.data.containers import Container
-from finetune_trainer.data.order import ChunkTable, Ints
 from finetune_trainer.spec.data import Format
 
 INDEX_VERSION = 1

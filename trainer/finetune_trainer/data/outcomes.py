@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
 
-import numpy as np
-
+from finetune_trainer.data.copies import ChunkPart
 from finetune_trainer.data.encode import Document, Encoder
 from finetune_trainer.data.examples import BadRecord, Example
 from finetune_trainer.data.formats import Raw, convert
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import ChunkPart, EpochOrder
+from finetune_trainer.data.order import Block, Order
 from finetune_trainer.data.overlong import fit_length
 from finetune_trainer.data.reader import RawRecord, RecordReader
 from finetune_trainer.data.rows import RecordId
@@ -101,38 +100,29 @@ class OutcomeReader:
         self._tokens.close()
         self._records.__exit__(kind, error, trace)
 
-    def read(self, order: EpochOrder, block: int) -> list[Outcome]:
+    def read(self, block: Block) -> list[Outcome]:
         """The outcomes of a block's records, part by part, before they are shuffled.
 
         Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it or a
         token form cannot be read.
         """
-        parts = order.parts(block)
-        prepared = [int(order.table.source[part.chunk]) in self._forms for part in parts]
-        self._tokens.ahead(self._pages(order, block, parts, prepared))
-        raw = [part for part, done in zip(parts, prepared, strict=True) if not done]
+        order = block.order
+        prepared = [int(order.table.source[part.chunk]) in self._forms for part in block.parts]
+        stored = [part for part, done in zip(block.parts, prepared, strict=True) if done]
+        self._tokens.ahead((*self._page(order, part), order.next_use(part)) for part in stored)
+        raw = [part for part, done in zip(block.parts, prepared, strict=True) if not done]
         encoded = iter(self._encoder.encode(self._records.read_parts(order, raw)))
         outcomes: list[Outcome] = []
-        for part, done in zip(parts, prepared, strict=True):
+        for part, done in zip(block.parts, prepared, strict=True):
             outcomes += self._stored(order, part) if done else islice(encoded, part.records)
         self._tokens.done()
         return outcomes
 
-    def _pages(
-        self, order: EpochOrder, block: int, parts: Sequence[ChunkPart], prepared: Sequence[bool]
-    ) -> list[tuple[TokenForm, int, int]]:
-        """Form, page and time of the next use (as in `EpochOrder.next_use`) of every part that is read as tokens."""
-        found = []
-        for number, (part, done) in enumerate(zip(parts, prepared, strict=True)):
-            if done:
-                found.append((*self._page(order, part), order.next_use(int(order.bounds[block]) + number)))
-        return found
-
-    def _page(self, order: EpochOrder, part: ChunkPart) -> tuple[TokenForm, int]:
+    def _page(self, order: Order, part: ChunkPart) -> tuple[TokenForm, int]:
         source = int(order.table.source[part.chunk])
-        return self._forms[source], part.chunk - int(np.searchsorted(order.table.source, source))
+        return self._forms[source], part.chunk - order.table.ranges[source].start
 
-    def _stored(self, order: EpochOrder, part: ChunkPart) -> list[Outcome]:
+    def _stored(self, order: Order, part: ChunkPart) -> list[Outcome]:
         chunk = self._index.chunk(part.chunk)
         source = self._index.sources[chunk.source]
         name = f"{source.root}/{source.files[chunk.file].key}"

@@ -13,7 +13,7 @@ from finetune_trainer.data.audit import kept_share
 from finetune_trainer.data.block import BlockRows, positions
 from finetune_trainer.data.encode import Document
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import EpochOrder
+from finetune_trainer.data.order import Order
 from finetune_trainer.data.outcomes import Seen
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.report import (
@@ -51,7 +51,7 @@ class Tally:
     """
 
     def __init__(
-        self, index: DatasetIndex, order: EpochOrder, settings: DataSettings, prints: Fingerprints, *, train: bool
+        self, index: DatasetIndex, order: Order, settings: DataSettings, prints: Fingerprints, *, train: bool
     ) -> None:
         self._index = index
         self._settings = settings
@@ -60,8 +60,7 @@ class Tally:
         self._first = self._end = prints.size
         self._train = train
         sources = len(index.sources)
-        expected = np.bincount(index.table.source[order.chunk], weights=order.taken, minlength=sources)
-        self._expected = expected.astype(np.int64)
+        self._expected = np.array(order.source_records, dtype=np.int64)
         self._counts = {name: np.zeros(sources, dtype=np.int64) for name in Counters.model_fields}
         self._lengths: list[list[NDArray[np.int32]]] = [[] for _ in range(sources)]
         self._bad: list[list[BadExample]] = [[] for _ in range(sources)]

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from finetune_trainer.data.order import BlockStart
+
 RecordId = str
 """`<uri of the file>#<n>`: the file's n-th record, from 1; blank lines are no records."""
 
@@ -74,9 +76,10 @@ class Counters(BaseModel):
 class DataState(BaseModel):
     """Where the stream stands after a global batch: JSON of less than 1 KB, the same on every rank of any world size.
 
-    The next row is row `row` of block `block` of epoch `epoch`; `batches` counts global batches handed out,
-    `bad_in_epoch` the bad records of this epoch's blocks so far. `index_id` names the data set that the positions refer
-    to.
+    The next row is row `row` of block `block` of epoch `epoch`, which begins at `start`: computed anew, which takes the
+    longer the more blocks there are before it, in a state that was written without. `batches` counts global batches
+    handed out, `bad_in_epoch` the bad records of this epoch's blocks so far. `index_id` names the data set that the
+    positions refer to.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,6 +88,7 @@ class DataState(BaseModel):
     index_id: str
     epoch: int = 0
     block: int = 0
+    start: BlockStart | None = None
     row: int = 0
     batches: int = 0
     bad_in_epoch: int = 0

@@ -58,8 +58,8 @@ class TokenReader:
         """Wait for the reads that are running and give up the others."""
         self._pool.shutdown(cancel_futures=True)
 
-    def ahead(self, pages: Iterable[tuple[TokenForm, int, int]]) -> None:
-        """Begin to read pages, each with when it will be used next after this (any rising count)."""
+    def ahead(self, pages: Iterable[tuple[TokenForm, int, float]]) -> None:
+        """Begin to read pages, each with when it will be used next after this (as `Order.next_use`)."""
         for form, number, next_use in pages:
             page = (form.id, number)
             if page not in self._coming:
@@ -80,7 +80,7 @@ class TokenReader:
         """Forget the pages that `ahead` was told of."""
         self._coming.clear()
 
-    def _page(self, form: TokenForm, number: int, next_use: int) -> bytes:
+    def _page(self, form: TokenForm, number: int, next_use: float) -> bytes:
         page = (form.id, number)
         data = self._cache.get(page, next_use)
         if data is None:

@@ -8,7 +8,7 @@ from itertools import islice
 
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.order import SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.settings import DataSettings
@@ -25,11 +25,11 @@ def source_results(
     Raises DataError for a file that changed or cannot be decoded, StorageError where reading fails.
     """
     alone = DatasetIndex(sources=(index.sources[source].model_copy(update={"weight": 1.0}),))
-    order = sequential_order(alone.table)
+    order = SequentialOrder(alone.table)
     with OutcomeReader(alone, RecordEncoder(alone, settings, encoder), {}) as reader:
-        built = prefetched(lambda block: reader.read(order, block), range(order.blocks), BLOCKS_AHEAD)
+        built = prefetched(reader.read, order.blocks(), BLOCKS_AHEAD)
         with closing(built) as blocks:
             for block, outcomes in blocks:
                 results = iter([outcome.result for outcome in outcomes])
-                for part in order.parts(block):
+                for part in block.parts:
                     yield list(islice(results, part.records))
