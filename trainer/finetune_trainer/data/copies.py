@@ -120,8 +120,8 @@ class BoundCopies:
             each[mine] = int(weight)
             shared = copies.shared[source]
             each[mine] += before(shared, segments.end[mine]) > before(shared, segments.first[mine])
-        self._ends = np.cumsum(each)
-        self._size = int(self._ends[-1]) if len(each) else 0
+        self._bounds = np.concatenate([[0], np.cumsum(each)])
+        self._size = int(self._bounds[-1])
 
     def parts(self, lanes: int, start: int) -> Iterator[tuple[int, int, ChunkPart]]:
         """Those from place `start` of group `lanes` of `LANES` segments on, each with its group and its place there."""
@@ -137,9 +137,8 @@ class BoundCopies:
         if segment is None:
             return {}
         found = {}
-        first = int(self._ends[segment - 1]) if segment else 0
         for copy in self._copies.copies(chunk):
-            rank = int(permute(self._key, self._size, np.array([first + copy]))[0])
+            rank = int(permute(self._key, self._size, self._bounds[segment : segment + 1] + copy)[0])
             chunks = self._chunks(segment, copy)
             progress = (int(before(chunks, chunk)) + rank % LANES / LANES) / len(chunks)
             found[copy] = (rank // LANES + progress) * LANES / (self._size + LANES)
@@ -149,8 +148,8 @@ class BoundCopies:
         """Chunk, number of the copy and whether it is the segment's last, for every part of a group of segments."""
         ranks = np.arange(lanes * LANES, min((lanes + 1) * LANES, self._size))
         numbers = permute(self._key, self._size, ranks, inverse=True)
-        segments = np.searchsorted(self._ends, numbers, side="right")
-        copies = numbers - np.concatenate([[0], self._ends])[segments]
+        segments = np.searchsorted(self._bounds, numbers, side="right") - 1
+        copies = numbers - self._bounds[segments]
         chunks = [self._chunks(*one) for one in zip(segments.tolist(), copies.tolist(), strict=True)]
         lengths = [len(one) for one in chunks]
         within = np.concatenate([np.arange(length) for length in lengths])
