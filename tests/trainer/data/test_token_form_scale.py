@@ -15,7 +15,7 @@ from finetune_trainer.data.bijection import permute
 from finetune_trainer.data.chunks import ChunkTable, Ints
 from finetune_trainer.data.containers import Container
 from finetune_trainer.data.encode import Document
-from finetune_trainer.data.index import DatasetIndex, FileIndex, SourceIndex
+from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex, SourceIndex
 from finetune_trainer.data.order import BLOCK_RECORDS, BlockStart, EpochOrder
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.stream import BLOCKS_AHEAD
@@ -76,9 +76,10 @@ def read_block(form: TokenForm) -> int:
     pages = np.random.default_rng(0).integers(sum(form.index.pages), size=BLOCK).tolist()
     reader = TokenReader()
     reader.ahead((form, page, 0) for page in pages)
-    results = [result for page in pages for result in reader.take(form, page, RECORDS, range(RECORDS))]
+    chunk = Chunk(source=0, file=0, segment=0, segment_first=0, first=0, records=RECORDS, offset=0, size=1)
+    found = [reader.take(form, page, chunk, np.arange(RECORDS), "file") for page in pages]
     reader.close()
-    return sum(len(piece.input_ids) for result in results if isinstance(result, Fitted) for piece in result.pieces)
+    return sum(len(piece) for outcomes in found for piece in outcomes.tokens)
 
 
 @pytest.mark.parametrize("records", [10**6, 10**9])

@@ -11,7 +11,7 @@ from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, EpochOrder, Order, SequentialOrder
-from finetune_trainer.data.outcomes import Outcome, RecordEncoder, Seen
+from finetune_trainer.data.outcomes import RecordEncoder, Seen, outcomes_of
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RawRecord, RecordReader
 from finetune_trainer.data.report import DataReport, Rules
@@ -110,7 +110,7 @@ def _read(
             records = reader.read(block)
             shuffled = [records[i] for i in order.shuffle(block)] if train else records
             seen = records_encoder.look(one.chosen(shuffled))
-            return seen, builder.build([Outcome(o.record.id, o.result) for o in seen], substitute=train)
+            return seen, builder.build(outcomes_of(seen), substitute=train)
 
         with closing(prefetched(build, one.blocks(), BLOCKS_AHEAD)) as blocks:
             for _, (seen, rows) in blocks:

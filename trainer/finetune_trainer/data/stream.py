@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
 from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
+from finetune_trainer.data.columns import Outcomes
 from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, BlockStart, EpochOrder, epoch_records
-from finetune_trainer.data.outcomes import Outcome, OutcomeReader, RecordEncoder
+from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder, outcomes_of
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.report import SetReport
@@ -152,10 +153,9 @@ class TrainStream:
         return {"tokenForm": self._forms[source].id} if source in self._forms else {}
 
     def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:
-        outcomes = reader.read(block)
-        return self._assemble([outcomes[i] for i in block.order.shuffle(block)], block)
+        return self._assemble(reader.read(block).take(block.order.shuffle(block)), block)
 
-    def _assemble(self, outcomes: list[Outcome], block: Block) -> BlockRows:
+    def _assemble(self, outcomes: Outcomes, block: Block) -> BlockRows:
         rows = self._builder.build(outcomes, substitute=True)
         if self._settings.packing is Packing.NONE:
             return rows
@@ -236,7 +236,7 @@ class TrainStream:
         with RecordReader(self._index) as raw:
             records = raw.read(place)
         seen = encoder.look([records[i] for i in order.shuffle(place)])
-        block = self._assemble([Outcome(one.record.id, one.result) for one in seen], place)
+        block = self._assemble(outcomes_of(seen), place)
         tally = Tally(self._index, order, self._settings, Fingerprints(len(seen)), train=True)
         tally.add(seen, block)
         return block, tally.report("train")

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -29,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from finetune_trainer.data.encode import Document
+from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.columns import Outcomes, Refused, Result
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.rows import IGNORED, Counters
 from finetune_trainer.store import crc64nvme
@@ -40,17 +40,6 @@ CHUNK_BYTES = 32 << 20
 """Pages are gathered up to here: large enough for one upload each, small enough to be held while it is made."""
 HEADER = 6
 PAGE_ENTRY = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a record cannot be used, and its beginning; content, for the tenant's own storage only."""
-
-    reason: str
-    excerpt: str
-
-
-Result = Fitted | Refused
 
 
 class FormIndex(BaseModel):
@@ -131,25 +120,23 @@ def _counted(results: Sequence[Result]) -> NDArray[np.int64]:
     return np.array(rows, dtype="<i8").reshape(-1, 1 + len(COUNTED))
 
 
-def decode_page(data: bytes, numbers: Sequence[int]) -> list[Result]:
-    """The results of the records `numbers` of a page whose checksum was proved; arrays are shared between them."""
+def decode_page(data: bytes, numbers: Ints, name: str, first: int) -> Outcomes:
+    """What became of the records `numbers` of a page whose checksum was proved; its arrays are parts of the page.
+
+    `name` and `first`: the file of the records, and the number in it of the first one of the page, from 0.
+    """
     page = _Columns(data)
     records, pieces, tokens, counted, notes, width = page.take("<u4", HEADER).tolist()
-    ends = np.cumsum(page.take("<u4", records), dtype=np.int64)
-    bounds = np.concatenate([[0], np.cumsum(page.take("<u4", pieces), dtype=np.int64)]).tolist()
+    own = page.take("<u4", records).astype(np.int64)
+    ends = np.cumsum(page.take("<u4", pieces), dtype=np.int64).tolist()
     counters = {n: _counters(row) for n, *row in page.take("<i8", 6 * counted).reshape(-1, 6).tolist()}
     mask = np.unpackbits(page.take("u1", -(-tokens // 8)), count=tokens, bitorder="little").view(np.bool_)
-    ids = page.take(f"<u{width}", tokens).astype(np.int32)
-    labels = np.where(mask, ids, np.int32(IGNORED))
+    ids = page.take(f"<u{width}", tokens)
     refused = {n: Refused(reason, excerpt) for n, reason, excerpt in json.loads(page.rest(notes) or b"[]")}
-    spans = np.concatenate([[0], ends]).tolist()
-
-    def fitted(n: int) -> Fitted:
-        cuts = bounds[spans[n] : spans[n + 1] + 1]
-        documents = tuple(Document(ids[a:b], labels[a:b]) for a, b in pairwise(cuts))
-        return Fitted(documents, counters.get(n))
-
-    return [refused.get(n) or fitted(n) for n in numbers]
+    cuts = [slice(start, end) for start, end in pairwise([0, *ends])]
+    ids_of = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
+    whole = Outcomes(ids_of, own, [ids[cut] for cut in cuts], [mask[cut] for cut in cuts], counters, refused)
+    return whole if len(numbers) == records else whole.take(numbers)
 
 
 def page_records(data: bytes) -> int:

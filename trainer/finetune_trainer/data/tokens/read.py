@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -12,11 +12,13 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.columns import Outcomes
+from finetune_trainer.data.index import Chunk
 from finetune_trainer.data.tokens.cache import Page, PageCache
 from finetune_trainer.data.tokens.format import (
     PAGE_ENTRY,
     FormIndex,
-    Result,
     decode_directory,
     decode_page,
     page_records,
@@ -65,16 +67,16 @@ class TokenReader:
             if page not in self._coming:
                 self._coming[page] = self._pool.submit(self._page, form, number, next_use)
 
-    def take(self, form: TokenForm, number: int, records: int, numbers: Sequence[int]) -> list[Result]:
-        """What became of the records `numbers` of a page of `records` records that `ahead` was told of.
+    def take(self, form: TokenForm, number: int, chunk: Chunk, numbers: Ints, name: str) -> Outcomes:
+        """What became of the records `numbers` of a page that `ahead` was told of: that of `chunk` of the file `name`.
 
         CorruptObject names an object that is missing or damaged, or that belongs to other records.
         """
         data = self._coming[form.id, number].result()
-        if page_records(data) != records:
+        if page_records(data) != chunk.records:
             where, _ = _place(form, number)
-            raise _damaged(form, where, f"page {number} holds {page_records(data)} records, not {records}")
-        return decode_page(data, numbers)
+            raise _damaged(form, where, f"page {number} holds {page_records(data)} records, not {chunk.records}")
+        return decode_page(data, numbers, name, chunk.first)
 
     def done(self) -> None:
         """Forget the pages that `ahead` was told of."""
