@@ -74,7 +74,7 @@ def generated(folder: Path, records: int) -> tuple[Generated, str]:
 def read_block(form: TokenForm) -> int:
     """The tokens of a block whose pages lie all over the form."""
     pages = np.random.default_rng(0).integers(sum(form.index.pages), size=BLOCK).tolist()
-    reader = TokenReader()
+    reader = TokenReader([form], budget=32 << 20)  # neither form fits
     reader.ahead((form, page, 0) for page in pages)
     chunk = Chunk(source=0, file=0, segment=0, segment_first=0, first=0, records=RECORDS, offset=0, size=1)
     found = [reader.take(form, page, chunk, np.arange(RECORDS), "file") for page in pages]

@@ -76,7 +76,7 @@ class OutcomeReader:
         self._encoder = encoder
         self._forms = forms
         self._records = RecordReader(index)
-        self._tokens = TokenReader()
+        self._tokens = TokenReader(forms.values())
 
     def __enter__(self) -> OutcomeReader:
         return self

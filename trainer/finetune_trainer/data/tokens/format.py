@@ -120,7 +120,7 @@ def _counted(results: Sequence[Result]) -> NDArray[np.int64]:
     return np.array(rows, dtype="<i8").reshape(-1, 1 + len(COUNTED))
 
 
-def decode_page(data: bytes, numbers: Ints, name: str, first: int) -> Outcomes:
+def decode_page(data: bytes | memoryview, numbers: Ints, name: str, first: int) -> Outcomes:
     """What became of the records `numbers` of a page whose checksum was proved; its arrays are parts of the page.
 
     `name` and `first`: the file of the records, and the number in it of the first one of the page, from 0.
@@ -139,7 +139,7 @@ def decode_page(data: bytes, numbers: Ints, name: str, first: int) -> Outcomes:
     return whole if len(numbers) == records else whole.take(numbers)
 
 
-def page_records(data: bytes) -> int:
+def page_records(data: bytes | memoryview) -> int:
     """How many records a page holds."""
     return int.from_bytes(data[:4], "little")
 
@@ -147,7 +147,7 @@ def page_records(data: bytes) -> int:
 class _Columns:
     """Takes arrays off the front of a page."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._at = 0
 
@@ -157,7 +157,7 @@ class _Columns:
         return column
 
     def rest(self, size: int) -> bytes:
-        return self._data[self._at : self._at + size]
+        return bytes(self._data[self._at : self._at + size])
 
 
 def _counters(values: Sequence[int]) -> Counters:
@@ -171,6 +171,6 @@ def encode_directory(pages: Sequence[bytes]) -> bytes:
     return np.stack([ends, checksums], axis=1).astype("<u8").tobytes()
 
 
-def decode_directory(data: bytes) -> NDArray[np.uint64]:
+def decode_directory(data: bytes | memoryview) -> NDArray[np.uint64]:
     """uint64[pages, 2]: where each page ends, in bytes behind the directory, and its CRC64NVME."""
     return np.frombuffer(data, dtype="<u8").reshape(-1, 2)
