@@ -1,16 +1,17 @@
 """Reads token forms, checked on every read, in threads ahead of who asks.
 
 Forms that fit into memory are read by whole chunk objects, others by one ranged read per page. A request costs a
-millisecond of a core, in which 100,000 tokens are made into rows.
+millisecond of a core, in which 100,000 tokens are made into rows. Pages that are slow to come are asked for twice.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -27,6 +28,7 @@ from finetune_trainer.data.tokens.format import (
     decode_page,
     page_records,
 )
+from finetune_trainer.data.tokens.hedge import Hedge
 from finetune_trainer.store import CorruptObject, ObjectNotFound, ObjectStore, crc64_hex, crc64nvme
 
 # Ranged reads in flight, as many as the reader of raw records has.
@@ -36,6 +38,9 @@ TRIES = 2
 CACHE_BYTES = 256 << 20
 # Of 2 KB each: all of 4 TB of tokens are 256 MB.
 DIRECTORIES = 1 << 13
+
+
+Fetch = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class TokenReader:
         self._cache = PageCache(budget)
         self._fits = sum(sum(form.index.sizes) for form in forms) <= budget
         self._chunks: dict[Page, Future[bytes]] = {}
+        self._hedge = Hedge()
         self._coming: dict[Page, Future[PageData]] = {}
         self._directories: OrderedDict[tuple[str, int], NDArray[np.uint64]] = OrderedDict()
         self._lock = Lock()
@@ -108,7 +114,7 @@ class TokenReader:
         end, checksum = directory[within].tolist()
         if whole is not None:
             return whole[before + start : before + end]
-        return _read(form, chunk, before + start, end - start, crc64_hex(checksum))
+        return _read(form, chunk, before + start, end - start, crc64_hex(checksum), self._hedge.read)
 
     def _chunk(self, form: TokenForm, chunk: int) -> bytes:
         """A whole chunk object, read once."""
@@ -126,7 +132,7 @@ class TokenReader:
                 self._directories.move_to_end((form.id, chunk))
                 return found
         size = PAGE_ENTRY * form.index.pages[chunk]
-        found = decode_directory(_read(form, chunk, 0, size, form.index.directories[chunk]))
+        found = decode_directory(_read(form, chunk, 0, size, form.index.directories[chunk], self._hedge.read))
         with self._lock:
             self._directories[form.id, chunk] = found
             if len(self._directories) > DIRECTORIES:
@@ -140,12 +146,19 @@ def _place(form: TokenForm, number: int) -> tuple[int, int]:
     return chunk, number - form.index.first_pages[chunk]
 
 
-def _read(form: TokenForm, chunk: int, start: int, size: int, crc64: str) -> bytes:
-    """A part of a chunk object, proved; CorruptObject after a second damaged read."""
+def _read(
+    form: TokenForm,
+    chunk: int,
+    start: int,
+    size: int,
+    crc64: str,
+    ask: Callable[[Fetch], bytes] = lambda fetch: fetch(),
+) -> bytes:
+    """A part of a chunk object, proved; CorruptObject after a second damaged read. `ask`: how it is asked for."""
     problem = ""
     for _ in range(TRIES):
         try:
-            data = form.store.get(form.index.chunk_key(chunk), start, size)
+            data = ask(partial(form.store.get, form.index.chunk_key(chunk), start, size))
         except ObjectNotFound:
             raise _damaged(form, chunk, "it is missing") from None
         if len(data) == size and crc64_hex(crc64nvme(data)) == crc64:
