@@ -3,9 +3,9 @@
     python stream_peers.py <peer> <bucket> <chunks of documents> <folder for its files>
 
 Reads `prepare` and `read` from stdin and answers each with a line of JSON. `read` goes through one epoch in an order of
-its own, with nothing kept from the one before, and tells the tokens behind the first batch, the seconds they took, and
-their share of the processor seconds of the epoch, all threads and worker processes. Credentials and address come from
-the AWS environment.
+its own, with nothing kept from the one before, and tells its tokens, the seconds from opening the data to the last
+batch, and the processor seconds of all threads and worker processes. Credentials and address come from the AWS
+environment.
 """
 
 from __future__ import annotations
@@ -109,6 +109,16 @@ class Ours:
             yield batch.tokens
 
 
+class OursByPages(Ours):
+    """The same as for a form that does not fit into memory."""
+
+    def __init__(self, bucket: str, chunks: int, folder: Path) -> None:
+        from finetune_trainer.data.tokens.read import TokenReader
+
+        super().__init__(bucket, chunks, folder)
+        TokenReader.__init__.__defaults__ = (0,)
+
+
 class LitData:
     """LitData's documents laid end to end and cut into blocks of `ROW` tokens; it checks nothing that it reads."""
 
@@ -171,6 +181,7 @@ def tensors(chunk: int) -> Iterator[Any]:
 
 PEERS: dict[str, Callable[[str, int, Path], Peer]] = {
     "ours": Ours,
+    "ours-by-pages": OursByPages,
     "litdata": LitData,
     "litdata-2-workers": LitDataWorkers,
 }
@@ -178,15 +189,10 @@ PEERS: dict[str, Callable[[str, int, Path], Peer]] = {
 
 def read(peer: Peer, number: int) -> dict[str, float]:
     """One epoch, and what it cost."""
-    cpu = processor_seconds()
-    batches = peer.batches(number)
-    everything = next(batches)
-    started, tokens = time.monotonic(), 0
-    for count in batches:
-        tokens += count
+    started, cpu = time.monotonic(), processor_seconds()
+    tokens = sum(peer.batches(number))
     seconds = time.monotonic() - started
-    everything += tokens
-    return {"tokens": tokens, "seconds": seconds, "cpu": (processor_seconds() - cpu) * tokens / everything}
+    return {"tokens": tokens, "seconds": seconds, "cpu": processor_seconds() - cpu}
 
 
 def processor_seconds() -> float:

@@ -70,10 +70,10 @@ class StreamReport:
     ratios: dict[str, Spread] = field(default_factory=dict)
     load_before: float = field(default_factory=load_average)
 
-    def judge(self, name: str, peer: str, what: str) -> None:
+    def judge(self, name: str, peer: str, what: str, ours: str = "ours") -> None:
         """Keep ours over a peer's rate or price; AssertionError beyond the bound (at the full scale)."""
-        pairs = zip(self.turns["ours"], self.turns[peer], strict=True)
-        self.ratios[name] = Spread.of([getattr(ours, what) / getattr(theirs, what) for ours, theirs in pairs])
+        pairs = zip(self.turns[ours], self.turns[peer], strict=True)
+        self.ratios[name] = Spread.of([getattr(one, what) / getattr(theirs, what) for one, theirs in pairs])
         limits, median = bounds()[name], self.ratios[name].median
         if self.size == FULL:
             holds = median <= limits["bound"] if limits.get("at_most") else median >= limits["bound"]

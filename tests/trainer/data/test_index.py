@@ -155,6 +155,19 @@ def test_an_index_is_read_from_the_cache_until_a_file_changes(tmp_path: Path) ->
     assert passes() == 3
 
 
+@pytest.mark.parametrize("column", [b'"xAgA="', b'"HAgA*"', b'"HAg=="', b"[-2]", b"2"])
+def test_a_cached_index_with_a_column_that_cannot_be_read_is_made_anew(tmp_path: Path, column: bytes) -> None:
+    path = write_records(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}])
+    listed, cache = list_sources([source(path)], "spec.data.train"), open_store(f"file://{tmp_path}/cache")
+    index = cached_index(listed, cache)
+    key = next(iter(cache.list())).key
+    whole = cache.get(key)
+    assert whole.count(b'"HAgA="') == 1  # two records
+    cache.put(key, whole.replace(b'"HAgA="', column))
+    assert cached_index(listed, cache) == index
+    assert cache.get(key) == whole
+
+
 def test_a_cached_index_holds_its_digests_and_one_written_with_plain_numbers_is_read(tmp_path: Path) -> None:
     write_records(tmp_path / "a.jsonl", [{"text": "a" * (i % 7 * 10**5 + 1)} for i in range(300)])
     listed = list_sources([source(tmp_path / "a.jsonl")], "spec.data.train")

@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PlainSerializer, PlainValidator, TypeAdapter
 
 from finetune_trainer.data.chunks import ChunkTable, Ints
 from finetune_trainer.data.containers import Container
@@ -24,12 +24,19 @@ INDEX_VERSION = 1
 """Goes up whenever the same files would be cut into other chunks; part of the index's id."""
 
 
+COLUMN_TYPES = ("H", "I", "Q")
+_NUMBERS = TypeAdapter(tuple[NonNegativeInt, ...])
+
+
 def _column(value: object) -> array[int]:
     """From integers, or from what `_text` wrote."""
     if isinstance(value, str):
-        stored = np.frombuffer(b64decode(value[1:], validate=True), dtype=np.dtype(value[:1]).newbyteorder("<"))
-        return array(value[:1], stored.astype(value[:1]).tobytes())
-    numbers = TypeAdapter(tuple[int, ...]).validate_python(value)
+        code = value[:1]
+        if code not in COLUMN_TYPES:
+            raise ValueError(f"a column of type {code!r}")
+        stored = np.frombuffer(b64decode(value[1:], validate=True), dtype=np.dtype(code).newbyteorder("<"))
+        return array(code, stored.astype(code).tobytes())
+    numbers = _NUMBERS.validate_python(value)
     largest = max(numbers, default=0)
     return array(next(code for code in COLUMN_TYPES if largest <= np.iinfo(code).max), numbers)
 
@@ -40,7 +47,6 @@ def _text(column: array[int]) -> str:
     return column.typecode + b64encode(stored.astype(stored.dtype.newbyteorder("<")).tobytes()).decode()
 
 
-COLUMN_TYPES = ("H", "I", "Q")
 Column = Annotated[Sequence[int], PlainValidator(_column), PlainSerializer(_text, when_used="json")]
 """Integers from 0, one per chunk, held and stored packed: a data set of 10^9 records has 4 million chunks."""
 
