@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
@@ -42,36 +42,40 @@ class BlockBuilder:
 
     def __init__(self, settings: DataSettings) -> None:
         self._settings = settings
-        self._ramp = np.arange(settings.max_length, dtype=np.int32)
 
     def build(self, outcomes: Outcomes, *, substitute: bool) -> BlockRows:
         """Rows of `outcomes`, packed if asked for; a bad record is replaced by the next good one, or left out."""
         used = outcomes.take(positions(outcomes, substitute=substitute)) if outcomes.refused else outcomes
         refused = sorted(outcomes.refused.items())
         bad = [Quarantined(outcomes.records[n], why.reason, why.excerpt) for n, why in refused]
-        replaced = len(bad) if substitute and used.tokens else 0
+        replaced = len(bad) if substitute and len(used.tokens) else 0
         counters = _added(outcomes.counted.values())
         counters += Counters(records=len(outcomes), bad=len(bad), substituted=replaced)
         return BlockRows(self._rows(used), counters, bad)
 
     def _rows(self, outcomes: Outcomes) -> list[Row]:
         """All rows' tokens are gathered at once, and each row is a part of them."""
-        lengths = [len(piece) for piece in outcomes.tokens]
-        if not lengths:
+        lengths = outcomes.tokens.lengths
+        if not len(lengths):
             return []
         groups = [[n] for n in range(len(lengths))]
         if self._settings.packing is not Packing.NONE:
-            groups = best_fit(lengths, self._settings.max_length)
-        order = list(chain.from_iterable(groups))
-        trained = np.concatenate([outcomes.trained[n] for n in order])
-        ids = np.concatenate([outcomes.tokens[n] for n in order]).astype(np.int32, copy=False)
+            groups = best_fit(lengths.tolist(), self._settings.max_length)
+        order = np.array(list(chain.from_iterable(groups)))
+        ids = outcomes.tokens.take(order).values.astype(np.int32)
+        trained = outcomes.trained.take(order).values
         labels = np.where(trained, ids, np.int32(IGNORED))
-        places = np.concatenate([self._ramp[: lengths[n]] for n in order])
-        records: list[RecordId] = np.repeat(np.array(outcomes.records, dtype=object), outcomes.pieces).tolist()
-        ends = np.cumsum([0, *(sum(lengths[n] for n in group) for group in groups)]).tolist()
+        lengths = lengths[order]
+        ends = np.cumsum(lengths)
+        places = np.arange(len(ids), dtype=np.int32)
+        places -= np.repeat((ends - lengths).astype(np.int32), lengths)
+        records = np.repeat(np.array(outcomes.records, dtype=object), outcomes.pieces)[order].tolist()
+        pieces = [0, *accumulate(len(group) for group in groups)]
+        rows = [0, *ends[np.array(pieces[1:]) - 1].tolist()]
+        cuts = [slice(start, end) for start, end in pairwise(rows)]
         return [
-            Row(ids[start:end], labels[start:end], places[start:end], tuple([records[n] for n in group]))
-            for (start, end), group in zip(pairwise(ends), groups, strict=True)
+            Row(ids[cut], labels[cut], places[cut], tuple(records[first:last]), int(np.count_nonzero(trained[cut])))
+            for cut, (first, last) in zip(cuts, pairwise(pieces), strict=True)
         ]
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from finetune_trainer.data.chunks import Ints
-from finetune_trainer.data.columns import Outcomes, Refused, Result
+from finetune_trainer.data.columns import Outcomes, Pieces, Refused, Result
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.rows import IGNORED, Counters
 from finetune_trainer.store import crc64nvme
@@ -128,14 +128,13 @@ def decode_page(data: bytes | memoryview, numbers: Ints, name: str, first: int) 
     page = _Columns(data)
     records, pieces, tokens, counted, notes, width = page.take("<u4", HEADER).tolist()
     own = page.take("<u4", records).astype(np.int64)
-    ends = np.cumsum(page.take("<u4", pieces), dtype=np.int64).tolist()
+    lengths = page.take("<u4", pieces).astype(np.int64)
     counters = {n: _counters(row) for n, *row in page.take("<i8", 6 * counted).reshape(-1, 6).tolist()}
     mask = np.unpackbits(page.take("u1", -(-tokens // 8)), count=tokens, bitorder="little").view(np.bool_)
     ids = page.take(f"<u{width}", tokens)
     refused = {n: Refused(reason, excerpt) for n, reason, excerpt in json.loads(page.rest(notes) or b"[]")}
-    cuts = [slice(start, end) for start, end in pairwise([0, *ends])]
-    ids_of = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
-    whole = Outcomes(ids_of, own, [ids[cut] for cut in cuts], [mask[cut] for cut in cuts], counters, refused)
+    names = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
+    whole = Outcomes(names, own, Pieces.of(ids, lengths), Pieces.of(mask, lengths), counters, refused)
     return whole if len(numbers) == records else whole.take(numbers)
 
 
