@@ -54,7 +54,7 @@ image-operator: setup ## Build the operator's image without a registry and print
 gpu: setup ## Run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest -m gpu $(ARGS)
 
-bench: setup ## Measure ratios to bare DeepSpeed, TRL, S3 libraries and Kubeflow Trainer, and the operator with 10,000 jobs
+bench: setup ## Measure ratios to bare DeepSpeed, TRL, LitData, S3 libraries and Kubeflow Trainer, and the operator with 10,000 jobs
 	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench tests/operator $(ARGS)
 
 lint: setup ## Check style (ruff) and formatting

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from bench.bounds import bounds
 from bench.machine import load_average, tell_if_busy
+from bench.peers import peer
 from bench.race import Spread
-from bench.store_race import BUCKET, PEERS, Cost, peer, turn
+from bench.store_race import BUCKET, PEERS, Cost, turn
 from s3_server import S3Server, create_bucket, serving
 
 SCRIPT = "checkpoint_peers.py"
@@ -78,7 +79,10 @@ def race(names: Sequence[str], folder: Path) -> CheckpointReport:
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder / "data"))
         create_bucket(server, BUCKET)
-        peers = [(name, stack.enter_context(peer(SCRIPT, name, report.size, server.environment()))) for name in names]
+        arguments = [BUCKET, str(report.size)]
+        peers = [
+            (name, stack.enter_context(peer(SCRIPT, [name, *arguments], server.environment(), PEERS))) for name in names
+        ]
         for number in range(-1, 2 if tiny else ROUNDS):
             for name, process in peers if number % 2 == 0 else reversed(peers):
                 for verb in VERBS:

@@ -5,28 +5,24 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.bounds import bounds
 from bench.machine import load_average, tell_if_busy
+from bench.peers import ask, peer
 from bench.race import Spread
-from cache import cache_root, locked
-from ranks import REPOSITORY
 from s3_server import create_bucket, serving
 
 PEERS = ("obstore==0.12.1", "s3torchconnector==1.5.0", "s3torchconnectorclient==1.5.0", "tenacity==9.1.2")
 """What only this bench needs; it is kept in the cache, in no environment."""
 
-SCRIPT = "store_peers.py"
 VERBS = ("put", "get")
 BUCKET = "bench"
 
@@ -112,7 +108,11 @@ def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:
     with ExitStack() as stack:
         server = stack.enter_context(serving(folder / "data"))
         create_bucket(server, BUCKET)
-        peers = [(name, stack.enter_context(peer(SCRIPT, name, size.bytes, server.environment()))) for name in names]
+        arguments = [BUCKET, str(size.bytes)]
+        peers = [
+            (name, stack.enter_context(peer("store_peers.py", [name, *arguments], server.environment(), PEERS)))
+            for name in names
+        ]
         for number in range(-1, size.rounds):
             for name, process in peers if number % 2 == 0 else reversed(peers):
                 for verb in VERBS:
@@ -122,37 +122,6 @@ def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:
     return report
 
 
-@contextmanager
-def peer(script: str, name: str, size: int, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process of `script` that moves `size` bytes at a time; it ends with the block."""
-    path = [REPOSITORY / "trainer", REPOSITORY / "tests", installed_peers()]
-    env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    command = [sys.executable, str(Path(__file__).with_name(script)), name, BUCKET, str(size)]
-    pipe: Any = subprocess.PIPE
-    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True, bufsize=1) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def turn(process: subprocess.Popen[str], name: str, order: str) -> Cost:
     """Let a peer do what it is told; AssertionError if it fails."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(f"{order}\n")
-    answer = process.stdout.readline()
-    assert answer, f"{name} failed at {order!r}; its words are above"
-    return Cost(**json.loads(answer))
-
-
-def installed_peers() -> Path:
-    """The folder that holds the peers, fetched from PyPI once per machine; what they need of others is here already."""
-    folder = cache_root() / "bench" / "-".join(PEERS)
-    with locked(folder):
-        if not folder.exists():
-            half = folder.with_name(f"{folder.name}.half")
-            install = ["install", "--quiet", "--no-deps", "--target", str(half), *PEERS]
-            subprocess.run([sys.executable, "-m", "pip", *install], check=True)
-            half.rename(folder)
-    return folder
+    return Cost(**json.loads(ask(process, name, order)))

@@ -23,6 +23,7 @@ def test_single_positions_are_permuted_without_the_rest(size: int, data: st.Data
     assert all(0 <= value < size for value in found)
     alone = [int(permute(derive_key("key"), size, np.array([position]))[0]) for position in positions]
     assert found.tolist() == alone
+    assert permute(derive_key("key"), size, found, inverse=True).tolist() == positions
 
 
 @pytest.mark.parametrize("size", [3, 4])

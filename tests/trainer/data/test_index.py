@@ -17,7 +17,7 @@ from finetune_trainer.data import (
     list_sources,
     listing_digest,
 )
-from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.order import SequentialOrder
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Format
@@ -29,9 +29,9 @@ SUFFIXES = ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"]
 
 def read_all(index: DatasetIndex) -> list[tuple[str, Any]]:
     """Name and content of every record, in order."""
-    order = sequential_order(index.table)
+    order = SequentialOrder(index.table)
     with RecordReader(index) as reader:
-        records = [record for block in range(order.blocks) for record in reader.read(order, block)]
+        records = [record for block in order.blocks() for record in reader.read(block)]
     return [
         (r.id.rsplit("/", 1)[1], json.loads(r.raw.decode("utf-8-sig")) if isinstance(r.raw, bytes) else r.raw)
         for r in records
@@ -74,7 +74,7 @@ def test_chunks_are_bounded_but_hold_at_least_one_record(tmp_path: Path, lengths
 def test_large_row_groups_are_cut_into_chunks_of_one_segment(tmp_path: Path) -> None:
     write_records(tmp_path / "a.parquet", [{"text": str(i)} for i in range(1100)], row_group_size=1000)
     file = index_of(source(tmp_path / "a.parquet")).sources[0].files[0]
-    assert file.records == (256, 256, 256, 232, 100)
+    assert tuple(file.records) == (256, 256, 256, 232, 100)
     assert file.row_groups == (4, 1)
 
 
@@ -153,6 +153,36 @@ def test_an_index_is_read_from_the_cache_until_a_file_changes(tmp_path: Path) ->
         cache.put(info.key, b'{"version": 0}')
     assert cached_index(list_sources([source(path)], "spec.data.train"), cache, seen.append).records == 2
     assert passes() == 3
+
+
+@pytest.mark.parametrize("column", [b'"xAgA="', b'"HAgA*"', b'"HAg=="', b"[-2]", b"2"])
+def test_a_cached_index_with_a_column_that_cannot_be_read_is_made_anew(tmp_path: Path, column: bytes) -> None:
+    path = write_records(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}])
+    listed, cache = list_sources([source(path)], "spec.data.train"), open_store(f"file://{tmp_path}/cache")
+    index = cached_index(listed, cache)
+    key = next(iter(cache.list())).key
+    whole = cache.get(key)
+    assert whole.count(b'"HAgA="') == 1  # two records
+    cache.put(key, whole.replace(b'"HAgA="', column))
+    assert cached_index(listed, cache) == index
+    assert cache.get(key) == whole
+
+
+def test_a_cached_index_holds_its_digests_and_one_written_with_plain_numbers_is_read(tmp_path: Path) -> None:
+    write_records(tmp_path / "a.jsonl", [{"text": "a" * (i % 7 * 10**5 + 1)} for i in range(300)])
+    listed = list_sources([source(tmp_path / "a.jsonl")], "spec.data.train")
+    cache = open_store(f"file://{tmp_path}/cache")
+    built, fresh = index_of(source(tmp_path / "a.jsonl")), cached_index(listed, cache)
+    assert built.digests is None
+    assert fresh.digests is not None
+    assert (fresh.id, fresh.content_digest(0), fresh.sources) == (built.id, built.content_digest(0), built.sources)
+    key = next(iter(cache.list())).key
+    plain = built.model_dump(exclude={"digests"})
+    for file in plain["sources"][0]["files"]:
+        file["records"], file["sizes"] = list(file["records"]), list(file["sizes"])
+    cache.put(key, json.dumps(plain).encode())
+    assert cached_index(listed, cache) == fresh
+    assert DatasetIndex.model_validate_json(cache.get(key)).digests == fresh.digests
 
 
 def test_the_cache_key_depends_on_how_the_files_are_read(tmp_path: Path) -> None:

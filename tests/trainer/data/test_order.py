@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from eager_order import eager_order
+from finetune_trainer.data import order as order_module
+from finetune_trainer.data.chunks import ChunkTable
+from finetune_trainer.data.copies import LANES
 from finetune_trainer.data.order import (
     BLOCK_BYTES,
     BLOCK_RECORDS,
-    LANES,
-    ChunkTable,
+    Block,
     EpochOrder,
+    Order,
+    SequentialOrder,
     epoch_records,
-    order_epoch,
-    sequential_order,
 )
 
 
@@ -38,11 +42,22 @@ def table(*sources: tuple[float, list[list[int]]], size: int = 100) -> ChunkTabl
     )
 
 
-def records_in_order(order: EpochOrder) -> list[tuple[int, int]]:
+def all_parts(order: Order) -> list[tuple[int, int, int]]:
+    """Chunk, number of the copy and records taken of every part, in the order they are read."""
+    return [(part.chunk, part.copy, part.records) for block in order.blocks() for part in block.parts]
+
+
+def chunks_and_copies(order: Order) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Chunk and number of the copy of every part, in the order they are read: int64[parts] each."""
+    chunk, copy, _ = np.array(all_parts(order)).T
+    return chunk, copy
+
+
+def records_in_order(order: Order) -> list[tuple[int, int]]:
     """Chunk and position of every record, in the order they are trained on."""
     found = []
-    for block in range(order.blocks):
-        read = [(part.chunk, n) for part in order.parts(block) for n in order.selection(part).tolist()]
+    for block in order.blocks():
+        read = [(part.chunk, n) for part in block.parts for n in order.selection(part).tolist()]
         found += [read[i] for i in order.shuffle(block)]
     return found
 
@@ -50,12 +65,58 @@ def records_in_order(order: EpochOrder) -> list[tuple[int, int]]:
 segments = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=1, max_size=12)
 
 
+weights = st.sampled_from([0.01, 0.25, 1 / 3, 1.0, 1.5, 2.0, 3.2])
+sources = st.lists(st.tuples(weights, segments), min_size=1, max_size=3)
+limits = st.tuples(st.sampled_from([8, 64, 200]), st.sampled_from([300, 3000, BLOCK_BYTES]))
+
+
+@given(sources=sources, seed=st.integers(0, 100), epoch=st.integers(0, 5), limits=limits)
+def test_what_is_computed_where_it_is_asked_for_is_the_order_computed_at_once(
+    sources: list[tuple[float, list[list[int]]]], seed: int, epoch: int, limits: tuple[int, int]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_module, "BLOCK_RECORDS", limits[0])
+        patch.setattr(order_module, "BLOCK_BYTES", limits[1])
+        chunks = table(*sources)
+        expected = eager_order(chunks, seed, epoch)
+        order = EpochOrder(chunks, seed, epoch)
+        blocks = list(order.blocks())
+        assert all_parts(order) == expected.parts
+        assert [len(block.parts) for block in blocks] == np.diff(expected.bounds).tolist()
+        assert [block.start.records for block in blocks] == np.cumsum([0] + [b.records for b in blocks])[:-1].tolist()
+        check_last(order, blocks)
+        for block in blocks:
+            assert list(order.blocks(block.number, block.start)) == blocks[block.number :]
+            assert list(order.blocks(block.number)) == blocks[block.number :]
+
+
+def check_last(order: EpochOrder, blocks: list[Block]) -> None:
+    """Exactly the last part of each copy of a segment says that it is."""
+    parts = [part for block in blocks for part in block.parts]
+    final = {(int(order.table.segment[part.chunk]), part.copy): part for part in parts}
+    assert [part for part in parts if part.last] == [part for part in parts if part in final.values()]
+
+
+@given(sources=sources, seed=st.integers(0, 100))
+def test_a_copy_is_used_next_where_the_following_one_stands(
+    sources: list[tuple[float, list[list[int]]]], seed: int
+) -> None:
+    order = EpochOrder(table(*sources), seed, 0)
+    parts = [part for block in order.blocks() for part in block.parts]
+    for number, part in enumerate(parts):
+        alone = order.table.bound.find(part.chunk) is None
+        follows = any(other.chunk == part.chunk for other in parts[number + 1 :])
+        assert 0 <= order.next_use(part) <= 1
+        if alone:
+            assert (order.next_use(part) < 1) == follows
+
+
 @given(first=segments, second=segments, seed=st.integers(0, 100), epoch=st.integers(0, 5))
 def test_with_weight_1_an_epoch_holds_every_record_once(
     first: list[list[int]], second: list[list[int]], seed: int, epoch: int
 ) -> None:
     chunks = table((1.0, first), (1.0, second))
-    order = order_epoch(chunks, seed, epoch)
+    order = EpochOrder(chunks, seed, epoch)
     expected = [(chunk, n) for chunk, held in enumerate(chunks.records) for n in range(held)]
     assert sorted(records_in_order(order)) == expected
     assert order.records == epoch_records(chunks, epoch) == len(expected)
@@ -74,7 +135,7 @@ def test_a_weight_is_how_often_each_record_is_seen_per_epoch(
     period = {0.25: 4, 0.5: 2, 1.5: 2, 2.0: 1, 3.2: 5, 1 / 3: 3, 0.1: 10}[weight]
     seen: Counter[tuple[int, int]] = Counter()
     for epoch in range(period):
-        records = records_in_order(order_epoch(chunks, seed, epoch))
+        records = records_in_order(EpochOrder(chunks, seed, epoch))
         assert abs(len(records) - weight * held) < 1 + 1e-6
         assert len(records) == epoch_records(chunks, epoch)
         once = Counter(records)
@@ -85,37 +146,39 @@ def test_a_weight_is_how_often_each_record_is_seen_per_epoch(
 
 
 def test_a_half_is_not_the_same_half_of_every_chunk() -> None:
-    order = order_epoch(table((0.5, [[64]] * 8)), 3, 0)
-    halves = {part.chunk: tuple(order.selection(part)) for block in range(order.blocks) for part in order.parts(block)}
+    order = EpochOrder(table((0.5, [[64]] * 8)), 3, 0)
+    halves = {part.chunk: tuple(order.selection(part)) for block in order.blocks() for part in block.parts}
     assert len(set(halves.values())) == 8
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     chunks = table((1.0, [[50]] * 200))
-    orders = {(seed, epoch): records_in_order(order_epoch(chunks, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    orders = {(seed, epoch): records_in_order(EpochOrder(chunks, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
     for (one, records), (other, others) in product(orders.items(), orders.items()):
         same = sum(a == b for a, b in zip(records, others, strict=True))
         assert same == 10_000 if one == other else same < 20
-    assert orders[0, 0] == records_in_order(order_epoch(chunks, 0, 0))
+    assert orders[0, 0] == records_in_order(EpochOrder(chunks, 0, 0))
 
 
 def test_two_copies_of_a_chunk_are_placed_independently() -> None:
-    order = order_epoch(table((2.0, [[10]] * 2000)), 0, 0)
-    one, other = (np.argsort(order.chunk[order.copy == copy]) for copy in range(2))
+    order = EpochOrder(table((2.0, [[10]] * 2000)), 0, 0)
+    chunk, copies = chunks_and_copies(order)
+    one, other = (np.argsort(chunk[copies == copy]) for copy in range(2))
     assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
 
 
 def test_chunks_of_a_segment_are_read_front_to_back() -> None:
-    order = order_epoch(table((2.0, [[10] * 7, [10] * 30, [10], [10] * 3])), 1, 0)
+    order = EpochOrder(table((2.0, [[10] * 7, [10] * 30, [10], [10] * 3])), 1, 0)
+    chunk, copies = chunks_and_copies(order)
     for segment in range(4):
         for copy in range(2):
-            mine = (order.table.segment[order.chunk] == segment) & (order.copy == copy)
-            assert np.all(np.diff(order.chunk[mine]) == 1)
+            mine = (order.table.segment[chunk] == segment) & (copies == copy)
+            assert np.all(np.diff(chunk[mine]) == 1)
 
 
 def test_files_that_are_read_whole_are_interleaved_a_few_at_a_time() -> None:
-    order = order_epoch(table((1.0, [[10] * 50 for _ in range(40)])), 0, 0)
-    segments_read = order.table.segment[order.chunk]
+    order = EpochOrder(table((1.0, [[10] * 50 for _ in range(40)])), 0, 0)
+    segments_read = order.table.segment[chunks_and_copies(order)[0]]
     for start in range(0, len(segments_read), 50 * LANES):
         group = segments_read[start : start + 50 * LANES]
         assert len(set(group)) == LANES
@@ -124,43 +187,43 @@ def test_files_that_are_read_whole_are_interleaved_a_few_at_a_time() -> None:
 
 def test_chunks_that_stand_alone_are_spread_between_those_that_do_not() -> None:
     chunks = table((1.0, [[10] * 200 for _ in range(5)]), (1.0, [[10]] * 1000))
-    alone = chunks.source[order_epoch(chunks, 0, 0).chunk] == 1
+    alone = chunks.source[chunks_and_copies(EpochOrder(chunks, 0, 0))[0]] == 1
     shares = alone.reshape(20, 100).mean(axis=1)
     assert shares.min() > 0.4
     assert shares.max() < 0.6
 
 
 def test_blocks_are_bounded_in_records_and_bytes() -> None:
-    by_records = order_epoch(table((1.0, [[250]] * 100)), 0, 0)
-    sizes = np.diff(by_records.records_before)
+    by_records = EpochOrder(table((1.0, [[250]] * 100)), 0, 0)
+    sizes = np.array([block.records for block in by_records.blocks()])
     assert sizes.max() <= BLOCK_RECORDS < sizes.max() + 250
-    by_bytes = order_epoch(table((1.0, [[250]] * 100), size=BLOCK_BYTES // 4), 0, 0)
-    assert np.all(np.diff(by_bytes.bounds) == 4)
+    by_bytes = EpochOrder(table((1.0, [[250]] * 100), size=BLOCK_BYTES // 4), 0, 0)
+    assert all(len(block.parts) == 4 for block in by_bytes.blocks())
 
 
 def test_a_chunk_above_the_limits_is_a_block_of_its_own() -> None:
-    order = order_epoch(table((1.0, [[3], [3]]), size=2 * BLOCK_BYTES), 0, 0)
-    assert order.blocks == 2
+    order = EpochOrder(table((1.0, [[3], [3]]), size=2 * BLOCK_BYTES), 0, 0)
+    assert len(list(order.blocks())) == 2
 
 
 def test_records_of_a_block_come_from_many_places_of_an_ordered_file() -> None:
     chunks = table((1.0, [[256]] * 400))
-    places = np.array([chunk for chunk, _ in records_in_order(order_epoch(chunks, 0, 0))[:BLOCK_RECORDS]])
+    places = np.array([chunk for chunk, _ in records_in_order(EpochOrder(chunks, 0, 0))[:BLOCK_RECORDS]])
     assert len(set(places.tolist())) == 16
     assert places.max() - places.min() > 200
     assert len(set(places[:100].tolist())) >= 12
 
 
 def test_held_out_data_is_read_in_order() -> None:
-    order = sequential_order(table((1.0, [[3], [2, 4]])))
-    assert order.chunk.tolist() == [0, 1, 2]
+    order = SequentialOrder(table((1.0, [[3], [2, 4]])))
+    assert [chunk for chunk, _, _ in all_parts(order)] == [0, 1, 2]
     assert order.records == 9
 
 
 def test_the_order_is_that_of_version_1() -> None:
     """A change here changes the order of every run: raise STATE_VERSION with it."""
     chunks = table((1.5, [[4], [3], [5]]), (1.0, [[2, 2], [3]]))
-    found = [f"{chunk}.{n}" for chunk, n in records_in_order(order_epoch(chunks, 42, 1))]
+    found = [f"{chunk}.{n}" for chunk, n in records_in_order(EpochOrder(chunks, 42, 1))]
     assert (
         " ".join(found)
         == "2.4 1.1 4.1 2.0 5.2 0.1 5.0 1.0 4.0 0.2 1.0 0.0 2.1 0.1 5.1 3.0 3.1 1.2 2.2 2.4 0.0 0.3 2.3 2.2 2.0"
@@ -170,4 +233,4 @@ def test_the_order_is_that_of_version_1() -> None:
 @pytest.mark.parametrize("weight", [1e-6, 1000.0])
 def test_extreme_weights_are_counted_exactly(weight: float) -> None:
     chunks = table((weight, [[1000]] * 3))
-    assert abs(order_epoch(chunks, 0, 0).records - 3000 * weight) <= 1
+    assert abs(EpochOrder(chunks, 0, 0).records - 3000 * weight) <= 1

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune_trainer.data.order import BLOCK_RECORDS
 from finetune_trainer.data.pack import best_fit
 
 
@@ -31,6 +32,17 @@ def test_rows_of_log_normal_lengths_are_filled_to_98_percent(capacity: int) -> N
     drawn = np.random.default_rng(0).lognormal(5.5, 1.0, 4096)
     lengths = np.clip(drawn, 1, capacity).astype(int).tolist()
     rows = best_fit(lengths, capacity)
+    assert sum(lengths) >= 0.98 * len(rows) * capacity
+
+
+@pytest.mark.parametrize("mean", [5.5, 6.5, 7.0])
+@pytest.mark.parametrize("capacity", [2048, 8192])
+def test_rows_of_whole_log_normal_documents_are_filled_to_98_percent(capacity: int, mean: float) -> None:
+    drawn = np.random.default_rng(1).lognormal(mean, 1.0, 3 * BLOCK_RECORDS).astype(int)
+    lengths = drawn[(drawn > 0) & (drawn <= capacity)][:BLOCK_RECORDS].tolist()  # none is cut
+    assert len(lengths) == BLOCK_RECORDS
+    rows = best_fit(lengths, capacity)
+    assert sorted(index for row in rows for index in row) == list(range(BLOCK_RECORDS))
     assert sum(lengths) >= 0.98 * len(rows) * capacity
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from finetune_trainer.data import Quarantined, TrainStream
 from finetune_trainer.data.formats import convert
-from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.order import SequentialOrder
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Format
@@ -22,9 +22,9 @@ from small_data import conversation, index_of, make_tokenizer, settings, source,
 def raws(path: Path) -> list[Any]:
     """Every record as it is read."""
     index = index_of(source(path))
-    order = sequential_order(index.table)
+    order = SequentialOrder(index.table)
     with RecordReader(index) as reader:
-        return [record.raw for block in range(order.blocks) for record in reader.read(order, block)]
+        return [record.raw for block in order.blocks() for record in reader.read(block)]
 
 
 def overwritten(path: Path, place: int, content: bytes) -> Path:

@@ -12,7 +12,8 @@ from random import Random
 import pytest
 
 from finetune_trainer.data import DatasetIndex, order
-from finetune_trainer.data.order import LANES, order_epoch
+from finetune_trainer.data.copies import LANES
+from finetune_trainer.data.order import EpochOrder
 from finetune_trainer.data.reader import RecordReader
 from small_data import index_of, source, write_records
 
@@ -26,9 +27,8 @@ def open_files(folder: Path) -> list[str]:
 
 def read_epoch(index: DatasetIndex, reader: RecordReader, epoch: int) -> Iterator[list[str]]:
     """Ids of the records of each block."""
-    read = order_epoch(index.table, 0, epoch)
-    for block in range(read.blocks):
-        yield [record.id for record in reader.read(read, block)]
+    for block in EpochOrder(index.table, 0, epoch).blocks():
+        yield [record.id for record in reader.read(block)]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.zst", "parquet"])
@@ -38,7 +38,7 @@ def test_a_block_of_a_small_share_holds_what_it_takes_and_not_what_it_reads(tmp_
     index = index_of(source(path, weight=0.01))
     with RecordReader(index) as reader:
         tracemalloc.start()
-        records = reader.read(order_epoch(index.table, 0, 0), 0)
+        records = reader.read(next(EpochOrder(index.table, 0, 0).blocks()))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert len(records) == 120

@@ -115,6 +115,14 @@ def test_resuming_after_any_batch_gives_the_same_rest(index: DatasetIndex, packi
         resumed.close()
 
 
+def test_a_state_that_does_not_say_where_its_block_begins_goes_on_too(index: DatasetIndex) -> None:
+    whole = [described(batch) for batch in stream(index, epochs=2, global_batch_size=7).batches()]
+    for done in range(1, len(whole), 5):
+        written = whole[done - 1][-1].model_dump(exclude={"start"})
+        resumed = stream(index, epochs=2, global_batch_size=7).batches(DataState.model_validate(written))
+        assert [described(batch) for batch in resumed] == whole[done:]
+
+
 @pytest.mark.parametrize("packing", list(Packing))
 def test_any_world_size_trains_on_the_same_global_batches(index: DatasetIndex, packing: Packing) -> None:
     def global_batches(world_size: int) -> list[Any]:
@@ -168,7 +176,8 @@ def test_lengths_do_not_tell_when_a_row_is_trained_on(index: DatasetIndex) -> No
 def test_the_state_stays_small(index: DatasetIndex) -> None:
     big = 10**12
     counters = {name: big for name in DataState(index_id="").counters.model_dump()}
-    state = DataState(index_id=index.id, epoch=9999, block=big, row=4096, batches=big, bad_in_epoch=big)
+    start = order.BlockStart(*[big] * len(order.BlockStart()))
+    state = DataState(index_id=index.id, epoch=9999, block=big, start=start, row=4096, batches=big, bad_in_epoch=big)
     state = state.model_copy(update={"counters": state.counters.model_validate(counters)})
     assert len(state.model_dump_json()) < 1024
 

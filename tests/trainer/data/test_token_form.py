@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from finetune_trainer.data import (
 from finetune_trainer.data.tokens import read, write
 from finetune_trainer.spec import Overlong, Packing
 from finetune_trainer.store import open_store
+from finetune_trainer.store.file import FileStore
 from small_data import conversation, held_out, index_of, make_tokenizer, sentence, settings, source, write_records
 from token_forms import publish_all
 
@@ -145,7 +146,7 @@ def test_a_second_epoch_is_read_from_memory_as_far_as_the_budget_goes(
     read_pages = read.TokenReader._read_page
     reads: list[int] = []
 
-    def counted(self: read.TokenReader, form: TokenForm, number: int) -> bytes:
+    def counted(self: read.TokenReader, form: TokenForm, number: int) -> bytes | memoryview:
         reads.append(number)
         return read_pages(self, form, number)
 
@@ -156,3 +157,19 @@ def test_a_second_epoch_is_read_from_memory_as_far_as_the_budget_goes(
         monkeypatch.setattr(read.TokenReader.__init__, "__defaults__", (budget,))
         assert [described(batch) for batch in run(index, forms, epochs=3)[0]] == expected
         assert least <= len(reads) <= most
+
+
+def test_a_form_that_fits_into_memory_is_read_once_by_whole_chunks(index: DatasetIndex, tmp_path: Path) -> None:
+    forms = publish_all(open_store(f"file://{tmp_path}"), index, settings())
+    expected = [described(batch) for batch in run(index, {})[0]]
+    reads: list[tuple[str, int, int | None]] = []
+
+    class Counting(FileStore):
+        def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+            reads.append((key, start, length))
+            return super().get(key, start, length)
+
+    counted = {i: replace(form, store=Counting(tmp_path)) for i, form in forms.items()}
+    assert [described(batch) for batch in run(index, counted)[0]] == expected
+    chunks = [(form.index.chunk_key(n), 0, size) for form in forms.values() for n, size in enumerate(form.index.sizes)]
+    assert sorted(reads) == sorted(chunks)

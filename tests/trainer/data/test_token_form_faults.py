@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from finetune_trainer.data import DatasetIndex, TokenForm, TrainStream, find_form, form_facts, form_key, point_to
-from finetune_trainer.data.tokens import write
+from finetune_trainer.data.tokens import read, write
 from finetune_trainer.data.tokens.cache import PageCache
 from finetune_trainer.errors import StorageError
 from finetune_trainer.spec import Overlong
@@ -52,6 +52,14 @@ def flip(at: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
+@pytest.fixture(params=["page by page", "by whole chunks"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forms that do not fit into memory, and that do."""
+    if request.param == "page by page":
+        monkeypatch.setattr(read.TokenReader.__init__, "__defaults__", (0,))
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -72,6 +80,7 @@ def test_a_damaged_chunk_is_found_and_named(index: DatasetIndex, store: ObjectSt
         read_all(index, form)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_missing_chunk_and_a_damaged_index_are_named(index: DatasetIndex, store: ObjectStore) -> None:
     form = publish_source(store, index, 0, settings())
     store.delete([form.index.chunk_key(0)])
@@ -82,6 +91,7 @@ def test_a_missing_chunk_and_a_damaged_index_are_named(index: DatasetIndex, stor
         find_form(store, form.index.key)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_a_chunk_of_other_records_is_refused(index: DatasetIndex, store: ObjectStore, tmp_path: Path) -> None:
     form = publish_source(store, index, 0, settings())
     other = index_of(source(write_records(tmp_path / "b.jsonl", [conversation(i) for i in range(99)])))

@@ -30,17 +30,19 @@ def permutation(key: bytes, size: int) -> NDArray[np.int64]:
     return permute(key, size, np.arange(size, dtype=np.int64))
 
 
-def permute(key: bytes, size: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def permute(key: bytes, size: int, positions: NDArray[np.int64], *, inverse: bool = False) -> NDArray[np.int64]:
     """Where the keyed bijection of 0 ... `size` - 1 sends each of `positions`; O(1) time and memory per position.
 
-    `key` has 8 bytes per round (`derive_key`); `size` is at most 2**62.
+    `inverse`: which positions it sends there instead. `key` has 8 bytes per round (`derive_key`); `size` is at most
+    2**62.
     """
     half = max(MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
     rounds = np.frombuffer(key, dtype="<u8")
+    network = _inverse_feistel if inverse else _feistel
     if half == MIN_HALF_BITS:  # cycles are long where few positions are inside: walk a table of the small domain
-        table = _feistel(np.arange(1 << 2 * half, dtype=np.uint64), rounds, half)
+        table = network(np.arange(1 << 2 * half, dtype=np.uint64), rounds, half)
         return _walk(positions.astype(np.uint64), size, lambda values: table[values]).astype(np.int64)
-    return _walk(positions.astype(np.uint64), size, lambda values: _feistel(values, rounds, half)).astype(np.int64)
+    return _walk(positions.astype(np.uint64), size, lambda values: network(values, rounds, half)).astype(np.int64)
 
 
 def _walk(
@@ -59,6 +61,14 @@ def _feistel(values: NDArray[np.uint64], rounds: NDArray[np.uint64], half: int) 
     left, right = values >> shift, values & mask
     for key in rounds:
         left, right = right, left ^ (_mix(right, key) & mask)
+    return (left << shift) | right
+
+
+def _inverse_feistel(values: NDArray[np.uint64], rounds: NDArray[np.uint64], half: int) -> NDArray[np.uint64]:
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = values >> shift, values & mask
+    for key in rounds[::-1]:
+        left, right = right ^ (_mix(left, key) & mask), left
     return (left << shift) | right
 
 

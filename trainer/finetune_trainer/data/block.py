@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
-from finetune_trainer.data.encode import Document
-from finetune_trainer.data.order import Ints
-from finetune_trainer.data.outcomes import Outcome
-from finetune_trainer.data.overlong import Fitted
+from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.columns import Outcomes, positions
 from finetune_trainer.data.pack import best_fit
-from finetune_trainer.data.rows import Counters, RecordId, Row
+from finetune_trainer.data.rows import IGNORED, Counters, RecordId, Row
 from finetune_trainer.data.settings import DataSettings
-from finetune_trainer.data.tokens.format import Refused, Result
 from finetune_trainer.spec.data import Packing
 
 
@@ -46,63 +43,51 @@ class BlockBuilder:
     def __init__(self, settings: DataSettings) -> None:
         self._settings = settings
 
-    def build(self, outcomes: Sequence[Outcome], *, substitute: bool) -> BlockRows:
+    def build(self, outcomes: Outcomes, *, substitute: bool) -> BlockRows:
         """Rows of `outcomes`, packed if asked for; a bad record is replaced by the next good one, or left out."""
-        documents = _documents(outcomes, substitute=substitute)
-        refused = [(o.record, o.result) for o in outcomes if isinstance(o.result, Refused)]
-        bad = [Quarantined(record, why.reason, why.excerpt) for record, why in refused]
-        fitted = [o.result.counters for o in outcomes if isinstance(o.result, Fitted)]
-        counters = sum((counted for counted in fitted if counted), Counters())
-        replaced = len(bad) if substitute and documents else 0
+        used = outcomes.take(positions(outcomes, substitute=substitute)) if outcomes.refused else outcomes
+        refused = sorted(outcomes.refused.items())
+        bad = [Quarantined(outcomes.records[n], why.reason, why.excerpt) for n, why in refused]
+        replaced = len(bad) if substitute and len(used.tokens) else 0
+        counters = _added(outcomes.counted.values())
         counters += Counters(records=len(outcomes), bad=len(bad), substituted=replaced)
-        return BlockRows(self._rows(documents), counters, bad)
+        return BlockRows(self._rows(used), counters, bad)
 
-    def _rows(self, documents: Sequence[tuple[RecordId, Document]]) -> list[Row]:
-        if self._settings.packing is Packing.NONE:
-            return [_row([document]) for document in documents]
-        groups = best_fit([len(document.input_ids) for _, document in documents], self._settings.max_length)
-        return [_row([documents[i] for i in group]) for group in groups]
+    def _rows(self, outcomes: Outcomes) -> list[Row]:
+        """All rows' tokens are gathered at once, and each row is a part of them."""
+        lengths = outcomes.tokens.lengths
+        if not len(lengths):
+            return []
+        groups = [[n] for n in range(len(lengths))]
+        if self._settings.packing is not Packing.NONE:
+            groups = best_fit(lengths.tolist(), self._settings.max_length)
+        order = np.array(list(chain.from_iterable(groups)))
+        ids = outcomes.tokens.take(order).values.astype(np.int32)
+        trained = outcomes.trained.take(order).values
+        labels = np.where(trained, ids, np.int32(IGNORED))
+        lengths = lengths[order]
+        ends = np.cumsum(lengths)
+        places = np.arange(len(ids), dtype=np.int32)
+        places -= np.repeat((ends - lengths).astype(np.int32), lengths)
+        records = np.repeat(np.array(outcomes.records, dtype=object), outcomes.pieces)[order].tolist()
+        pieces = [0, *accumulate(len(group) for group in groups)]
+        rows = [0, *ends[np.array(pieces[1:]) - 1].tolist()]
+        cuts = [slice(start, end) for start, end in pairwise(rows)]
+        return [
+            Row(ids[cut], labels[cut], places[cut], tuple(records[first:last]), int(np.count_nonzero(trained[cut])))
+            for cut, (first, last) in zip(cuts, pairwise(pieces), strict=True)
+        ]
 
 
 def shuffled(block: BlockRows, order: Ints) -> BlockRows:
     """The block with its rows in another order."""
-    return BlockRows([block.rows[i] for i in order], block.counters, block.bad)
+    return BlockRows([block.rows[i] for i in order.tolist()], block.counters, block.bad)
 
 
-class HasResult(Protocol):
-    """What became of a record."""
-
-    @property
-    def result(self) -> Result:
-        """Its pieces, or why there are none."""
-        ...
-
-
-def positions(outcomes: Sequence[HasResult], *, substitute: bool) -> list[int]:
-    """Whose documents stand at each position: the outcome's own, or those of the next one, cyclic, that has any.
-
-    Only bad records are substituted; without that their positions are left out.
-    """
-    usable = [i for i, outcome in enumerate(outcomes) if isinstance(outcome.result, Fitted) and outcome.result.pieces]
-    found = []
-    for i, outcome in enumerate(outcomes):
-        if isinstance(outcome.result, Fitted):
-            found.append(i)
-        elif substitute and usable:
-            found.append(usable[int(np.searchsorted(usable, i)) % len(usable)])
-    return found
-
-
-def _documents(outcomes: Sequence[Outcome], *, substitute: bool) -> list[tuple[RecordId, Document]]:
-    """The documents of every position."""
-    chosen = [outcomes[i] for i in positions(outcomes, substitute=substitute)]
-    return [(o.record, piece) for o in chosen if isinstance(o.result, Fitted) for piece in o.result.pieces]
-
-
-def _row(documents: Sequence[tuple[RecordId, Document]]) -> Row:
-    return Row(
-        input_ids=np.concatenate([document.input_ids for _, document in documents]),
-        labels=np.concatenate([document.labels for _, document in documents]),
-        position_ids=np.concatenate([np.arange(len(d.input_ids), dtype=np.int32) for _, d in documents]),
-        records=tuple(record for record, _ in documents),
-    )
+def _added(counted: Iterable[Counters]) -> Counters:
+    """Their sum, without an object for each on the way."""
+    totals = dict.fromkeys(Counters.model_fields, 0)
+    for one in counted:
+        for name, number in one:
+            totals[name] += number
+    return Counters(**totals)

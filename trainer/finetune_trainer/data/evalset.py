@@ -11,7 +11,7 @@ from finetune_trainer.data.budget import BadRecordBudget, OnBad
 from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import sequential_order
+from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.rows import Counters, Row, row_counters
@@ -50,7 +50,7 @@ class EvalSet:
         self._rank = rank
         self._world_size = world_size
         self._on_bad = on_bad
-        self._order = sequential_order(index.table)
+        self._order = SequentialOrder(index.table)
         encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
         self._record_encoder = RecordEncoder(index, settings, encoder)
         self._forms = {} if form is None else {0: form}
@@ -64,7 +64,7 @@ class EvalSet:
         budget = BadRecordBudget(self._settings.max_bad_ratio, self._on_bad if self.counters is None else None)
         counters = Counters()
         with OutcomeReader(self._index, self._record_encoder, self._forms) as reader:
-            built = prefetched(lambda block: self._build(reader, block), range(self._order.blocks), BLOCKS_AHEAD)
+            built = prefetched(lambda block: self._build(reader, block), self._order.blocks(), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 for _, block in blocks:
                     counters += block.counters + row_counters(block.rows)
@@ -73,5 +73,5 @@ class EvalSet:
                     yield from deal(block.rows, self._world_size, batch_size)[self._rank]
         self.counters = counters
 
-    def _build(self, reader: OutcomeReader, block: int) -> BlockRows:
-        return self._builder.build(reader.read(self._order, block), substitute=False)
+    def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:
+        return self._builder.build(reader.read(block), substitute=False)

@@ -60,10 +60,12 @@ def cached_index(
     """`build_index`, unless `cache` holds the index of the same files under `<digest of the listing>.json`."""
     key = f"{listing_digest(listed)}.v{INDEX_VERSION}.json"
     try:
-        return DatasetIndex.model_validate_json(cache.get(key))
+        index = DatasetIndex.model_validate_json(cache.get(key))
     except (ObjectNotFound, ValidationError):
         index = build_index(listed, progress)
-    cache.put(key, index.model_dump_json().encode())
+    if index.digests is None:
+        index = index.digested()
+        cache.put(key, index.model_dump_json().encode())
     return index
 
 

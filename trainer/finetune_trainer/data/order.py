@@ -9,273 +9,224 @@
 3. Consecutive chunks form a shuffle block of at most `BLOCK_RECORDS` records and `BLOCK_BYTES` bytes, in which records
    are permuted. A block is the unit of reading, packing and resuming: nothing reaches over its borders.
 
-Any change to what this file computes is a new `STATE_VERSION`.
+Nothing is computed before it is asked for: a block costs the same in any epoch of any size, if it is told where it
+begins (`BlockStart`). Any change to what this file, `chunks` and `copies` compute is a new `STATE_VERSION`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
+from heapq import merge
+from operator import itemgetter
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune_trainer.data.bijection import derive_key, permutation
+from finetune_trainer.data.chunks import ChunkTable, Ints, chosen, records_seen, share_of
+from finetune_trainer.data.copies import AloneCopies, BoundCopies, ChunkPart, EpochCopies
 
 BLOCK_RECORDS = 4096
 BLOCK_BYTES = 32 << 20
-LANES = 8
-
-Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class ChunkTable:
-    """Every chunk of a data set, in the order of sources, files and positions; all arrays int64[chunks].
+class BlockStart(NamedTuple):
+    """Where a block begins, so that nothing before it need be computed.
 
-    `source`: index of the chunk's source. `segment`: which run of chunks it belongs to; chunks of one segment are
-    contiguous and can only be read front to back. `records`, `size` (bytes): what it holds. `weights`: one per source.
+    `alone` chunks that stand alone come before it, with `alone_records` records, and `bound_records` records of
+    segments; the next chunk of a segment is number `place` of group `lanes` of segments.
     """
 
-    source: Ints
-    segment: Ints
-    records: Ints
-    size: Ints
-    weights: tuple[float, ...]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @cached_property
-    def source_records(self) -> list[int]:
-        """Records of each source."""
-        return [int(self.records[self.source == source].sum()) for source in range(len(self.weights))]
-
-    @cached_property
-    def start(self) -> Ints:
-        """Position of the chunk's first record within its source."""
-        before = np.cumsum(self.records) - self.records
-        first_chunk = np.searchsorted(self.source, self.source, side="left")
-        return np.asarray(before - before[first_chunk], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class ChunkPart:
-    """A chunk within a block: its index in the table, which copy of it, how many of its records are taken, and whether
-    the epoch takes no more of this copy of its segment.
-    """
-
-    chunk: int
-    copy: int
-    records: int
-    last: bool
-
-
-@dataclass(frozen=True)
-class EpochOrder:
-    """One epoch: parts in order, cut into blocks. Arrays int64; `bounds` holds the first part of each block and the
-    end.
-    """
-
-    table: ChunkTable
-    seed: int
-    epoch: int
-    chunk: Ints
-    copy: Ints
-    taken: Ints
-    bounds: Ints
+    alone: int = 0
+    alone_records: int = 0
+    lanes: int = 0
+    place: int = 0
+    bound_records: int = 0
 
     @property
-    def blocks(self) -> int:
-        """Number of shuffle blocks."""
-        return len(self.bounds) - 1
-
-    @cached_property
     def records(self) -> int:
-        """Number of records seen in this epoch, copies counted."""
-        return int(self.taken.sum())
+        """Records of the epoch that come before the block."""
+        return self.alone_records + self.bound_records
 
-    @cached_property
-    def records_before(self) -> Ints:
-        """int64[blocks + 1]: records of the epoch that come before each block, and all of them."""
-        return np.concatenate([[0], np.cumsum(self.taken)])[self.bounds]
 
-    def parts(self, block: int) -> list[ChunkPart]:
-        """The chunks of a block, in the order they are read."""
-        span = slice(self.bounds[block], self.bounds[block + 1])
-        columns = (column[span].tolist() for column in (self.chunk, self.copy, self.taken, self._last))
-        return [ChunkPart(*values) for values in zip(*columns, strict=True)]
+@dataclass(frozen=True)
+class Block:
+    """A shuffle block: its number in the order's epoch, where it begins, the chunks in the order they are read, and
+    where the next one begins, if there is one.
+    """
+
+    order: Order
+    number: int
+    start: BlockStart
+    parts: tuple[ChunkPart, ...]
+    following: BlockStart | None
+
+    @property
+    def records(self) -> int:
+        """Number of records in it."""
+        return sum(part.records for part in self.parts)
+
+
+class Step(NamedTuple):
+    """A chunk, and what it makes of the start in front of it."""
+
+    part: ChunkPart
+    behind: BlockStart
+
+
+class Order(ABC):
+    """One pass over a table, cut into blocks."""
+
+    def __init__(self, table: ChunkTable, seed: int, epoch: int) -> None:
+        self.table = table
+        self.seed = seed
+        self.epoch = epoch
+
+    @property
+    @abstractmethod
+    def source_records(self) -> list[int]:
+        """Number of records seen of each source, copies counted."""
+
+    @abstractmethod
+    def steps(self, start: BlockStart) -> Iterator[Step]:
+        """The chunks from `start` on, in the order they are read."""
+
+    @property
+    def records(self) -> int:
+        """Number of records seen in this pass, copies counted."""
+        return sum(self.source_records)
+
+    def blocks(self, number: int = 0, start: BlockStart | None = None) -> Iterator[Block]:
+        """The blocks from `number` on, which begins at `start`; without that, those before it are computed too."""
+        at = 0 if start is None else number
+        for block in self._cut(at, start or BlockStart()):
+            if block.number >= number:
+                yield block
 
     def selection(self, part: ChunkPart) -> Ints:
         """Positions within the chunk of the records that are taken, ascending: int64[part.records]."""
-        held = int(self.table.records[part.chunk])
-        if part.records == held and part.copy < int(self._weight(part.chunk)):
+        held, weight = int(self.table.records[part.chunk]), self.table.weight(part.chunk)
+        if part.records == held and part.copy < int(weight):
             return np.arange(held, dtype=np.int64)
         # Which records a share means is fixed by a permutation that no epoch changes, so that epochs take turns.
         rank = permutation(derive_key(self.seed, "share", part.chunk), held) + self.table.start[part.chunk]
-        return np.flatnonzero(_chosen(rank + self.epoch, _share(self._weight(part.chunk))))
+        return np.flatnonzero(chosen(rank + self.epoch, share_of(weight)))
 
-    def shuffle(self, block: int) -> Ints:
+    def shuffle(self, block: Block) -> Ints:
         """The order of a block's records: int64[records of the block], indices into its parts' selections one after
         another.
         """
-        size = int(self.records_before[block + 1] - self.records_before[block])
-        return permutation(derive_key(self.seed, self.epoch, "records", block), size)
+        return permutation(derive_key(self.seed, self.epoch, "records", block.number), block.records)
 
-    def shuffle_rows(self, block: int, rows: int) -> Ints:
+    def shuffle_rows(self, block: Block, rows: int) -> Ints:
         """The order of the rows packed from a block, so that a row's place does not tell its lengths: int64[rows]."""
-        return permutation(derive_key(self.seed, self.epoch, "rows", block), rows)
+        return permutation(derive_key(self.seed, self.epoch, "rows", block.number), rows)
 
-    def next_use(self, part: int) -> int:
-        """When the chunk of part `part` of the epoch is read next, a count that rises over epochs: in this one where
-        another copy follows, else some time in the next.
+    def next_use(self, part: ChunkPart) -> float:
+        """When the chunk of a part is read next, in epochs from the first: in this one where another copy follows, else
+        some time in the next.
         """
-        parts = len(self.chunk)
-        return self.epoch * (parts + 1) + (int(self._next[part]) if self._repeats else parts)
+        return self.epoch + 1.0
+
+    def _cut(self, number: int, start: BlockStart) -> Iterator[Block]:
+        parts: list[ChunkPart] = []
+        records = size = 0
+        behind = start
+        for part, after in self.steps(start):
+            own = int(self.table.size[part.chunk]) * part.records // max(int(self.table.records[part.chunk]), 1)
+            # A chunk above the limits is a block of its own.
+            if parts and (records + part.records > BLOCK_RECORDS or size + own > BLOCK_BYTES):
+                yield Block(self, number, start, tuple(parts), behind)
+                number, start, parts, records, size = number + 1, behind, [], 0, 0
+            parts.append(part)
+            records, size, behind = records + part.records, size + own, after
+        if parts:
+            yield Block(self, number, start, tuple(parts), None)
+
+
+class EpochOrder(Order):
+    """Epoch `epoch` (from 0) of training data under `seed`."""
+
+    def __init__(self, table: ChunkTable, seed: int, epoch: int) -> None:
+        super().__init__(table, seed, epoch)
+        copies = EpochCopies(table, epoch)
+        self._alone = AloneCopies(copies, derive_key(seed, epoch, "chunks"))
+        self._bound = BoundCopies(copies, derive_key(seed, epoch, "segments"))
+        self._repeats = any(weight > 1 for weight in table.weights)
+
+    @property
+    def source_records(self) -> list[int]:
+        """Number of records seen of each source, copies counted."""
+        return records_seen(self.table, self.epoch)
+
+    def steps(self, start: BlockStart) -> Iterator[Step]:
+        """The chunks from `start` on, merged by where the middle of each lies among all of its kind."""
+        behind = start
+        for _, part, place in merge(self._alone_places(start), self._bound_places(start), key=itemgetter(0)):
+            if place is None:
+                behind = behind._replace(alone=behind.alone + 1, alone_records=behind.alone_records + part.records)
+            else:
+                lanes, place_in_lanes = place
+                records = behind.bound_records + part.records
+                behind = behind._replace(lanes=lanes, place=place_in_lanes + 1, bound_records=records)
+            yield Step(part, behind)
+
+    def next_use(self, part: ChunkPart) -> float:
+        """When the chunk of a part is read next, in epochs from the first: in this one where another copy follows, else
+        some time in the next.
+        """
+        if not self._repeats:
+            return super().next_use(part)
+        places = self._alone.places(part.chunk) or self._bound.places(part.chunk)
+        return self.epoch + min((place for place in places.values() if place > places[part.copy]), default=1.0)
 
     @cached_property
-    def _repeats(self) -> bool:
-        return any(weight > 1 for weight in self.table.weights)
+    def _alone_records(self) -> int:
+        return self._alone.records if len(self.table.bound) else self.records
 
-    @cached_property
-    def _next(self) -> Ints:
-        """For every part, the next one of the same chunk, or the number of parts where it is the last."""
-        by_chunk = np.argsort(self.chunk, kind="stable")
-        following = np.full(len(by_chunk), len(by_chunk), dtype=np.int64)
-        same = np.flatnonzero(self.chunk[by_chunk[:-1]] == self.chunk[by_chunk[1:]])
-        following[by_chunk[same]] = by_chunk[same + 1]
-        return following
+    def _alone_places(self, start: BlockStart) -> Iterator[Placed]:
+        end = start.alone_records
+        for part in self._alone.parts(start.alone):
+            end += part.records
+            yield (2 * end - part.records) / (2 * self._alone_records), part, None
 
-    @cached_property
-    def _last(self) -> NDArray[np.bool_]:
-        """For every part, whether its copy of its segment has none behind it."""
-        last = _alone(self.table, self.chunk)
-        bound = np.flatnonzero(~last)
-        if len(bound):
-            runs = _runs(self.table.segment[self.chunk[bound]], self.copy[bound])
-            _, from_the_end = np.unique(runs[::-1], return_index=True)
-            last[bound[len(bound) - 1 - from_the_end]] = True
-        return last
+    def _bound_places(self, start: BlockStart) -> Iterator[Placed]:
+        end, total = start.bound_records, self.records - self._alone_records
+        for lanes, place, part in self._bound.parts(start.lanes, start.place):
+            end += part.records
+            yield (2 * end - part.records) / (2 * total), part, (lanes, place)
 
-    def _weight(self, chunk: int) -> float:
-        return self.table.weights[int(self.table.source[chunk])]
+
+class SequentialOrder(Order):
+    """Every chunk once, in the order of the table: how held-out data is read."""
+
+    def __init__(self, table: ChunkTable) -> None:
+        super().__init__(table, 0, 0)
+
+    @property
+    def source_records(self) -> list[int]:
+        """Number of records of each source."""
+        return self.table.source_records
+
+    def steps(self, start: BlockStart) -> Iterator[Step]:
+        """The chunks from `start` on; all count as standing alone."""
+        for chunk in range(start.alone, len(self.table)):
+            segment = self.table.bound.find(chunk)
+            last = segment is None or chunk + 1 == self.table.bound.end[segment]
+            part = ChunkPart(chunk, 0, int(self.table.records[chunk]), last)
+            start = start._replace(alone=chunk + 1, alone_records=start.alone_records + part.records)
+            yield Step(part, start)
+
+
+Placed = tuple[float, ChunkPart, tuple[int, int] | None]
+"""Where in [0, 1] the middle of a chunk lies among all that stand alone, or among those of segments; the chunk; the
+latter's group of segments and place in it.
+"""
 
 
 def epoch_records(table: ChunkTable, epoch: int) -> int:
     """Number of records of an epoch: the sum over sources of records x weight, each to within one record."""
-    total = 0
-    for held, weight in zip(table.source_records, table.weights, strict=True):
-        total += held * int(weight) + int(_counts(np.array(epoch), np.array(epoch + held), _share(weight)))
-    return total
-
-
-def order_epoch(table: ChunkTable, seed: int, epoch: int) -> EpochOrder:
-    """The order of epoch `epoch` (from 0) under `seed`; takes time and memory in proportion to the number of chunks."""
-    parts = _weighted(table, epoch)
-    order = _merged(table, *parts, seed, epoch)
-    chunk, copy, taken = (column[order] for column in parts)
-    size = (table.size[chunk] * taken) // np.maximum(table.records[chunk], 1)
-    return EpochOrder(table, seed, epoch, chunk, copy, taken, _block_bounds(taken, size))
-
-
-def sequential_order(table: ChunkTable) -> EpochOrder:
-    """Every chunk once, in the order of the table, cut into blocks: how held-out data is read."""
-    chunk = np.arange(len(table), dtype=np.int64)
-    bounds = _block_bounds(table.records, table.size)
-    return EpochOrder(table, 0, 0, chunk, np.zeros_like(chunk), table.records, bounds)
-
-
-def _weighted(table: ChunkTable, epoch: int) -> tuple[Ints, Ints, Ints]:
-    """Chunk, copy and number of records taken, for every appearance of a chunk in the epoch."""
-    parts: list[tuple[Ints, Ints, Ints]] = []
-    for source, weight in enumerate(table.weights):
-        chunks = np.flatnonzero(table.source == source).astype(np.int64)
-        for copy in range(int(weight)):
-            parts.append((chunks, np.full_like(chunks, copy), table.records[chunks]))
-        first = table.start[chunks] + epoch
-        taken = _counts(first, first + table.records[chunks], _share(weight))
-        some = np.flatnonzero(taken)
-        parts.append((chunks[some], np.full_like(some, int(weight)), taken[some]))
-    columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    return columns[0], columns[1], columns[2]
-
-
-def _merged(table: ChunkTable, chunk: Ints, copy: Ints, taken: Ints, seed: int, epoch: int) -> Ints:
-    """Indices of the appearances in reading order."""
-    alone = _alone(table, chunk)
-    free, bound = np.flatnonzero(alone), np.flatnonzero(~alone)
-    free = free[permutation(derive_key(seed, epoch, "chunks"), len(free))]
-    bound = bound[_interleaved(table.segment[chunk[bound]], copy[bound], derive_key(seed, epoch, "segments"))]
-    place = np.concatenate([_midpoints(taken[free]), _midpoints(taken[bound])])
-    return np.concatenate([free, bound])[np.argsort(place, kind="stable")]
-
-
-def _alone(table: ChunkTable, chunk: Ints) -> NDArray[np.bool_]:
-    """Which of the chunks can be read on their own."""
-    return np.asarray(np.bincount(table.segment)[table.segment[chunk]] == 1, dtype=np.bool_)
-
-
-def _interleaved(segment: Ints, copy: Ints, key: bytes) -> Ints:
-    """Order of chunks that are bound to segments: `LANES` segments side by side, each one front to back."""
-    if not len(segment):
-        return segment
-    _, run, length = np.unique(_runs(segment, copy), return_inverse=True, return_counts=True)
-    rank = permutation(key, len(length))[run]
-    progress = (2 * _running_count(run) + 1) / (2 * length[run])
-    return np.lexsort((rank, progress, rank // LANES))
-
-
-def _runs(segment: Ints, copy: Ints) -> Ints:
-    """A number of its own for every copy of a segment."""
-    return np.asarray(segment * (copy.max() + 1) + copy, dtype=np.int64)
-
-
-def _running_count(run: Ints) -> Ints:
-    """For every element, how many equal ones stand before it."""
-    by_run = np.argsort(run, kind="stable")
-    ordered = run[by_run]
-    count = np.empty_like(run)
-    count[by_run] = np.arange(len(run)) - np.searchsorted(ordered, ordered, side="left")
-    return count
-
-
-def _midpoints(records: Ints) -> NDArray[np.float64]:
-    """Where in [0, 1] the middle of each element lies when `records` are laid end to end."""
-    ends = np.cumsum(records)
-    return np.asarray((2 * ends - records) / (2 * ends[-1]) if len(ends) else [], dtype=np.float64)
-
-
-def _block_bounds(records: Ints, size: Ints) -> Ints:
-    # Over a memoryview, a search costs a tenth of numpy's, which is made for many at a time.
-    record_ends, size_ends = np.cumsum(records).data, np.cumsum(size).data
-    bounds, read = [0], (0, 0)
-    while bounds[-1] < len(records):
-        by_records = bisect_right(record_ends, read[0] + BLOCK_RECORDS, bounds[-1])
-        by_size = bisect_right(size_ends, read[1] + BLOCK_BYTES, bounds[-1])
-        end = max(bounds[-1] + 1, min(by_records, by_size))  # a chunk above the limits is a block of its own
-        bounds.append(end)
-        read = (record_ends[end - 1], size_ends[end - 1])
-    return np.array(bounds, dtype=np.int64)
-
-
-def _share(weight: float) -> Fraction:
-    """The part of a weight after the point, as a fraction, so that counting is exact."""
-    return Fraction(weight - int(weight)).limit_denominator(1_000_000)
-
-
-def _chosen(numbers: Ints, share: Fraction) -> NDArray[np.bool_]:
-    """Which integers belong to the evenly spaced `share` of all: of any run of n, n x share to within one.
-
-    n is chosen when a multiple of 1 lies in ((n - 1) x share, n x share]: a Beatty sequence. A record's number goes up
-    by one per epoch, so a share of 1/k takes every record exactly once in k epochs.
-    """
-    p, q = share.numerator, share.denominator
-    return (numbers % q) * p % q < p
-
-
-def _counts(first: Ints, end: Ints, share: Fraction) -> Ints:
-    """How many of first ... end - 1 are chosen; exact for numbers below 9e12."""
-    p, q = share.numerator, share.denominator
-    return (end - 1) * p // q - (first - 1) * p // q
+    return sum(records_seen(table, epoch))

@@ -6,34 +6,24 @@ before (`finetune_trainer.data.tokens`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
 
-import numpy as np
-
+from finetune_trainer.data.columns import Outcomes, Refused, Result
+from finetune_trainer.data.copies import ChunkPart
 from finetune_trainer.data.encode import Document, Encoder
 from finetune_trainer.data.examples import BadRecord, Example
 from finetune_trainer.data.formats import Raw, convert
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import ChunkPart, EpochOrder
+from finetune_trainer.data.order import Block, Order
 from finetune_trainer.data.overlong import fit_length
 from finetune_trainer.data.reader import RawRecord, RecordReader
-from finetune_trainer.data.rows import RecordId
 from finetune_trainer.data.settings import DataSettings
-from finetune_trainer.data.tokens.format import Refused, Result
 from finetune_trainer.data.tokens.read import TokenForm, TokenReader
 
 EXCERPT = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A record, and its pieces or why it cannot be used."""
-
-    record: RecordId
-    result: Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +43,8 @@ class RecordEncoder:
         self._settings = settings
         self._encoder = encoder
 
-    def encode(self, records: Sequence[RawRecord]) -> list[Outcome]:
-        """One outcome per record."""
-        return [Outcome(seen.record.id, seen.result) for seen in self.look(records)]
-
     def look(self, records: Sequence[RawRecord]) -> list[Seen]:
-        """The same with all that is on the way to it."""
+        """What became of each record, with all that is on the way to it."""
         examples = [self._convert(record) for record in records]
         encoded = self._encoder.encode(examples)
         return [Seen(record, found, self._fit(record, found)) for record, found in zip(records, encoded, strict=True)]
@@ -90,7 +76,7 @@ class OutcomeReader:
         self._encoder = encoder
         self._forms = forms
         self._records = RecordReader(index)
-        self._tokens = TokenReader()
+        self._tokens = TokenReader(forms.values())
 
     def __enter__(self) -> OutcomeReader:
         return self
@@ -101,44 +87,39 @@ class OutcomeReader:
         self._tokens.close()
         self._records.__exit__(kind, error, trace)
 
-    def read(self, order: EpochOrder, block: int) -> list[Outcome]:
+    def read(self, block: Block) -> Outcomes:
         """The outcomes of a block's records, part by part, before they are shuffled.
 
         Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it or a
         token form cannot be read.
         """
-        parts = order.parts(block)
-        prepared = [int(order.table.source[part.chunk]) in self._forms for part in parts]
-        self._tokens.ahead(self._pages(order, block, parts, prepared))
-        raw = [part for part, done in zip(parts, prepared, strict=True) if not done]
-        encoded = iter(self._encoder.encode(self._records.read_parts(order, raw)))
-        outcomes: list[Outcome] = []
-        for part, done in zip(parts, prepared, strict=True):
-            outcomes += self._stored(order, part) if done else islice(encoded, part.records)
+        order = block.order
+        prepared = [int(order.table.source[part.chunk]) in self._forms for part in block.parts]
+        stored = [part for part, done in zip(block.parts, prepared, strict=True) if done]
+        self._tokens.ahead((*self._page(order, part), order.next_use(part)) for part in stored)
+        raw = [part for part, done in zip(block.parts, prepared, strict=True) if not done]
+        encoded = iter(self._encoder.look(self._records.read_parts(order, raw)))
+        parts = [
+            self._stored(order, part) if done else outcomes_of(islice(encoded, part.records))
+            for part, done in zip(block.parts, prepared, strict=True)
+        ]
         self._tokens.done()
-        return outcomes
+        return Outcomes.joined(parts)
 
-    def _pages(
-        self, order: EpochOrder, block: int, parts: Sequence[ChunkPart], prepared: Sequence[bool]
-    ) -> list[tuple[TokenForm, int, int]]:
-        """Form, page and time of the next use (as in `EpochOrder.next_use`) of every part that is read as tokens."""
-        found = []
-        for number, (part, done) in enumerate(zip(parts, prepared, strict=True)):
-            if done:
-                found.append((*self._page(order, part), order.next_use(int(order.bounds[block]) + number)))
-        return found
-
-    def _page(self, order: EpochOrder, part: ChunkPart) -> tuple[TokenForm, int]:
+    def _page(self, order: Order, part: ChunkPart) -> tuple[TokenForm, int]:
         source = int(order.table.source[part.chunk])
-        return self._forms[source], part.chunk - int(np.searchsorted(order.table.source, source))
+        return self._forms[source], part.chunk - order.table.ranges[source].start
 
-    def _stored(self, order: EpochOrder, part: ChunkPart) -> list[Outcome]:
+    def _stored(self, order: Order, part: ChunkPart) -> Outcomes:
         chunk = self._index.chunk(part.chunk)
         source = self._index.sources[chunk.source]
         name = f"{source.root}/{source.files[chunk.file].key}"
-        numbers = order.selection(part).tolist()
-        results = self._tokens.take(*self._page(order, part), chunk.records, numbers)
-        return [Outcome(f"{name}#{chunk.first + n + 1}", result) for n, result in zip(numbers, results, strict=True)]
+        return self._tokens.take(*self._page(order, part), chunk, order.selection(part), name)
+
+
+def outcomes_of(seen: Iterable[Seen]) -> Outcomes:
+    """What became of records, without what was on the way."""
+    return Outcomes.of((one.record.id, one.result) for one in seen)
 
 
 def _excerpt(raw: Raw) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from finetune_trainer.data.containers import BYTE_ORDER_MARK, Container, is_record, reading
+from finetune_trainer.data.copies import ChunkPart
 from finetune_trainer.data.cursor import Cursor
 from finetune_trainer.data.formats import Raw
 from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex
-from finetune_trainer.data.order import ChunkPart, EpochOrder
+from finetune_trainer.data.order import Block, Order
 from finetune_trainer.data.rows import RecordId
 from finetune_trainer.errors import DataError
 from finetune_trainer.store import open_store
@@ -51,27 +52,27 @@ class RecordReader:
             cursor.close()
         self._cursors.clear()
 
-    def read(self, order: EpochOrder, block: int) -> list[RawRecord]:
+    def read(self, block: Block) -> list[RawRecord]:
         """The block's records, part by part, before they are shuffled.
 
         Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it cannot be
         read.
         """
-        return self.read_parts(order, order.parts(block))
+        return self.read_parts(block.order, block.parts)
 
-    def read_parts(self, order: EpochOrder, parts: Sequence[ChunkPart]) -> list[RawRecord]:
+    def read_parts(self, order: Order, parts: Sequence[ChunkPart]) -> list[RawRecord]:
         """As `read`, of these parts of a block."""
         fetched = [self._fetch(order, part) for part in parts]
         taken = [result.result() if isinstance(result, Future) else result for result in fetched]
         return [record for records in taken for record in records]
 
-    def _fetch(self, order: EpochOrder, part: ChunkPart) -> Future[list[RawRecord]] | list[RawRecord]:
+    def _fetch(self, order: Order, part: ChunkPart) -> Future[list[RawRecord]] | list[RawRecord]:
         chunk = self._index.chunk(part.chunk)
         if self._file(chunk).container is Container.JSONL:
             return self._pool.submit(lambda: self._taken(order, part, chunk, self._read_range(chunk)))
         return self._taken(order, part, chunk, self._read_on(part, chunk))
 
-    def _taken(self, order: EpochOrder, part: ChunkPart, chunk: Chunk, held: list[Raw]) -> list[RawRecord]:
+    def _taken(self, order: Order, part: ChunkPart, chunk: Chunk, held: list[Raw]) -> list[RawRecord]:
         """The part's share of the chunk's records: what a block does not take must not wait in memory for the rest."""
         name = self._name(chunk)
         if len(held) != chunk.records:

@@ -7,13 +7,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import EpochOrder, order_epoch, sequential_order
-from finetune_trainer.data.outcomes import Outcome, RecordEncoder, Seen
+from finetune_trainer.data.order import Block, EpochOrder, Order, SequentialOrder
+from finetune_trainer.data.outcomes import RecordEncoder, Seen, outcomes_of
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RawRecord, RecordReader
 from finetune_trainer.data.report import DataReport, Rules
@@ -57,8 +55,8 @@ def data_report(
     a tokenizer that does not fit and for files that cannot be decoded, StorageError where reading fails; never for bad
     records, which are counted.
     """
-    passes = [_Pass(TRAIN, train, order_epoch(train.table, settings.seed, 0), amount, train=True)]
-    passes += [_Pass(name, index, sequential_order(index.table), amount) for name, index in held_out.items()]
+    passes = [_Pass(TRAIN, train, EpochOrder(train.table, settings.seed, 0), amount, train=True)]
+    passes += [_Pass(name, index, SequentialOrder(index.table), amount) for name, index in held_out.items()]
     prints = Fingerprints(sum(one.records for one in passes))
     tallies = [_read(one, settings, tokenizer, prints, progress) for one in passes]
     return DataReport(
@@ -71,23 +69,20 @@ def data_report(
 class _Pass:
     """A set, the order that it is read in, and how many records of each of its sources."""
 
-    def __init__(
-        self, name: str, index: DatasetIndex, order: EpochOrder, amount: Amount, *, train: bool = False
-    ) -> None:
+    def __init__(self, name: str, index: DatasetIndex, order: Order, amount: Amount, *, train: bool = False) -> None:
         self.name = name
         self.index = index
         self.order = order
         self.train = train
-        held = np.bincount(index.table.source[order.chunk], weights=order.taken, minlength=len(index.sources))
         most = order.records if amount.per_source is None else amount.per_source
-        self._wanted = [min(most, int(count)) for count in held]
+        self._wanted = [min(most, count) for count in order.source_records]
         self._left = self.records = min(sum(self._wanted), amount.per_set)
 
-    def blocks(self) -> Iterator[int]:
+    def blocks(self) -> Iterator[Block]:
         """The blocks that may hold wanted records."""
         sources = self.index.table.source
-        for block in range(self.order.blocks):
-            if self._left and any(self._wanted[sources[part.chunk]] for part in self.order.parts(block)):
+        for block in self.order.blocks():
+            if self._left and any(self._wanted[sources[part.chunk]] for part in block.parts):
                 yield block
 
     def chosen(self, records: Sequence[RawRecord]) -> list[RawRecord]:
@@ -111,11 +106,11 @@ def _read(
     read = 0
     with RecordReader(one.index) as reader:
 
-        def build(block: int) -> tuple[list[Seen], BlockRows]:
-            records = reader.read_parts(order, order.parts(block))
+        def build(block: Block) -> tuple[list[Seen], BlockRows]:
+            records = reader.read(block)
             shuffled = [records[i] for i in order.shuffle(block)] if train else records
             seen = records_encoder.look(one.chosen(shuffled))
-            return seen, builder.build([Outcome(o.record.id, o.result) for o in seen], substitute=train)
+            return seen, builder.build(outcomes_of(seen), substitute=train)
 
         with closing(prefetched(build, one.blocks(), BLOCKS_AHEAD)) as blocks:
             for _, (seen, rows) in blocks:

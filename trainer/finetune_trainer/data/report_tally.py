@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from finetune_trainer.data import duplicates
 from finetune_trainer.data.audit import kept_share
-from finetune_trainer.data.block import BlockRows, positions
+from finetune_trainer.data.block import BlockRows
+from finetune_trainer.data.columns import Refused, positions
 from finetune_trainer.data.encode import Document
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import EpochOrder
-from finetune_trainer.data.outcomes import Seen
+from finetune_trainer.data.order import Order
+from finetune_trainer.data.outcomes import Seen, outcomes_of
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.report import (
     SHOWN,
@@ -31,7 +32,6 @@ from finetune_trainer.data.report import (
 from finetune_trainer.data.report_prints import Fingerprints
 from finetune_trainer.data.rows import IGNORED, Counters
 from finetune_trainer.data.settings import DataSettings
-from finetune_trainer.data.tokens.format import Refused
 
 Ints = NDArray[np.int64]
 
@@ -51,7 +51,7 @@ class Tally:
     """
 
     def __init__(
-        self, index: DatasetIndex, order: EpochOrder, settings: DataSettings, prints: Fingerprints, *, train: bool
+        self, index: DatasetIndex, order: Order, settings: DataSettings, prints: Fingerprints, *, train: bool
     ) -> None:
         self._index = index
         self._settings = settings
@@ -60,8 +60,7 @@ class Tally:
         self._first = self._end = prints.size
         self._train = train
         sources = len(index.sources)
-        expected = np.bincount(index.table.source[order.chunk], weights=order.taken, minlength=sources)
-        self._expected = expected.astype(np.int64)
+        self._expected = np.array(order.source_records, dtype=np.int64)
         self._counts = {name: np.zeros(sources, dtype=np.int64) for name in Counters.model_fields}
         self._lengths: list[list[NDArray[np.int32]]] = [[] for _ in range(sources)]
         self._bad: list[list[BadExample]] = [[] for _ in range(sources)]
@@ -70,7 +69,7 @@ class Tally:
     def add(self, outcomes: Sequence[Seen], block: BlockRows) -> None:
         """Count a block's records and the rows made of them; the blocks of a set before those of the next."""
         sources = np.array([outcome.record.source for outcome in outcomes], dtype=np.int64)
-        used = np.array(positions(outcomes, substitute=self._train), dtype=np.int64)
+        used = positions(outcomes_of(outcomes), substitute=self._train)
         times = np.bincount(used, minlength=len(outcomes))
         for name, numbers in _trained(outcomes).items():
             np.add.at(self._counts[name], sources, times * numbers)

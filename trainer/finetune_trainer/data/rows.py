@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+from finetune_trainer.data.order import BlockStart
 
 RecordId = str
 """`<uri of the file>#<n>`: the file's n-th record, from 1; blank lines are no records."""
@@ -20,24 +22,26 @@ STATE_VERSION = 1
 """Goes up whenever the order of records or the packing changes, so that an old state is refused, not misread."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One training row of L tokens without padding: one document, or several packed ones.
 
     `input_ids` int32[L]. `labels` int32[L]: the token itself where it is trained, else -100; not shifted, and -100 at
     the first token of every document, so that no document is predicted from the one before. `position_ids` int32[L]:
-    starts at 0 again in every document. `records`: one id per document, in row order.
+    starts at 0 again in every document. `records`: one id per document, in row order. `counted`: how many labels are
+    trained, where that was counted before.
     """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     position_ids: NDArray[np.int32]
     records: tuple[RecordId, ...]
+    counted: int | None = field(default=None, compare=False)
 
     @property
     def kept_tokens(self) -> int:
         """Number of trained tokens; no first token is among them, so it is the same before and after the shift."""
-        return int(np.count_nonzero(self.labels != IGNORED))
+        return int(np.count_nonzero(self.labels != IGNORED)) if self.counted is None else self.counted
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -74,9 +78,10 @@ class Counters(BaseModel):
 class DataState(BaseModel):
     """Where the stream stands after a global batch: JSON of less than 1 KB, the same on every rank of any world size.
 
-    The next row is row `row` of block `block` of epoch `epoch`; `batches` counts global batches handed out,
-    `bad_in_epoch` the bad records of this epoch's blocks so far. `index_id` names the data set that the positions refer
-    to.
+    The next row is row `row` of block `block` of epoch `epoch`, which begins at `start`: computed anew, which takes the
+    longer the more blocks there are before it, in a state that was written without. `batches` counts global batches
+    handed out, `bad_in_epoch` the bad records of this epoch's blocks so far. `index_id` names the data set that the
+    positions refer to.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,6 +90,7 @@ class DataState(BaseModel):
     index_id: str
     epoch: int = 0
     block: int = 0
+    start: BlockStart | None = None
     row: int = 0
     batches: int = 0
     bad_in_epoch: int = 0

@@ -7,16 +7,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
 from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
+from finetune_trainer.data.columns import Outcomes
 from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import EpochOrder, epoch_records, order_epoch
-from finetune_trainer.data.outcomes import Outcome, OutcomeReader, RecordEncoder
+from finetune_trainer.data.order import Block, BlockStart, EpochOrder, epoch_records
+from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder, outcomes_of
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.report import SetReport
@@ -36,33 +37,26 @@ BLOCKS_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A block of an epoch."""
-
-    order: EpochOrder
-    block: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Point:
     """Behind row `row` of the `rows` rows of a block."""
 
-    place: _Place
+    block: Block
     row: int
     rows: int
 
     @property
     def records(self) -> float:
         """Records of the epoch up to here, a block's spread evenly over its rows."""
-        before, end = self.place.order.records_before[self.place.block : self.place.block + 2].tolist()
-        return float(before + (end - before) * self.row / self.rows)
+        return float(self.block.start.records + self.block.records * self.row / self.rows)
 
-    def following(self) -> tuple[int, int, int]:
-        """Epoch, block and row of the row after this point."""
-        order, block = self.place.order, self.place.block
+    def following(self) -> dict[str, Any]:
+        """Where the row after this point stands, as the state says it."""
+        block, epoch = self.block, self.block.order.epoch
         if self.row < self.rows:
-            return order.epoch, block, self.row
-        return (order.epoch, block + 1, 0) if block + 1 < order.blocks else (order.epoch + 1, 0, 0)
+            return {"epoch": epoch, "block": block.number, "start": block.start, "row": self.row}
+        if block.following is not None:
+            return {"epoch": epoch, "block": block.number + 1, "start": block.following, "row": 0}
+        return {"epoch": epoch + 1, "block": 0, "start": BlockStart(), "row": 0}
 
 
 class TrainStream:
@@ -93,7 +87,7 @@ class TrainStream:
         self._forms = forms or {}
         self._builder = BlockBuilder(settings)
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)
-        self._order = lru_cache(maxsize=2)(lambda epoch: order_epoch(index.table, settings.seed, epoch))
+        self._order = lru_cache(maxsize=2)(lambda epoch: EpochOrder(index.table, settings.seed, epoch))
         self._counters: Counters | None = None
         if not self._records_before[1]:
             raise DataError(
@@ -108,7 +102,7 @@ class TrainStream:
         """
         state = self._checked(state)
         with self._reader() as reader:
-            built = prefetched(lambda place: self._build(reader, place), self._places(state), BLOCKS_AHEAD)
+            built = prefetched(lambda block: self._build(reader, block), self._places(state), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 yield from self._assembled(state, blocks)
 
@@ -146,13 +140,11 @@ class TrainStream:
             )
         return state
 
-    def _places(self, state: DataState) -> Iterator[_Place]:
-        epoch, block = state.epoch, state.block
+    def _places(self, state: DataState) -> Iterator[Block]:
+        epoch, block, start = state.epoch, state.block, state.start
         while self._settings.epochs is None or epoch < self._settings.epochs:
-            order = self._order(epoch)
-            for number in range(block, order.blocks):
-                yield _Place(order, number)
-            epoch, block = epoch + 1, 0
+            yield from self._order(epoch).blocks(block, start)
+            epoch, block, start = epoch + 1, 0, None
 
     def _reader(self) -> OutcomeReader:
         return OutcomeReader(self._index, RecordEncoder(self._index, self._settings, self._encoder), self._forms)
@@ -160,17 +152,16 @@ class TrainStream:
     def _named_form(self, source: int) -> dict[str, str]:
         return {"tokenForm": self._forms[source].id} if source in self._forms else {}
 
-    def _build(self, reader: OutcomeReader, place: _Place) -> BlockRows:
-        outcomes = reader.read(place.order, place.block)
-        return self._assemble([outcomes[i] for i in place.order.shuffle(place.block)], place)
+    def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:
+        return self._assemble(reader.read(block).take(block.order.shuffle(block)), block)
 
-    def _assemble(self, outcomes: list[Outcome], place: _Place) -> BlockRows:
-        block = self._builder.build(outcomes, substitute=True)
+    def _assemble(self, outcomes: Outcomes, block: Block) -> BlockRows:
+        rows = self._builder.build(outcomes, substitute=True)
         if self._settings.packing is Packing.NONE:
-            return block
-        return shuffled(block, place.order.shuffle_rows(place.block, len(block.rows)))
+            return rows
+        return shuffled(rows, block.order.shuffle_rows(block, len(rows.rows)))
 
-    def _assembled(self, state: DataState, blocks: Iterator[tuple[_Place, BlockRows]]) -> Iterator[StepBatch]:
+    def _assembled(self, state: DataState, blocks: Iterator[tuple[Block, BlockRows]]) -> Iterator[StepBatch]:
         waiting: list[Row] = []
         reached: _Point | None = None
         barren = Counters()
@@ -191,12 +182,12 @@ class TrainStream:
         if waiting and reached:
             yield self._batch(waiting, state, reached)
 
-    def _entered(self, state: DataState, place: _Place, block: BlockRows) -> DataState:
+    def _entered(self, state: DataState, place: Block, block: BlockRows) -> DataState:
         """The state with the block's counts, unless the block was entered before the state was saved."""
         if state.row:
             return state
-        bad = block.counters.bad + (state.bad_in_epoch if place.block else 0)
-        seen = int(place.order.records_before[place.block + 1])
+        bad = block.counters.bad + (state.bad_in_epoch if place.number else 0)
+        seen = place.start.records + place.records
         self._budget.spend(block, bad, seen, place.order.records, f"epoch {place.order.epoch + 1}")
         return state.model_copy(update={"bad_in_epoch": bad, "counters": state.counters + block.counters})
 
@@ -209,18 +200,10 @@ class TrainStream:
 
     def _batch(self, rows: list[Row], state: DataState, reached: _Point) -> StepBatch:
         counted = row_counters(rows)
-        epoch, block, row = reached.following()
-        state = state.model_copy(
-            update={
-                "epoch": epoch,
-                "block": block,
-                "row": row,
-                "batches": state.batches + 1,
-                "counters": state.counters + counted,
-            }
-        )
+        counts = {"batches": state.batches + 1, "counters": state.counters + counted}
+        state = state.model_copy(update=reached.following() | counts)
         self._counters = state.counters
-        order = reached.place.order
+        order = reached.block.order
         return StepBatch(
             micro_batches=deal(rows, self._world_size, self._settings.micro_batch_size)[self._rank],
             global_rows=len(rows),
@@ -234,7 +217,7 @@ class TrainStream:
     def _consumed(self, state: DataState, reached: _Point) -> float:
         if self._settings.max_steps is not None:
             return min(1.0, state.batches / self._settings.max_steps)
-        return (self._records_before[reached.place.order.epoch] + reached.records) / self._records_before[-1]
+        return (self._records_before[reached.block.order.epoch] + reached.records) / self._records_before[-1]
 
     @cached_property
     def _records_before(self) -> list[int]:
@@ -245,15 +228,15 @@ class TrainStream:
     @cached_property
     def _first_block(self) -> tuple[BlockRows, SetReport | None]:
         """The first block, and what there is to say of its records where they are read themselves."""
-        place = _Place(self._order(0), 0)
+        place = next(self._order(0).blocks())
         if self._forms:
             with self._reader() as reader:
                 return self._build(reader, place), None
         order, encoder = place.order, RecordEncoder(self._index, self._settings, self._encoder)
         with RecordReader(self._index) as raw:
-            records = raw.read_parts(order, order.parts(0))
-        seen = encoder.look([records[i] for i in order.shuffle(0)])
-        block = self._assemble([Outcome(one.record.id, one.result) for one in seen], place)
+            records = raw.read(place)
+        seen = encoder.look([records[i] for i in order.shuffle(place)])
+        block = self._assemble(outcomes_of(seen), place)
         tally = Tally(self._index, order, self._settings, Fingerprints(len(seen)), train=True)
         tally.add(seen, block)
         return block, tally.report("train")

@@ -8,6 +8,9 @@ from threading import Lock
 Page = tuple[str, int]
 """A form's id and the number of a page in it."""
 
+PageData = bytes | memoryview
+"""What a page holds; a part of a larger object that is held anyway, maybe."""
+
 
 class PageCache:
     """Gives up the page whose next use is furthest (Belady, IBM Systems Journal 5(2), 1966), of equals the newest.
@@ -19,8 +22,8 @@ class PageCache:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._size = 0
-        self._pages: dict[Page, tuple[int, bytes]] = {}
-        self._furthest: list[tuple[int, int, Page]] = []
+        self._pages: dict[Page, tuple[int, PageData]] = {}
+        self._furthest: list[tuple[float, int, Page]] = []
         self._count = 0
         self._lock = Lock()
 
@@ -29,7 +32,7 @@ class PageCache:
         """Bytes held."""
         return self._size
 
-    def get(self, page: Page, next_use: int) -> bytes | None:
+    def get(self, page: Page, next_use: float) -> PageData | None:
         """The page if it is held; from now on it is used next at `next_use`."""
         with self._lock:
             found = self._pages.pop(page, None)
@@ -39,13 +42,13 @@ class PageCache:
             self._insert(page, found[1], next_use)
             return found[1]
 
-    def put(self, page: Page, data: bytes, next_use: int) -> None:
+    def put(self, page: Page, data: PageData, next_use: float) -> None:
         """Hold the page, unless all that is held is used sooner."""
         with self._lock:
             if page not in self._pages and len(data) <= self._budget:
                 self._insert(page, data, next_use)
 
-    def _insert(self, page: Page, data: bytes, next_use: int) -> None:
+    def _insert(self, page: Page, data: PageData, next_use: float) -> None:
         self._count += 1
         self._pages[page] = (self._count, data)
         self._size += len(data)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_trainer.data.formats import CHAT_FORMATS
-from finetune_trainer.data.index import INDEX_VERSION, DatasetIndex, content
+from finetune_trainer.data.index import INDEX_VERSION, DatasetIndex
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.tokens.format import FORM_VERSION, FormIndex, index_key
 from finetune_trainer.data.tokens.read import TokenForm
@@ -36,7 +36,7 @@ def form_facts(index: DatasetIndex, source: int, settings: DataSettings, tokeniz
         "conversations": bool(CHAT_FORMATS & index.rendered_formats),
         "format": str(one.format),
         "columns": dict(sorted(one.columns.items())),
-        "content": hashlib.sha256(json.dumps([content(file) for file in one.files]).encode()).hexdigest(),
+        "content": index.content_digest(source),
     }
 
 

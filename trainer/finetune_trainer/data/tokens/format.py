@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from finetune_trainer.data.encode import Document
+from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.columns import Outcomes, Pieces, Refused, Result
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.rows import IGNORED, Counters
 from finetune_trainer.store import crc64nvme
@@ -40,17 +40,6 @@ CHUNK_BYTES = 32 << 20
 """Pages are gathered up to here: large enough for one upload each, small enough to be held while it is made."""
 HEADER = 6
 PAGE_ENTRY = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Why a record cannot be used, and its beginning; content, for the tenant's own storage only."""
-
-    reason: str
-    excerpt: str
-
-
-Result = Fitted | Refused
 
 
 class FormIndex(BaseModel):
@@ -131,28 +120,25 @@ def _counted(results: Sequence[Result]) -> NDArray[np.int64]:
     return np.array(rows, dtype="<i8").reshape(-1, 1 + len(COUNTED))
 
 
-def decode_page(data: bytes, numbers: Sequence[int]) -> list[Result]:
-    """The results of the records `numbers` of a page whose checksum was proved; arrays are shared between them."""
+def decode_page(data: bytes | memoryview, numbers: Ints, name: str, first: int) -> Outcomes:
+    """What became of the records `numbers` of a page whose checksum was proved; its arrays are parts of the page.
+
+    `name` and `first`: the file of the records, and the number in it of the first one of the page, from 0.
+    """
     page = _Columns(data)
     records, pieces, tokens, counted, notes, width = page.take("<u4", HEADER).tolist()
-    ends = np.cumsum(page.take("<u4", records), dtype=np.int64)
-    bounds = np.concatenate([[0], np.cumsum(page.take("<u4", pieces), dtype=np.int64)]).tolist()
+    own = page.take("<u4", records).astype(np.int64)
+    lengths = page.take("<u4", pieces).astype(np.int64)
     counters = {n: _counters(row) for n, *row in page.take("<i8", 6 * counted).reshape(-1, 6).tolist()}
     mask = np.unpackbits(page.take("u1", -(-tokens // 8)), count=tokens, bitorder="little").view(np.bool_)
-    ids = page.take(f"<u{width}", tokens).astype(np.int32)
-    labels = np.where(mask, ids, np.int32(IGNORED))
+    ids = page.take(f"<u{width}", tokens)
     refused = {n: Refused(reason, excerpt) for n, reason, excerpt in json.loads(page.rest(notes) or b"[]")}
-    spans = np.concatenate([[0], ends]).tolist()
-
-    def fitted(n: int) -> Fitted:
-        cuts = bounds[spans[n] : spans[n + 1] + 1]
-        documents = tuple(Document(ids[a:b], labels[a:b]) for a, b in pairwise(cuts))
-        return Fitted(documents, counters.get(n))
-
-    return [refused.get(n) or fitted(n) for n in numbers]
+    names = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
+    whole = Outcomes(names, own, Pieces.of(ids, lengths), Pieces.of(mask, lengths), counters, refused)
+    return whole if len(numbers) == records else whole.take(numbers)
 
 
-def page_records(data: bytes) -> int:
+def page_records(data: bytes | memoryview) -> int:
     """How many records a page holds."""
     return int.from_bytes(data[:4], "little")
 
@@ -160,7 +146,7 @@ def page_records(data: bytes) -> int:
 class _Columns:
     """Takes arrays off the front of a page."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         self._data = data
         self._at = 0
 
@@ -170,7 +156,7 @@ class _Columns:
         return column
 
     def rest(self, size: int) -> bytes:
-        return self._data[self._at : self._at + size]
+        return bytes(self._data[self._at : self._at + size])
 
 
 def _counters(values: Sequence[int]) -> Counters:
@@ -184,6 +170,6 @@ def encode_directory(pages: Sequence[bytes]) -> bytes:
     return np.stack([ends, checksums], axis=1).astype("<u8").tobytes()
 
 
-def decode_directory(data: bytes) -> NDArray[np.uint64]:
+def decode_directory(data: bytes | memoryview) -> NDArray[np.uint64]:
     """uint64[pages, 2]: where each page ends, in bytes behind the directory, and its CRC64NVME."""
     return np.frombuffer(data, dtype="<u8").reshape(-1, 2)

@@ -1,26 +1,34 @@
-"""Reads token forms: one ranged read per page, checked on every read, in threads ahead of who asks."""
+"""Reads token forms, checked on every read, in threads ahead of who asks.
+
+Forms that fit into memory are read by whole chunk objects, others by one ranged read per page. A request costs a
+millisecond of a core, in which 100,000 tokens are made into rows. Pages that are slow to come are asked for twice.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_trainer.data.tokens.cache import Page, PageCache
+from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.columns import Outcomes
+from finetune_trainer.data.index import Chunk
+from finetune_trainer.data.tokens.cache import Page, PageCache, PageData
 from finetune_trainer.data.tokens.format import (
     PAGE_ENTRY,
     FormIndex,
-    Result,
     decode_directory,
     decode_page,
     page_records,
 )
+from finetune_trainer.data.tokens.hedge import Hedge
 from finetune_trainer.store import CorruptObject, ObjectNotFound, ObjectStore, crc64_hex, crc64nvme
 
 # Ranged reads in flight, as many as the reader of raw records has.
@@ -30,6 +38,9 @@ TRIES = 2
 CACHE_BYTES = 256 << 20
 # Of 2 KB each: all of 4 TB of tokens are 256 MB.
 DIRECTORIES = 1 << 13
+
+
+Fetch = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -44,43 +55,49 @@ class TokenForm:
 class TokenReader:
     """Reads pages of any number of forms; `ahead` begins, `take` ends a read. For one thread at a time.
 
-    Holds at most `budget` bytes of pages that are used again; opening a form reads nothing.
+    `forms` are those that are read. Holds at most `budget` bytes of pages that are used again; opening a form reads
+    nothing.
     """
 
-    def __init__(self, budget: int = CACHE_BYTES) -> None:
+    def __init__(self, forms: Iterable[TokenForm], budget: int = CACHE_BYTES) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data-tokens")
+        self._chunk_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data-chunks")
         self._cache = PageCache(budget)
-        self._coming: dict[Page, Future[bytes]] = {}
+        self._fits = sum(sum(form.index.sizes) for form in forms) <= budget
+        self._chunks: dict[Page, Future[bytes]] = {}
+        self._hedge = Hedge()
+        self._coming: dict[Page, Future[PageData]] = {}
         self._directories: OrderedDict[tuple[str, int], NDArray[np.uint64]] = OrderedDict()
         self._lock = Lock()
 
     def close(self) -> None:
         """Wait for the reads that are running and give up the others."""
+        self._chunk_pool.shutdown(cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
 
-    def ahead(self, pages: Iterable[tuple[TokenForm, int, int]]) -> None:
-        """Begin to read pages, each with when it will be used next after this (any rising count)."""
+    def ahead(self, pages: Iterable[tuple[TokenForm, int, float]]) -> None:
+        """Begin to read pages, each with when it will be used next after this (as `Order.next_use`)."""
         for form, number, next_use in pages:
             page = (form.id, number)
             if page not in self._coming:
                 self._coming[page] = self._pool.submit(self._page, form, number, next_use)
 
-    def take(self, form: TokenForm, number: int, records: int, numbers: Sequence[int]) -> list[Result]:
-        """What became of the records `numbers` of a page of `records` records that `ahead` was told of.
+    def take(self, form: TokenForm, number: int, chunk: Chunk, numbers: Ints, name: str) -> Outcomes:
+        """What became of the records `numbers` of a page that `ahead` was told of: that of `chunk` of the file `name`.
 
         CorruptObject names an object that is missing or damaged, or that belongs to other records.
         """
         data = self._coming[form.id, number].result()
-        if page_records(data) != records:
+        if page_records(data) != chunk.records:
             where, _ = _place(form, number)
-            raise _damaged(form, where, f"page {number} holds {page_records(data)} records, not {records}")
-        return decode_page(data, numbers)
+            raise _damaged(form, where, f"page {number} holds {page_records(data)} records, not {chunk.records}")
+        return decode_page(data, numbers, name, chunk.first)
 
     def done(self) -> None:
         """Forget the pages that `ahead` was told of."""
         self._coming.clear()
 
-    def _page(self, form: TokenForm, number: int, next_use: int) -> bytes:
+    def _page(self, form: TokenForm, number: int, next_use: float) -> PageData:
         page = (form.id, number)
         data = self._cache.get(page, next_use)
         if data is None:
@@ -88,12 +105,25 @@ class TokenReader:
             self._cache.put(page, data, next_use)
         return data
 
-    def _read_page(self, form: TokenForm, number: int) -> bytes:
+    def _read_page(self, form: TokenForm, number: int) -> PageData:
         chunk, within = _place(form, number)
-        directory = self._directory(form, chunk)
+        before = PAGE_ENTRY * form.index.pages[chunk]
+        whole = memoryview(self._chunk(form, chunk)) if self._fits else None
+        directory = self._directory(form, chunk) if whole is None else decode_directory(whole[:before])
         start = int(directory[within - 1, 0]) if within else 0
         end, checksum = directory[within].tolist()
-        return _read(form, chunk, start + PAGE_ENTRY * form.index.pages[chunk], end - start, crc64_hex(checksum))
+        if whole is not None:
+            return whole[before + start : before + end]
+        return _read(form, chunk, before + start, end - start, crc64_hex(checksum), self._hedge.read)
+
+    def _chunk(self, form: TokenForm, chunk: int) -> bytes:
+        """A whole chunk object, read once."""
+        with self._lock:
+            coming = self._chunks.get((form.id, chunk))
+            if coming is None:
+                size, crc64 = form.index.sizes[chunk], form.index.crc64[chunk]
+                coming = self._chunks[form.id, chunk] = self._chunk_pool.submit(_read, form, chunk, 0, size, crc64)
+        return coming.result()
 
     def _directory(self, form: TokenForm, chunk: int) -> NDArray[np.uint64]:
         with self._lock:
@@ -102,7 +132,7 @@ class TokenReader:
                 self._directories.move_to_end((form.id, chunk))
                 return found
         size = PAGE_ENTRY * form.index.pages[chunk]
-        found = decode_directory(_read(form, chunk, 0, size, form.index.directories[chunk]))
+        found = decode_directory(_read(form, chunk, 0, size, form.index.directories[chunk], self._hedge.read))
         with self._lock:
             self._directories[form.id, chunk] = found
             if len(self._directories) > DIRECTORIES:
@@ -116,12 +146,19 @@ def _place(form: TokenForm, number: int) -> tuple[int, int]:
     return chunk, number - form.index.first_pages[chunk]
 
 
-def _read(form: TokenForm, chunk: int, start: int, size: int, crc64: str) -> bytes:
-    """A part of a chunk object, proved; CorruptObject after a second damaged read."""
+def _read(
+    form: TokenForm,
+    chunk: int,
+    start: int,
+    size: int,
+    crc64: str,
+    ask: Callable[[Fetch], bytes] = lambda fetch: fetch(),
+) -> bytes:
+    """A part of a chunk object, proved; CorruptObject after a second damaged read. `ask`: how it is asked for."""
     problem = ""
     for _ in range(TRIES):
         try:
-            data = form.store.get(form.index.chunk_key(chunk), start, size)
+            data = ask(partial(form.store.get, form.index.chunk_key(chunk), start, size))
         except ObjectNotFound:
             raise _damaged(form, chunk, "it is missing") from None
         if len(data) == size and crc64_hex(crc64nvme(data)) == crc64:

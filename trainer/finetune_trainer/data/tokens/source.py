@@ -6,13 +6,14 @@ from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
 
+from finetune_trainer.data.columns import Result
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.order import sequential_order
-from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
+from finetune_trainer.data.order import SequentialOrder
+from finetune_trainer.data.outcomes import RecordEncoder
 from finetune_trainer.data.prefetch import prefetched
+from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.settings import DataSettings
-from finetune_trainer.data.tokens.format import Result
 
 BLOCKS_AHEAD = 1
 
@@ -25,11 +26,12 @@ def source_results(
     Raises DataError for a file that changed or cannot be decoded, StorageError where reading fails.
     """
     alone = DatasetIndex(sources=(index.sources[source].model_copy(update={"weight": 1.0}),))
-    order = sequential_order(alone.table)
-    with OutcomeReader(alone, RecordEncoder(alone, settings, encoder), {}) as reader:
-        built = prefetched(lambda block: reader.read(order, block), range(order.blocks), BLOCKS_AHEAD)
-        with closing(built) as blocks:
-            for block, outcomes in blocks:
-                results = iter([outcome.result for outcome in outcomes])
-                for part in order.parts(block):
+    order = SequentialOrder(alone.table)
+    records_encoder = RecordEncoder(alone, settings, encoder)
+    with RecordReader(alone) as reader:
+        encoded = prefetched(lambda block: records_encoder.look(reader.read(block)), order.blocks(), BLOCKS_AHEAD)
+        with closing(encoded) as blocks:
+            for block, seen in blocks:
+                results = iter([one.result for one in seen])
+                for part in block.parts:
                     yield list(islice(results, part.records))

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from finetune_trainer.data.columns import Refused, Result
 from finetune_trainer.data.tokens.find import find_form, form_id
 from finetune_trainer.data.tokens.format import (
     CHUNK_BYTES,
     PAGE_ENTRY,
     FormIndex,
-    Refused,
-    Result,
     chunk_key,
     encode_directory,
     encode_page,

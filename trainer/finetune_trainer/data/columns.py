@@ -1,0 +1,166 @@
+"""What became of the records of a block, in columns: as little as possible is done once per record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.overlong import Fitted
+from finetune_trainer.data.rows import IGNORED, Counters, RecordId
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a record cannot be used, and its beginning; content, for the tenant's own storage only."""
+
+    reason: str
+    excerpt: str
+
+
+Result = Fitted | Refused
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """P arrays of one type, one behind the other in Arrow's layout for strings, which gathers them without Python."""
+
+    packed: pa.BinaryArray
+    type: np.dtype[Any]
+
+    @classmethod
+    def of(cls, values: NDArray[Any], lengths: Ints) -> Pieces:
+        """The parts of `values` of these lengths; `values` is not copied."""
+        ends = np.cumsum(lengths, dtype=np.int64) * values.dtype.itemsize
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
+        return cls(pa.Array.from_buffers(pa.binary(), len(lengths), buffers), values.dtype)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pieces]) -> Pieces:
+        """One behind the other; of types that differ, in the one that holds all values."""
+        kind = np.result_type(*(part.type for part in parts))
+        same = [part if part.type == kind else cls.of(part.values.astype(kind), part.lengths) for part in parts]
+        return cls(pa.concat_arrays([part.packed for part in same]), kind)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def take(self, order: Ints) -> Pieces:
+        """Those at the places `order`, in that order."""
+        return Pieces(self.packed.take(pa.array(order)), self.type)
+
+    @property
+    def lengths(self) -> Ints:
+        """int64[P]."""
+        return np.diff(self._offsets).astype(np.int64) // self.type.itemsize
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All of them, laid end to end; read-only."""
+        if not len(self):
+            return np.zeros(0, dtype=self.type)
+        first, end = self._offsets[[0, -1]]
+        return np.frombuffer(self.packed.buffers()[2], dtype=np.uint8)[first:end].view(self.type)
+
+    @property
+    def _offsets(self) -> NDArray[np.int32]:
+        if not len(self):
+            return np.zeros(1, dtype=np.int32)
+        offsets = np.frombuffer(self.packed.buffers()[1], dtype=np.int32)
+        return offsets[self.packed.offset : self.packed.offset + len(self) + 1]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """R records that became P pieces, in order.
+
+    `records`: their ids. `pieces` int64[R]: how many each became. `tokens`, `trained`: the ids of each piece's tokens
+    and which of them are trained (bool). `counted`: what was counted of those that were longer than a row, by position.
+    `refused`: why those that cannot be used cannot, by position.
+    """
+
+    records: Sequence[RecordId]
+    pieces: Ints
+    tokens: Pieces
+    trained: Pieces
+    counted: Mapping[int, Counters]
+    refused: Mapping[int, Refused]
+
+    @classmethod
+    def of(cls, results: Iterable[tuple[RecordId, Result]]) -> Outcomes:
+        """Of records that became these results."""
+        records, found = tuple(zip(*results, strict=True)) or ((), ())
+        documents = [result.pieces if isinstance(result, Fitted) else () for result in found]
+        pieces = list(chain.from_iterable(documents))
+        lengths = np.array([len(piece.input_ids) for piece in pieces], dtype=np.int64)
+        nothing = np.zeros(0, dtype=np.int32)
+        labels = np.concatenate([nothing, *(piece.labels for piece in pieces)])
+        return cls(
+            records,
+            np.array([len(own) for own in documents], dtype=np.int64),
+            Pieces.of(np.concatenate([nothing, *(piece.input_ids for piece in pieces)]), lengths),
+            Pieces.of(labels != IGNORED, lengths),
+            {n: one.counters for n, one in enumerate(found) if isinstance(one, Fitted) and one.counters is not None},
+            {n: one for n, one in enumerate(found) if isinstance(one, Refused)},
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outcomes]) -> Outcomes:
+        """One behind the other; of at least one."""
+        starts = list(accumulate((len(part) for part in parts), initial=0))
+        return cls(
+            [record for part in parts for record in part.records],
+            np.concatenate([part.pieces for part in parts]),
+            Pieces.joined([part.tokens for part in parts]),
+            Pieces.joined([part.trained for part in parts]),
+            {start + n: one for start, part in zip(starts, parts, strict=False) for n, one in part.counted.items()},
+            {start + n: one for start, part in zip(starts, parts, strict=False) for n, one in part.refused.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def take(self, positions: Ints) -> Outcomes:
+        """Those at `positions`, in that order."""
+        counts = self.pieces[positions]
+        before = np.cumsum(self.pieces) - self.pieces
+        first = before[positions] - (np.cumsum(counts) - counts)
+        pieces = np.repeat(first, counts) + np.arange(counts.sum())
+        order = positions.tolist()
+        return Outcomes(
+            [self.records[n] for n in order],
+            counts,
+            self.tokens.take(pieces),
+            self.trained.take(pieces),
+            _moved(self.counted, order),
+            _moved(self.refused, order),
+        )
+
+
+def positions(outcomes: Outcomes, *, substitute: bool) -> Ints:
+    """Whose documents stand at each position: the outcome's own, or those of the next one, cyclic, that has any.
+
+    Only bad records are substituted; without that their positions are left out.
+    """
+    found = np.arange(len(outcomes))
+    if not outcomes.refused:
+        return found
+    bad = np.array(sorted(outcomes.refused))
+    usable = np.flatnonzero(outcomes.pieces)
+    if not substitute or not len(usable):
+        return np.delete(found, bad)
+    found[bad] = usable[np.searchsorted(usable, bad) % len(usable)]
+    return found
+
+
+def _moved(values: Mapping[int, Value], order: Sequence[int]) -> dict[int, Value]:
+    return {new: values[old] for new, old in enumerate(order) if old in values} if values else {}
