@@ -11,6 +11,7 @@ import pytest
 from botocore.config import Config
 
 from s3_bucket import Bucket
+from s3_faults.server import FaultyS3, serving_faults
 from s3_server import REGION, S3Server, serving
 
 # Before any test module is imported: nothing here may find a developer's account or tell anybody about the run.
@@ -35,6 +36,24 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server (versitygw) over a temporary folder, shared by the session."""
     with serving(tmp_path_factory.mktemp("s3") / "data") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def faulty_server() -> Iterator[FaultyS3]:
+    """Our own S3 server, which breaks as a script says, shared by the session."""
+    with serving_faults() as server:
+        yield server
+
+
+@pytest.fixture
+def faulty_s3(faulty_server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """The same; this process's AWS environment points at it until the test ends, and so long its faults last."""
+    for name, value in faulty_server.environment().items():
+        monkeypatch.setenv(name, value)
+    yield faulty_server
+    faulty_server.restart()
+    faulty_server.seen.clear()
+    faulty_server.buckets.clear()
 
 
 @pytest.fixture

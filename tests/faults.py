@@ -16,37 +16,44 @@ FOREVER = 10**9
 
 @dataclass
 class Fault(Generic[Seen, Action]):
-    """What happens to the next `times` requests that fit."""
+    """What happens to the next `times` requests that fit, behind the first `skip` of them."""
 
     fits: Callable[[Seen], bool]
     action: Action
     times: int
+    skip: int
 
 
 class Faults(Generic[Seen, Action]):
-    """Requests so far (`seen`), and the faults for the next ones; those that fit the same request queue up.
+    """Requests so far (`seen`), and the faults for the next ones, of which `taken` have struck; those that fit the same
+    request queue up.
 
     Tests and the proxy's threads use it at once.
     """
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.taken = 0
         self._faults: list[Fault[Seen, Action]] = []
         self._lock = threading.Lock()
 
-    def add(self, fits: Callable[[Seen], bool], action: Action, times: int) -> None:
-        """Break the next `times` requests that fit."""
+    def add(self, fits: Callable[[Seen], bool], action: Action, times: int, skip: int = 0) -> None:
+        """Break the next `times` requests that fit, once `skip` have passed."""
         with self._lock:
-            self._faults.append(Fault(fits, action, times))
+            self._faults.append(Fault(fits, action, times, skip))
 
     def take(self, request: Seen) -> Action | None:
         """Note a request and take the fault that is meant for it."""
         with self._lock:
             self.seen.append(request)
             for fault in self._faults:
-                if fault.times and fault.fits(request):
+                if not fault.times or not fault.fits(request):
+                    continue
+                if not fault.skip:
                     fault.times -= 1
+                    self.taken += 1
                     return fault.action
+                fault.skip -= 1
         return None
 
     def clear(self) -> None:

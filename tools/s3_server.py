@@ -50,6 +50,23 @@ class Keys:
         """Return the AWS variables that hold them; also the keys of a job's Secret."""
         return {"AWS_ACCESS_KEY_ID": self.access, "AWS_SECRET_ACCESS_KEY": self.secret}
 
+    def at(self, endpoint: str) -> dict[str, str]:
+        """Return the AWS variables that point any SDK, here or in a child process, at a server, with these keys."""
+        return {
+            "AWS_ENDPOINT_URL": endpoint,
+            **self.environment(),
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, endpoint: str, **options: Any) -> Any:
+        """Return an S3 client with these keys, of a class that boto3 makes at run time."""
+        import boto3
+
+        session = boto3.Session(self.access, self.secret, region_name=REGION)
+        return session.client("s3", endpoint_url=endpoint, **options)
+
 
 @dataclass
 class S3Server:
@@ -76,19 +93,18 @@ class S3Server:
         return f"{'https' if self.certificate else 'http'}://{self.address}"
 
     @property
+    def keys(self) -> Keys:
+        """The root user's keys."""
+        return Keys(self.access_key, self.secret_key)
+
+    @property
     def address(self) -> str:
         """Host and port; IPv6 addresses in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def environment(self) -> dict[str, str]:
         """Return the AWS variables that point any SDK, here or in a child process, at this server."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            **Keys(self.access_key, self.secret_key).environment(),
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return self.keys.at(self.endpoint)
 
     def add_user(self, name: str, bucket: str) -> Keys:
         """Make a user whose keys open `bucket`, made if missing, and nothing else; one of that name gets new keys."""
@@ -114,12 +130,9 @@ class S3Server:
         self._change(unconditional=[bucket])
 
     def client(self) -> Any:
-        """Return an S3 client of the root user, of a class that boto3 makes at run time."""
-        import boto3
-
-        session = boto3.Session(self.access_key, self.secret_key, region_name=REGION)
+        """Return an S3 client of the root user."""
         trusted = None if self.certificate is None else str(self.certificate[0])
-        return session.client("s3", endpoint_url=self.endpoint, verify=trusted)
+        return self.keys.client(self.endpoint, verify=trusted)
 
     @property
     def _identities(self) -> Path:

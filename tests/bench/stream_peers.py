@@ -74,6 +74,7 @@ class Ours:
             digest="",
             records=[CHUNK] * chunks,
             sizes=[ROW * CHUNK] * chunks,
+            crc64=[0] * chunks,
         )
         source = SourceIndex(
             uri="",

@@ -11,7 +11,8 @@ from end_to_end import misfortunes
 from end_to_end.installation import Installation
 from end_to_end.manifests import EVERY, job
 from end_to_end.tenant import Object, Tenant, condition, step_of
-from faulty_proxy import FaultyProxy, refuse
+from faulty_http import refuse
+from faulty_proxy import FaultyProxy
 from s3_server import S3Server, free_port
 
 STEPS = 400

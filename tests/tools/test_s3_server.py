@@ -1,4 +1,4 @@
-"""The test server is a real S3: conditional writes, checksums, authentication, and no short objects."""
+"""versitygw as we build it stores no short objects and loses none; how it answers is in test_s3_alike.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
 
 import s3_server
 from s3_bucket import Bucket
@@ -31,25 +30,6 @@ def put_part_of_a_body(bucket: Bucket, operation: str, declared: int, sent: int,
         connection.sendall(head.encode() + b"x" * sent)
         connection.shutdown(socket.SHUT_WR)
         return connection.recv(65536)
-
-
-def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
-    return str(error.value.response["Error"]["Code"])
-
-
-def test_a_key_is_created_once_with_if_none_match(bucket: Bucket) -> None:
-    bucket.client.put_object(Bucket=bucket.name, Key="log/1", Body=b"first", IfNoneMatch="*")
-    with pytest.raises(ClientError) as error:
-        bucket.client.put_object(Bucket=bucket.name, Key="log/1", Body=b"second", IfNoneMatch="*")
-    assert code_of(error) == "PreconditionFailed"
-    assert bucket.client.get_object(Bucket=bucket.name, Key="log/1")["Body"].read() == b"first"
-
-
-def test_a_wrong_checksum_stores_nothing(bucket: Bucket) -> None:
-    with pytest.raises(ClientError) as error:
-        bucket.client.put_object(Bucket=bucket.name, Key="a", Body=b"data", ChecksumCRC64NVME="AAAAAAAAAAA=")
-    assert code_of(error) == "BadDigest"
-    assert "Contents" not in bucket.client.list_objects_v2(Bucket=bucket.name)
 
 
 @pytest.mark.parametrize("key", ["new", "kept"])
@@ -77,12 +57,6 @@ def test_a_whole_unsigned_body_is_stored(bucket: Bucket) -> None:
 
 def client_with(server: S3Server, secret: str) -> Any:
     return boto3.Session(server.access_key, secret, region_name=REGION).client("s3", endpoint_url=server.endpoint)
-
-
-def test_a_wrong_secret_is_refused(bucket: Bucket) -> None:
-    with pytest.raises(ClientError) as error:
-        client_with(bucket.server, "wrong").list_objects_v2(Bucket=bucket.name)
-    assert code_of(error) == "SignatureDoesNotMatch"
 
 
 def test_acknowledged_objects_survive_a_killed_server(tmp_path: Path) -> None:

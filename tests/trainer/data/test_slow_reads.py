@@ -10,7 +10,8 @@ from threading import Event
 
 import pytest
 
-from faulty_proxy import faulty_proxy, hang
+from faulty_http import hang
+from faulty_proxy import faulty_proxy
 from finetune_trainer.data import TrainStream, find_form
 from finetune_trainer.data.tokens import read, write
 from finetune_trainer.data.tokens.hedge import KNOWN, MOST_EXTRA, Hedge

@@ -76,7 +76,8 @@ def read_block(form: TokenForm) -> int:
     pages = np.random.default_rng(0).integers(sum(form.index.pages), size=BLOCK).tolist()
     reader = TokenReader([form], budget=32 << 20)  # neither form fits
     reader.ahead((form, page, 0) for page in pages)
-    chunk = Chunk(source=0, file=0, segment=0, segment_first=0, first=0, records=RECORDS, offset=0, size=1)
+    place = {"source": 0, "file": 0, "segment": 0, "segment_first": 0, "first": 0, "offset": 0}
+    chunk = Chunk(**place, records=RECORDS, size=1, crc64=None)
     found = [reader.take(form, page, chunk, np.arange(RECORDS), "file") for page in pages]
     reader.close()
     return sum(int(outcomes.tokens.lengths.sum()) for outcomes in found)
@@ -116,6 +117,7 @@ def large_index(records: int) -> DatasetIndex:
         digest="",
         records=[RECORDS] * chunks,
         sizes=[1] * chunks,
+        crc64=[2**63] * chunks,
     )
     files = tuple(file.model_copy(update={"key": f"{i}.jsonl", "sizes": file.sizes}) for i in range(FILES))
     source = SourceIndex(

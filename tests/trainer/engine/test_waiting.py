@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from faulty_proxy import drip_answer, faulty_proxy
+from faulty_http import drip_answer
+from faulty_proxy import faulty_proxy
 from finetune_trainer.context import RunContext, SilentReporter, StopSignal
 from finetune_trainer.spec import parse_job
 from ranks import run_ranks

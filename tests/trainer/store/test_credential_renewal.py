@@ -12,7 +12,8 @@ import pytest
 from botocore import credentials as chain
 
 from faults import FOREVER
-from faulty_proxy import faulty_proxy, refuse
+from faulty_http import refuse
+from faulty_proxy import faulty_proxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import ObjectStore, StoreUnreachable, open_store, s3_credentials
 from s3_server import S3Server, free_port

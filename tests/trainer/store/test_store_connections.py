@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import FaultyProxy, cut_answer, drip_answer, flip_answer, flip_upload, hang, refuse
+from faulty_http import cut_answer, drip_answer, flip_answer, flip_upload, hang, refuse
+from faulty_proxy import FaultyProxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import ObjectStore, s3_client, s3_reader
 from s3_bucket import Bucket

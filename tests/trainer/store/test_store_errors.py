@@ -13,7 +13,8 @@ import pytest
 from typing_extensions import Buffer
 
 from faults import FOREVER
-from faulty_proxy import faulty_proxy, refuse
+from faulty_http import refuse
+from faulty_proxy import faulty_proxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import (
     ObjectExists,

@@ -7,16 +7,8 @@ import os
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import (
-    Action,
-    FaultyProxy,
-    cut_answer,
-    flip_answer,
-    lose_answer,
-    refuse,
-    reply,
-    reset_upload,
-)
+from faulty_http import Action, cut_answer, flip_answer, lose_answer, refuse, reply, reset_upload
+from faulty_proxy import FaultyProxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import (
     Identity,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import Action, FaultyProxy, refuse
+from faulty_http import Action, refuse
+from faulty_proxy import FaultyProxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import ObjectStore
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from faults import FOREVER
-from faulty_proxy import faulty_proxy, reply
+from faulty_http import reply
+from faulty_proxy import faulty_proxy
 from finetune_trainer.errors import StorageError
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, parse_job

@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from io import BufferedReader
 from typing import Any, Protocol
 
 import pyarrow
@@ -74,7 +73,15 @@ def reading(name: str) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {reason}; write the file again, or remove it") from error
 
 
-def decoded_blocks(stream: BufferedReader, container: Container) -> Iterator[bytes]:
+class Readable(Protocol):
+    """The part of a file that is used here."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, fewer only at the end."""
+        ...
+
+
+def decoded_blocks(stream: Readable, container: Container) -> Iterator[bytes]:
     """The decompressed content in blocks; several members or frames in one file are one content.
 
     Raises EOFError when the file ends within a member or frame, zlib.error or ZstdError when it is damaged.

@@ -54,7 +54,9 @@ def _rows(store: ObjectStore, source: SourceIndex, file: FileIndex, row_group: i
     with (
         store.open(file.key) as stream,
         # Without this, the whole row group is read before its first row.
-        pyarrow.parquet.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False) as parquet,
+        pyarrow.parquet.ParquetFile(
+            stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+        ) as parquet,
     ):
         present = set(parquet.schema_arrow.names)
         columns = [name for name in column_names(source.format, source.columns) if name in present]

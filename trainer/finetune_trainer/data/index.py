@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PlainSerializer, Pla
 from finetune_trainer.data.chunks import ChunkTable, Ints
 from finetune_trainer.data.containers import Container
 from finetune_trainer.spec.data import Format
+from finetune_trainer.store import crc64nvme
 
 INDEX_VERSION = 1
 """Goes up whenever the same files would be cut into other chunks; part of the index's id."""
@@ -56,7 +57,7 @@ class FileIndex(BaseModel):
 
     `records` and `sizes` (bytes, decompressed) have one entry per chunk. `row_groups`: chunks per row group of a
     Parquet file, else empty. `digest`: CRC64NVME (16 hex digits) of the decompressed content, of a Parquet file its
-    footer. `version`: the store's, to notice a later change.
+    footer. `version`: the store's, to notice a later change. `crc64`: `records_crc64` per chunk, none of Parquet files.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +70,7 @@ class FileIndex(BaseModel):
     records: Column
     sizes: Column
     row_groups: tuple[int, ...] = ()
+    crc64: Column
 
     @property
     def segments(self) -> Ints:
@@ -105,7 +107,8 @@ class Chunk:
     """Where a chunk lies: its file, its place in it, and the segment it belongs to.
 
     `offset` and `size` are bytes of the decompressed content; `first` is the number of its first record within the
-    file, and `segment_first` that of its segment's, both from 0; `segment` numbers the segments of the file.
+    file, and `segment_first` that of its segment's, both from 0; `segment` numbers the segments of the file. `crc64`:
+    `records_crc64` of its records, None in a Parquet file.
     """
 
     source: int
@@ -116,6 +119,12 @@ class Chunk:
     records: int
     offset: int
     size: int
+    crc64: int | None
+
+
+def records_crc64(records: Sequence[bytes]) -> int:
+    """CRC64NVME of the lines of a chunk that hold records, joined by newlines."""
+    return crc64nvme(b"\n".join(records))
 
 
 class Digests(BaseModel):
@@ -174,7 +183,9 @@ class DatasetIndex(BaseModel):
     def chunk(self, number: int) -> Chunk:
         """Where chunk `number` of the table lies."""
         source, file, start = self._files[bisect_right(self._files, number, key=lambda entry: entry[2]) - 1]
-        return self._layouts[source][file].chunk(source, file, number - start)
+        checksums = self.sources[source].files[file].crc64
+        checksum = checksums[number - start] if checksums else None
+        return self._layouts[source][file].chunk(source, file, number - start, checksum)
 
     @cached_property
     def table(self) -> ChunkTable:
@@ -241,7 +252,7 @@ class _Layout:
             segment_bounds=np.concatenate([[0], np.cumsum(lengths)]),
         )
 
-    def chunk(self, source: int, file: int, number: int) -> Chunk:
+    def chunk(self, source: int, file: int, number: int, crc64: int | None) -> Chunk:
         segment = int(self.segment[number])
         return Chunk(
             source=source,
@@ -252,4 +263,5 @@ class _Layout:
             records=int(self.first[number + 1] - self.first[number]),
             offset=int(self.offset[number]),
             size=int(self.offset[number + 1] - self.offset[number]),
+            crc64=crc64,
         )

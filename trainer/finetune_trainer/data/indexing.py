@@ -21,7 +21,7 @@ from finetune_trainer.spec.job import JobSpec
 from finetune_trainer.spec.notyet import one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.rules import FORMATS
-from finetune_trainer.store import ObjectNotFound, ObjectStore, open_store
+from finetune_trainer.store import ObjectNotFound, ObjectStore, crc64nvme, open_store
 
 INDEX_FOLDER = "index"
 """Beside the runs of a checkpoint location, because an index depends on the files alone."""
@@ -59,14 +59,22 @@ def cached_index(
 ) -> DatasetIndex:
     """`build_index`, unless `cache` holds the index of the same files under `<digest of the listing>.json`."""
     key = f"{listing_digest(listed)}.v{INDEX_VERSION}.json"
-    try:
-        index = DatasetIndex.model_validate_json(cache.get(key))
-    except (ObjectNotFound, ValidationError):
+    index = _kept_index(cache, key)
+    if index is None:
         index = build_index(listed, progress)
     if index.digests is None:
         index = index.digested()
         cache.put(key, index.model_dump_json().encode())
     return index
+
+
+def _kept_index(cache: ObjectStore, key: str) -> DatasetIndex | None:
+    """The index under `key`; None for one that cannot be read, or is not what its store keeps a CRC64NVME of."""
+    try:
+        data = cache.get(key)
+        return DatasetIndex.model_validate_json(data) if cache.checksum(key) in (None, crc64nvme(data)) else None
+    except (ObjectNotFound, ValidationError):
+        return None
 
 
 def build_index(

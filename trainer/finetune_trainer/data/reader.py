@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import cast
 
 from finetune_trainer.data.containers import BYTE_ORDER_MARK, Container, is_record, reading
 from finetune_trainer.data.copies import ChunkPart
 from finetune_trainer.data.cursor import Cursor
 from finetune_trainer.data.formats import Raw
-from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex
+from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex, records_crc64
 from finetune_trainer.data.order import Block, Order
 from finetune_trainer.data.rows import RecordId
 from finetune_trainer.errors import DataError
-from finetune_trainer.store import open_store
+from finetune_trainer.store import READS, CorruptObject, open_store
 
 # Ranged reads in flight: enough to hide the latency of an object store, few enough for its connection pool.
-READS = 8
+REQUESTS = 8
+
+Read = Callable[[bool], list[Raw]]
+"""Reads a chunk; True: not from where an earlier read came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class RecordReader:
         self._stores = [opened[source.root] for source in index.sources]
         self._cursors: dict[tuple[int, int, int, int], Cursor] = {}
         self._unchanged: set[tuple[int, int]] = set()
-        self._pool = ThreadPoolExecutor(READS, thread_name_prefix="data-read")
+        self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="data-read")
 
     def __enter__(self) -> RecordReader:
         return self
@@ -55,8 +59,8 @@ class RecordReader:
     def read(self, block: Block) -> list[RawRecord]:
         """The block's records, part by part, before they are shuffled.
 
-        Raises DataError for a file that changed since it was indexed or cannot be decoded, StorageError if it cannot be
-        read.
+        Raises DataError for a file that changed since it was indexed or cannot be decoded, CorruptObject for one whose
+        bytes changed though its store does not say so, StorageError if it cannot be read.
         """
         return self.read_parts(block.order, block.parts)
 
@@ -69,16 +73,37 @@ class RecordReader:
     def _fetch(self, order: Order, part: ChunkPart) -> Future[list[RawRecord]] | list[RawRecord]:
         chunk = self._index.chunk(part.chunk)
         if self._file(chunk).container is Container.JSONL:
-            return self._pool.submit(lambda: self._taken(order, part, chunk, self._read_range(chunk)))
-        return self._taken(order, part, chunk, self._read_on(part, chunk))
+            return self._pool.submit(lambda: self._taken(order, part, chunk, lambda _: self._read_range(chunk)))
+        return self._taken(order, part, chunk, lambda fresh: self._read_on(part, chunk, fresh))
 
-    def _taken(self, order: Order, part: ChunkPart, chunk: Chunk, held: list[Raw]) -> list[RawRecord]:
+    def _taken(self, order: Order, part: ChunkPart, chunk: Chunk, read: Read) -> list[RawRecord]:
         """The part's share of the chunk's records: what a block does not take must not wait in memory for the rest."""
         name = self._name(chunk)
-        if len(held) != chunk.records:
-            raise _changed(name)
+        held = self._whole(name, chunk, read)
         numbers = order.selection(part).tolist()
         return [RawRecord(f"{name}#{chunk.first + n + 1}", chunk.source, held[n]) for n in numbers]
+
+    def _whole(self, name: str, chunk: Chunk, read: Read) -> list[Raw]:
+        """The chunk's records as they were when they were indexed; read once more if they are not."""
+        checksum = 0
+        for attempt in range(READS):
+            try:
+                held = read(attempt > 0)
+            except DataError:  # compressed content or a page that cannot be decoded
+                if attempt + 1 == READS:
+                    raise
+                continue
+            if chunk.crc64 is None:
+                if len(held) != chunk.records:
+                    raise _changed(name)
+                return held
+            if (checksum := records_crc64(cast(list[bytes], held))) == chunk.crc64:
+                return held
+        raise CorruptObject(
+            f"{name} is damaged: its records {chunk.first + 1} to {chunk.first + chunk.records}, bytes {chunk.offset} "
+            f"to {chunk.offset + chunk.size} of its content, have the CRC64NVME {checksum:016x}, and had "
+            f"{chunk.crc64:016x} when it was indexed: put it back as it was, or start a new run"
+        )
 
     def _read_range(self, chunk: Chunk) -> list[Raw]:
         file = self._file(chunk)
@@ -87,12 +112,17 @@ class RecordReader:
         data = data if chunk.offset else data.removeprefix(BYTE_ORDER_MARK)
         return [line for line in data.split(b"\n") if is_record(line)]
 
-    def _read_on(self, part: ChunkPart, chunk: Chunk) -> list[Raw]:
-        """The chunk from the cursor of its segment and copy, opened at the segment's start if there is none."""
+    def _read_on(self, part: ChunkPart, chunk: Chunk, fresh: bool) -> list[Raw]:
+        """The chunk from the cursor of its segment and copy, opened at the segment's start if there is none.
+
+        With `fresh` it is opened again.
+        """
         key = (chunk.source, chunk.file, chunk.segment, part.copy)
         with reading(self._name(chunk)):
             cursor = self._cursors.pop(key, None)
-            if cursor is None:
+            if cursor is not None and fresh:
+                cursor.close()
+            if cursor is None or fresh:
                 self._check_unchanged(chunk)
                 store = self._stores[chunk.source]
                 cursor = Cursor(store, self._index.sources[chunk.source], self._file(chunk), chunk)

@@ -20,9 +20,9 @@ from finetune_trainer.data.containers import (
 )
 from finetune_trainer.data.examples import BadRecord
 from finetune_trainer.data.formats import parse
-from finetune_trainer.data.index import FileIndex
+from finetune_trainer.data.index import FileIndex, records_crc64
 from finetune_trainer.errors import DataError
-from finetune_trainer.store import ObjectInfo, ObjectStore, crc64nvme
+from finetune_trainer.store import READS, CorruptObject, ObjectInfo, ObjectStore, crc64nvme
 
 # Small enough that a shuffle block of 4096 records is drawn from 16 places, large enough for one ranged read each.
 CHUNK_RECORDS = 256
@@ -49,41 +49,61 @@ class Scan:
 
 
 def scan_file(store: ObjectStore, info: ObjectInfo, at: At) -> Scan:
-    """Read one file, telling `at` after each block; raises DataError that names the file."""
+    """Read one file, telling `at` after each block.
+
+    Raises DataError that names the file, CorruptObject for one that is not what its store keeps a CRC64NVME of.
+    """
     name = f"{store.uri}/{info.key}"
     container = detect_container(name, store.get(info.key, 0, 16))
     with reading(name):
         if container is Container.PARQUET:
             return _scan_parquet(name, store, info, container)
-        return _scan_lines(name, store, info, container, at)
+        return _scan_checked(name, store, info, container, at)
 
 
-def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Container, at: At) -> Scan:
+def _scan_checked(name: str, store: ObjectStore, info: ObjectInfo, container: Container, at: At) -> Scan:
+    """The scan of a file of lines, which is what its store says of it."""
+    kept = store.checksum(info.key)
+    for _ in range(READS):
+        with store.open(info.key) as file:
+            stream = _Stored(file)
+            scan = _scan_lines(name, stream, info, container, at)
+        if kept in (None, stream.crc):
+            return scan
+    raise CorruptObject(
+        f"{name} is damaged: its CRC64NVME is {stream.crc:016x}, not {kept:016x} as its store keeps it: write it again"
+    )
+
+
+def _scan_lines(name: str, stream: _Stored, info: ObjectInfo, container: Container, at: At) -> Scan:
     content = _Content()
     records: list[int] = []
     sizes: list[int] = []
+    checksums: list[int] = []
     sample: list[bytes] = []
-    count = size = 0
-    with store.open(info.key) as stream:
-        blocks = _told(stream, decoded_blocks(stream, container), at)
-        for number, line in enumerate(split_lines(content.watch(blocks), name)):
-            length = len(line) + 1
-            record = line if number else line.removeprefix(BYTE_ORDER_MARK)
-            if is_record(record):
-                if count == CHUNK_RECORDS or (count and size + length > CHUNK_BYTES):
-                    records.append(count)
-                    sizes.append(size)
-                    count = size = 0
-                count += 1
-                if len(sample) < SAMPLE:
-                    sample.append(record)
-            size += length
-    if not count:
+    held: list[bytes] = []
+    size = 0
+    blocks = _told(stream, decoded_blocks(stream, container), at)
+    for number, line in enumerate(split_lines(content.watch(blocks), name)):
+        length = len(line) + 1
+        record = line if number else line.removeprefix(BYTE_ORDER_MARK)
+        if is_record(record):
+            if len(held) == CHUNK_RECORDS or (held and size + length > CHUNK_BYTES):
+                records.append(len(held))
+                sizes.append(size)
+                checksums.append(records_crc64(held))
+                held, size = [], 0
+            held.append(record)
+            if len(sample) < SAMPLE:
+                sample.append(record)
+        size += length
+    if not held:
         raise DataError(f"{name} holds no record: remove it, or write one JSON object per line")
     if sample[0].lstrip().startswith(b"["):
         raise DataError(f"{name} is a JSON array: write one object per line, as `jq -c '.[]' {info.key}` does")
-    records.append(count)
+    records.append(len(held))
     sizes.append(content.size - sum(sizes))  # the last line may have no newline
+    checksums.append(records_crc64(held))
     file = FileIndex(
         key=info.key,
         size=info.size,
@@ -92,13 +112,14 @@ def _scan_lines(name: str, store: ObjectStore, info: ObjectInfo, container: Cont
         digest=f"{content.crc:016x}",
         records=tuple(records),
         sizes=tuple(sizes),
+        crc64=tuple(checksums),
     )
     return _described(name, file, sample)
 
 
-def _told(stream: BufferedReader, blocks: Iterable[bytes], at: At) -> Iterator[bytes]:
+def _told(stream: _Stored, blocks: Iterable[bytes], at: At) -> Iterator[bytes]:
     for block in blocks:
-        at(stream.tell())
+        at(stream.size)
         yield block
 
 
@@ -115,6 +136,22 @@ def _described(name: str, file: FileIndex, sample: Iterable[bytes]) -> Scan:
         names.append(frozenset(record))
         lists |= {column for column, value in record.items() if isinstance(value, list)}
     return Scan(name, file, names, frozenset(lists), problem)
+
+
+class _Stored:
+    """A file as it is stored, of which `size` bytes have been read so far, with the CRC64NVME `crc`."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self.size = 0
+        self.crc = 0
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, fewer only at the end."""
+        data = self._file.read(size)
+        self.size += len(data)
+        self.crc = crc64nvme(data, self.crc)
+        return data
 
 
 class _Content:
@@ -147,6 +184,7 @@ def _scan_parquet(name: str, store: ObjectStore, info: ObjectInfo, container: Co
         records=tuple(rows for group in chunks for rows, _ in group),
         sizes=tuple(size for group in chunks for _, size in group),
         row_groups=tuple(len(group) for group in chunks),
+        crc64=(),
     )
     lists = frozenset(column.name for column in schema if _is_list(column.type))
     return Scan(name, file, [frozenset(schema.names)], lists)

@@ -13,10 +13,11 @@ from finetune_trainer.store.objects import ObjectExists, ObjectInfo, ObjectNotFo
 from finetune_trainer.store.probe import probe
 from finetune_trainer.store.s3_errors import StoreUnreachable
 from finetune_trainer.store.uri import find_objects, match_objects, open_store, split_uri
-from finetune_trainer.store.verify import CorruptObject, find_problems, read_range, read_verified
+from finetune_trainer.store.verify import READS, CorruptObject, find_problems, read_range, read_verified
 from finetune_trainer.store.writer import Fenced, Writer
 
 __all__ = [
+    "READS",
     "Checkpoint",
     "Claim",
     "CorruptObject",

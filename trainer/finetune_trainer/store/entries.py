@@ -146,11 +146,21 @@ def encode(entry: Entry) -> bytes:
     return data
 
 
+def is_sealed(data: bytes) -> bool:
+    """Whether an entry's file ends with the checksum of what is before it."""
+    seal = _seal(data)
+    return seal is not None and seal[1].decode("ascii") == crc64_hex(crc64nvme(data[: seal.start()]))
+
+
+def _seal(data: bytes) -> re.Match[bytes] | None:
+    return SEAL.search(data, max(0, len(data) - SEAL_BYTES))
+
+
 def decode(data: bytes, name: str) -> Entry:
     """The entry in the file `name`; StorageError naming it, for a torn, damaged, foreign or newer one."""
     if len(data) > MAX_ENTRY_BYTES:
         raise StorageError(f"{name} is larger than {MAX_ENTRY_BYTES} bytes and no log entry: {REMEDY}")
-    seal = SEAL.search(data, max(0, len(data) - SEAL_BYTES))
+    seal = _seal(data)
     if seal is None:
         raise _newer(data, name) or _invalid(
             name, f"it is cut off or damaged: its {len(data)} bytes end with no checksum"

@@ -18,6 +18,7 @@ from finetune_trainer.store.entries import (
     Retire,
     decode,
     encode,
+    is_sealed,
 )
 from finetune_trainer.store.history import History, fold
 from finetune_trainer.store.objects import ObjectExists, ObjectNotFound, ObjectStore, check_key
@@ -128,16 +129,20 @@ class Journal:
         return self._history
 
     def _read(self, seq: int) -> Entry | None:
+        name = f"{self.store.uri}/{self.key(seq)}"
         try:
-            data = self.store.get(self.key(seq), 0, MAX_ENTRY_BYTES + 1)
+            data = self._bytes(seq)
+            # A damaged read may be the network's fault: what counts is what the second one brings.
+            entry = decode(data if is_sealed(data) else self._bytes(seq), name)
         except ObjectNotFound:
             return None
-        name = f"{self.store.uri}/{self.key(seq)}"
-        entry = decode(data, name)
         if entry.seq != seq:
             raise StorageError(f"{name} says it is entry {entry.seq}: it was copied or renamed; restore the right one")
         self._entries[seq] = entry
         return entry
+
+    def _bytes(self, seq: int) -> bytes:
+        return self.store.get(self.key(seq), 0, MAX_ENTRY_BYTES + 1)
 
     def _advance(self, history: History, entry: Entry) -> History:
         self._history = history.after(entry)

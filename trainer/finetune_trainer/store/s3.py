@@ -246,18 +246,24 @@ class S3Store:
             if offset or stop is not None:
                 request["Range"] = f"bytes={offset}-" + ("" if stop is None else str(stop - 1))
             request |= {"IfMatch": etag} if etag else {}
-            with self._explained(f"read {self.uri}/{key}"):
-                try:
-                    answer = self.client.get_object(**request)
-                except ClientError as error:
-                    if code_of(error) == "InvalidRange":  # the object ends before `offset`
-                        return Fetched(io.BytesIO(), 0, "")
-                    if code_of(error) in TAKEN:
-                        raise StorageError(f"{self.uri}/{key} was replaced while it was read; run it again") from error
-                    raise
-            whole = answer.get("ContentRange", "").rpartition("/")[2]
-            if "ETag" not in answer:
+            for attempt in range(self._attempts):
+                with self._explained(f"read {self.uri}/{key}"):
+                    try:
+                        answer = self.client.get_object(**request)
+                    except ClientError as error:
+                        if code_of(error) == "InvalidRange":  # the object ends before `offset`
+                            return Fetched(io.BytesIO(), 0, "")
+                        if code_of(error) in TAKEN:
+                            text = f"{self.uri}/{key} was replaced while it was read; run it again"
+                            raise StorageError(text) from error
+                        raise
+                if "ETag" in answer:
+                    break
+                answer["Body"].close()  # an error under the status 200, which botocore does not look for in a body
+                pause(attempt)
+            else:
                 raise not_s3(f"cannot read {self.uri}/{key}", "answers without an ETag", self._place())
+            whole = answer.get("ContentRange", "").rpartition("/")[2]
             return Fetched(cast(Body, answer["Body"]), int(whole) if whole else answer["ContentLength"], answer["ETag"])
 
         return fetch

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import SSLError
+from botocore.loaders import Loader, create_loader
 
 from finetune_trainer.store.s3_body import send_uncopied
 from finetune_trainer.store.s3_credentials import keep_renewed
@@ -46,6 +48,7 @@ def make_client() -> S3Client:
     s3_credentials). Raises botocore's errors for a profile, an endpoint or a region that cannot be.
     """
     core = botocore.session.Session()
+    core.register_component("data_loader", _models(core.get_config_variable("data_path")))
     attempts = core.get_config_variable("max_attempts") or MAX_ATTEMPTS
     common = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
@@ -72,6 +75,12 @@ def make_client() -> S3Client:
     if members := {MEMBERS[name]: os.environ[name] for name in MEMBERS if os.environ.get(name)}:
         client.meta.events.register("before-parameter-build.s3", _adder(members))
     return client
+
+
+@cache
+def _models(path: str | None) -> Loader:
+    """botocore's models, which are parsed once by process: that is most of what a client costs."""
+    return create_loader(path)
 
 
 def _adder(members: Mapping[str, str]) -> Callable[..., None]:

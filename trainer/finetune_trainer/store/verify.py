@@ -11,8 +11,8 @@ from finetune_trainer.store.entries import ObjectRef
 from finetune_trainer.store.objects import ObjectNotFound, ObjectStore
 
 CHUNK_BYTES = 4 * 2**20
-# A damaged read may be the network's fault: what counts is what the second one brings.
 READS = 2
+"""A damaged read may be the network's fault: what counts is what the second one brings."""
 
 
 class CorruptObject(StorageError):
