@@ -93,7 +93,7 @@ def test_weights_are_the_checkpoints_bit_for_bit_and_everything_else_is_new(
 def test_another_world_size_and_stage_begin_with_the_same_bits(
     train: Train, small_job: SmallJob, method: str, stage: int
 ) -> None:
-    kind = {"method": {"type": method, **({"lora": None} if method == "Full" else {})}}
+    kind: dict[str, Any] = {"method": {"type": method, **({"lora": None} if method == "Full" else {})}}
     log = source(train, small_job, deepspeed={"zeroStage": 2}, **kind)
     zero = {"zeroStage": stage, "overrides": {"zero_optimization.stage3_param_persistence_threshold": 0}}
     path = second(small_job, log, workers={"replicas": 2}, deepspeed=zero if stage == 3 else {"zeroStage": 1}, **kind)
