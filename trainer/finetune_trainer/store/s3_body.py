@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 # Up to here a copy costs less than the round trip of `Expect: 100-continue`, which botocore adds for files.
 SMALL_BYTES = 64 * 2**10
 # Python gives one `sendall` the time of a connect, whatever its size: so an upload is given up where it gets no further
-# than this in CONNECT_SECONDS, and not where all of it takes longer.
-PIECE_BYTES = 256 * 2**10
+# than this in CONNECT_SECONDS, and not where all of it takes longer. Smaller pieces cost more (docs/adr/0018).
+PIECE_BYTES = 2 * 2**20
 
 
 class ViewFile:
