@@ -175,7 +175,7 @@ def test_the_first_batch_after_a_resume_reads_its_own_blocks_of_10_to_the_9_reco
 ) -> None:
     built = large_index(10**9).digested()
     cached = built.model_dump_json().encode()
-    assert len(cached) < 40e6  # of 4 million chunks: what is read of the index
+    assert len(cached) < 70e6  # of 4 million chunks: what is read of the index
     monkeypatch.setattr("finetune_trainer.data.index.content", None)  # nothing is hashed again
     index = DatasetIndex.model_validate_json(cached)
     assert index.id == built.id
