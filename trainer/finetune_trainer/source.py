@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from finetune_trainer.engine.blocks import Span
@@ -16,6 +17,7 @@ class CheckpointSource:
     def __init__(self, store: ObjectStore, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> None:
         self._store = store
         self._memory = memory
+        self._buffers = threading.local()
         self._refs = {ref.key.rsplit("/", 1)[1]: ref for ref in entry.objects}
 
     def whole(self, name: str) -> bytes:
@@ -28,10 +30,20 @@ class CheckpointSource:
 
     def part(self, name: str, span: Span) -> memoryview:
         """See Source."""
+        held = self._buffer(span.end - span.begin)
         near = self._near(name, span.begin, span.end)
         if near is not None and crc64nvme(near) == span.crc64:
-            return memoryview(bytearray(near))
-        return read_range(self._store, self._refs[name], span.begin, span.end, span.crc64)
+            held[:] = near
+        else:
+            read_range(self._store, self._refs[name], span.begin, held, span.crc64)
+        return held
+
+    def _buffer(self, size: int) -> memoryview:
+        """The thread's own, kept: new memory costs as much as what is read into it."""
+        held: bytearray | None = getattr(self._buffers, "held", None)
+        if held is None or len(held) < size:
+            held = self._buffers.held = bytearray(size)
+        return memoryview(held)[:size]
 
     def _near(self, name: str, begin: int, end: int) -> bytes | None:
         found = (share.read(self._refs[name], begin, end) for share in self._memory)

@@ -33,7 +33,7 @@ class Source(Protocol):
         ...
 
     def part(self, name: str, span: Span) -> memoryview:
-        """The bytes of an object in `span`; the buffer is the caller's and can be written to."""
+        """The bytes of an object in `span`, in a writable buffer that this thread's next call fills anew."""
         ...
 
 

@@ -44,19 +44,21 @@ def read_verified(store: ObjectStore, ref: ObjectRef) -> bytes:
     raise CorruptObject(f"{store.uri}/{problem}")
 
 
-def read_range(store: ObjectStore, ref: ObjectRef, begin: int, end: int, crc64: int) -> memoryview:
-    """The bytes [begin, end) of the object, checked against `crc64`; CorruptObject after a second damaged read."""
-    held = memoryview(bytearray(end - begin))
-    size = found = 0
+def read_range(store: ObjectStore, ref: ObjectRef, begin: int, held: memoryview, crc64: int) -> None:
+    """Fill `held` with the object's bytes from `begin` on, checked against `crc64`.
+
+    CorruptObject after a second damaged read.
+    """
+    size, found, end = 0, 0, begin + held.nbytes
     for _ in range(READS):
         try:
             size, found = store.read_into(ref.key, held, begin)
         except ObjectNotFound:
             raise CorruptObject(f"{store.uri}/{ref.key} is missing") from None
-        if (size, found) == (end - begin, crc64):
-            return held
+        if (size, found) == (held.nbytes, crc64):
+            return
     where = f"{store.uri}/{ref.key} is damaged between bytes {begin} and {end}"
-    if size < end - begin:
+    if size < held.nbytes:
         raise CorruptObject(f"{where}: it ends after {begin + size} bytes, not {ref.size}")
     raise CorruptObject(f"{where}: their CRC64NVME is {crc64_hex(found)}, not {crc64_hex(crc64)}")
 
