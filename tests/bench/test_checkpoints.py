@@ -16,7 +16,9 @@ JUDGED = (
     ("save", "dcp", "seconds"),
     ("save", "dcp", "cpu"),
     ("save", "torch.save", "seconds"),
+    ("save", "torch.save", "cpu"),
     ("load", "dcp", "seconds"),
+    ("load", "dcp", "cpu"),
     ("stall", "dcp", "seconds"),
 )
 
