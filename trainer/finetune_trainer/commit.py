@@ -93,7 +93,7 @@ def _wait_for_the_one_before(run: Run) -> None:
 def _draft(run: Run, share: Share) -> Draft:
     loss = run.progress.last_eval if run.progress.last_eval_step == run.progress.step else None
     return Draft(
-        origin=run.log.journal.first().writer,
+        origin=run.log.journal.first().writer if run.control.is_main else "",
         step=run.progress.step,
         parent=run.parent,
         zero_stage=share.zero_stage,

@@ -24,19 +24,24 @@ def restore(run: Run) -> None:
     What ranks of an earlier start left in the memory of these nodes is committed first, where it is newer, and read
     there. Every rank verifies what it reads. A damaged commit is quarantined, named in the report, and the one before
     it is tried; the last one that there is is verified as a whole before the engine is touched, which could not be
-    made new. Raises DataError when the data or the model changed since the commit.
+    made new. Raises DataError when the data or the model changed since the commit, CorruptObject when none is left
+    and the engine holds a part of one: the next start begins anew.
     """
+    spoiled: list[str] = []
     memory = find_staged(run.context.staging)
     commit_left_in_memory(run, memory)
     while good := run.control.broadcast(run.log.history().good if run.control.is_main else None):
         entry = run.log.journal.checkpoint(good[-1])
         problems = [] if len(good) > 1 or in_memory(run, entry, memory) else verify(run, entry)
-        problems = problems or load(run, entry, memory)
+        if not problems:
+            spoiled = problems = load(run, entry, memory)
         if not problems:
             where = f"step {entry.step}, {run.log.uri} log entry {entry.seq}"
             run.report({"kind": "phase", "name": RESUMING, "detail": where, "step": entry.step})
             break
         set_aside(run, entry, problems)
+    if spoiled:
+        raise CorruptObject(f"no checkpoint is left to go on from; run it again, from the beginning: {spoiled[0]}")
     run.control.barrier()  # every rank has read what it needs
     if run.context.local_rank == 0:
         forget_staged(run.context.staging)
@@ -77,21 +82,25 @@ def load(run: Run, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> lis
     source = CheckpointSource(run.log.journal.store, entry, memory)
     place = (run.control.rank, run.control.world_size)
 
-    def read() -> tuple[str, list[Record]]:
-        try:
-            fill(run.engine, body.engine, *place, source)
-            return "", unpack(source.whole(HISTORY)) if run.control.is_main else []
-        except CorruptObject as error:
-            return str(error), []
+    random_numbers: bytes | None = None
+    history: list[Record] = []
 
-    found = run.control.agree(read)
-    if problems := [problem for problem, _ in found if problem]:
+    def read() -> str:
+        nonlocal random_numbers, history
+        try:
+            random_numbers = fill(run.engine, body.engine, *place, source)
+            history = unpack(source.whole(HISTORY)) if run.control.is_main else []
+        except CorruptObject as error:
+            return str(error)
+        return ""
+
+    if problems := [problem for problem in run.control.agree(read) if problem]:
         return problems
-    take_over(run.engine, body.engine, *place, source)
+    take_over(run.engine, random_numbers)
     run.progress = run.committed = body.progress
     run.parent = entry.seq
     if run.control.is_main:
-        run.history.replace(found[0][1])
+        run.history.replace(history)
     return []
 
 

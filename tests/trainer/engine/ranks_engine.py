@@ -216,8 +216,7 @@ class Trainee:
         state = EngineState.model_validate(json.loads((folder / "state.json").read_text()))
         rank, world_size = self.control.rank, self.control.world_size
         source = FolderSource(folder)
-        fill(self.engine, state, rank, world_size, source)
-        take_over(self.engine, state, rank, world_size, source)
+        take_over(self.engine, fill(self.engine, state, rank, world_size, source))
         mine = fragments(self.engine, rank, world_size)
         return source.read, sum(tensor.nbytes for fragment in mine for tensor in fragment.tensors.values())
 

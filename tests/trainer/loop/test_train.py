@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune_trainer.errors import DataError, SpecError, Stopped, StorageError
 from finetune_trainer.loop import Diverged
-from finetune_trainer.store import Quarantine, RunLog, open_store
+from finetune_trainer.store import CorruptObject, Quarantine, RunLog, open_store
 from loop_runner import Recorder, Train
 from small_job import SmallJob
 
@@ -56,6 +56,25 @@ def test_a_damaged_checkpoint_is_quarantined_and_the_one_before_it_is_used(train
     assert told["damaged"] == 8 and victim.name in str(told["detail"])
     entries = log_of(small_job, "damaged").entries()
     assert [entry.target for entry in entries if isinstance(entry, Quarantine)] == [newest.seq]
+    assert small_job.metrics("damaged") == small_job.metrics("whole")
+
+
+def test_where_every_checkpoint_is_damaged_a_run_begins_anew_and_on_no_part_of_one(
+    train: Train, small_job: SmallJob
+) -> None:
+    train(small_job.write("whole", **ONE_RANK))
+    path = small_job.write("damaged", **ONE_RANK)
+    stop_at(train, path, 8)
+    kept = log_of(small_job, "damaged").checkpoints()
+    assert len(kept) > 1
+    for entry in kept:
+        victim = small_job.folder / "checkpoints" / max(entry.objects, key=lambda ref: ref.size).key
+        victim.write_bytes(victim.read_bytes()[:-8] + bytes(8))
+    with pytest.raises(CorruptObject, match="no checkpoint is left to go on from"):
+        train(path)
+    result, recorder = train(path)
+    assert [event["step"] for event in recorder.of("progress")] == list(range(1, 13))
+    assert result["step"] == 12
     assert small_job.metrics("damaged") == small_job.metrics("whole")
 
 

@@ -46,10 +46,14 @@ class Target:
     tensor: torch.Tensor
 
 
-def fill(engine: Any, state: EngineState, rank: int, world_size: int, source: Source) -> None:
-    """Copy this rank's part of a state into its live fragments (`copy_slices`). Every rank calls `take_over` then."""
+def fill(engine: Any, state: EngineState, rank: int, world_size: int, source: Source) -> bytes | None:
+    """Copy this rank's part of a state into its live fragments (`copy_slices`).
+
+    Returns its random-number state for `take_over`, which every rank calls next; None at another world size.
+    """
     set_optimizer_step_count(engine, state.optimizer_steps)
     copy_slices(engine, state, rank, world_size, source)
+    return source.whole(state.rng[rank]) if world_size == state.world_size else None
 
 
 def copy_slices(
@@ -78,11 +82,11 @@ def copy_slices(
             list(pool.map(lambda span, name=name, goals=goals: _copy_part(source, name, span, goals), spans))
 
 
-def take_over(engine: Any, state: EngineState, rank: int, world_size: int, source: Source) -> None:
+def take_over(engine: Any, random_numbers: bytes | None) -> None:
     """Make the weights follow what `fill` copied on every rank, and draw the same random numbers on; collective."""
     refresh_model(engine)
-    if world_size == state.world_size:
-        set_random_state(parse_safetensors(source.whole(state.rng[rank])))
+    if random_numbers is not None:
+        set_random_state(parse_safetensors(random_numbers))
 
 
 Hit = tuple[Fragment, int, int]
