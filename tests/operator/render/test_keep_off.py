@@ -84,6 +84,6 @@ def test_the_first_attempt_has_the_time_that_was_asked_for_or_the_runtimes() -> 
 def test_later_attempts_have_twice_what_a_commit_took_if_that_is_more() -> None:
     slow = JobStatus(checkpoint=CheckpointStatus(step=40, committed_at=T0, seconds=500, step_seconds=20))
     job = make_job(terminationGracePeriodSeconds=900)
-    assert set(given(render(replace(job, status=slow), runtime(), 2))) == {"1040"}
+    assert set(given(render(replace(job, status=slow), runtime(), 2))) == {"2040"}
     quick = JobStatus(checkpoint=CheckpointStatus(step=40, committed_at=T0, seconds=3, step_seconds=20))
     assert set(given(render(replace(job, status=quick), runtime(), 2))) == {"900"}
