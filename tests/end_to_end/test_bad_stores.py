@@ -16,7 +16,7 @@ from faulty_proxy import FaultyProxy
 from s3_server import S3Server, free_port
 
 STEPS = 400
-REFUSALS = 40
+REFUSALS = 32  # of four methods; one call alone tries ten times
 ONCE = {"maxAttempts": 1, "maxRestarts": 0}
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune_trainer.engine.share import Share, capture
 from finetune_trainer.engine.snapshot import EngineState, merge
+from finetune_trainer.errors import StorageError
 from finetune_trainer.metrics import Record, pack
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.run import Run
@@ -17,6 +18,7 @@ from finetune_trainer.saving import Saved
 from finetune_trainer.shares import StoredShare
 from finetune_trainer.staged import Draft
 from finetune_trainer.state import Progress
+from finetune_trainer.store import Checkpoint
 
 HISTORY = "history.jsonl.zst"
 NOTICEABLE = 1.0
@@ -129,7 +131,10 @@ def _save(
 
 
 def publish(run: Run, draft: Draft, shares: Sequence[StoredShare]) -> int:
-    """Rank 0: write the log entry, then let go of what retention no longer keeps; returns the entry's seq."""
+    """Rank 0: write the log entry, then let go of what retention no longer keeps; returns the entry's seq.
+
+    What was committed counts, also where the store does not delete what is old.
+    """
     if run.dataset.bad is not None:
         run.dataset.bad.flush()
     body = Body(
@@ -141,6 +146,16 @@ def publish(run: Run, draft: Draft, shares: Sequence[StoredShare]) -> int:
     )
     objects = [ref for one in shares for ref in one.refs]
     entry = run.writer.commit(draft.step, draft.parent, objects, body.model_dump(mode="json"))
-    keep = run.job.spec.checkpoint
-    run.writer.retire(entry, keep_last=keep.keep_last, keep_best=keep.keep_best)
+    _retire(run, entry)
     return entry.seq
+
+
+def _retire(run: Run, entry: Checkpoint) -> None:
+    """Let go of what retention no longer keeps; what a busy store does not delete now, a later sweep does."""
+    keep = run.job.spec.checkpoint
+    try:
+        run.writer.retire(entry, keep_last=keep.keep_last, keep_best=keep.keep_best)
+    except StorageError as error:
+        if not error.retryable:
+            raise
+        run.say_once("keeping old checkpoints", f"{error}; training goes on: the next start removes what is left")

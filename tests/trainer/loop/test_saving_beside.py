@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -115,6 +115,32 @@ def test_a_store_that_fails_beside_training_ends_the_run_with_its_error_and_keep
         train(small_job.write("small", **OFTEN))
     assert sorted(contents(small_job, "small")) == [2, 4]
     monkeypatch.undo()
+
+
+def test_old_checkpoints_that_a_busy_store_does_not_delete_end_no_run_and_are_swept_later(
+    train: Train, small_job: SmallJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"checkpoint": {"everySteps": 2, "keepLast": 1, "keepBest": 0}, **ONE_RANK}
+
+    delete = FileStore.delete
+
+    def fail(store: FileStore, keys: Iterable[str]) -> None:
+        held = list(keys)
+        if any("/data/" in key for key in held):
+            raise StorageError(f"cannot delete {len(held)} objects: the store is overloaded")
+        delete(store, held)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "delete", fail)
+        _, recorder = train(small_job.write("small", **few))
+    assert [event["step"] for event in recorder.of("checkpoint")] == [2, 4, 6, 8, 10, 12]
+    (said,) = [event for event in recorder.of("phase") if event["name"] == "keeping old checkpoints"]
+    assert "the store is overloaded" in str(said["detail"])
+    assert sorted(contents(small_job, "small")) == [12]
+    folders = small_job.folder / "checkpoints" / "default.small" / "data"
+    assert len(list(folders.iterdir())) > 1
+    train(small_job.write("small", **few))
+    assert len([path for path in folders.rglob("*") if path.suffix == ".safetensors" and "state" in path.name]) == 1
 
 
 def test_without_memory_for_a_copy_training_waits_for_the_store_and_stores_the_same(
