@@ -58,6 +58,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, EngineState, Held]:
     monkeypatch.setattr(share, "SHARD_ELEMENTS", 300)
     found, held = engine(3), Held()
     one = capture(found, 0, 1)
+    held.objects |= one.small
     measures = {}
     for each, view in zip(one.objects, in_turns(one), strict=True):
         held.objects[each.name] = bytes(view)
