@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.bounds import bounds
-from bench.machine import load_average, tell_if_busy
+from bench.findings import Findings
 from bench.peers import peer
 from bench.race import Spread
 from bench.store_race import BUCKET, PEERS, Cost, turn
@@ -27,22 +24,20 @@ ROUNDS = 7
 
 
 @dataclass
-class CheckpointReport:
+class CheckpointReport(Findings):
     """Turns by verb and peer, and the ratios that were judged; `size` is bytes of state."""
+
+    KIND = "checkpoint"
+    PEERS = PEERS
 
     size: int
     turns: dict[str, dict[str, list[Cost]]] = field(default_factory=lambda: {verb: {} for verb in VERBS})
-    ratios: dict[str, Spread] = field(default_factory=dict)
-    load_before: float = field(default_factory=load_average)
 
     def judge(self, verb: str, peer: str, what: str) -> None:
         """Keep ours over a peer's `seconds`, or `cpu` seconds; AssertionError above its bound (at the full scale)."""
-        name = f"checkpoint-{verb}-{what}-{peer}"
         pairs = zip(self.turns[verb]["ours"], self.turns[verb][peer], strict=True)
         ratios = [(getattr(ours, what) / ours.size) / (getattr(theirs, what) / theirs.size) for ours, theirs in pairs]
-        self.ratios[name] = Spread.of(ratios)
-        if self.size == FULL:
-            assert self.ratios[name].median <= bounds()[name]["bound"], f"{name}: {self.ratios[name]}"
+        self.hold(f"checkpoint-{verb}-{what}-{peer}", ratios, judged=self.size == FULL)
 
     def show(self, console: Console) -> None:
         """Print seconds, rates, prices and ratios."""
@@ -56,17 +51,7 @@ class CheckpointReport:
                 columns = (Spread.of([getattr(one, what) for one in costs]) for what in ("seconds", "rate", "price"))
                 table.add_row(verb, name, *map(str, columns))
         console.print(table)
-        for name, ratio in self.ratios.items():
-            limits = bounds()[name]
-            console.print(f"{name}: {ratio}, goal {limits['goal']:g}, bound {limits['bound']:g}")
-        tell_if_busy(console, self.load_before)
-
-    def save(self, folder: Path) -> Path:
-        """Write everything that was measured as JSON; returns the file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"checkpoint-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        path.write_text(json.dumps(asdict(self) | {"peers": PEERS}, indent=2))
-        return path
+        self.show_ratios(console)
 
 
 def race(names: Sequence[str], folder: Path) -> CheckpointReport:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.bounds import bounds
-from bench.machine import load_average, tell_if_busy
+from bench.findings import Findings
 from bench.peers import ask, peer
 from bench.race import Spread
 from s3_server import create_bucket, serving
@@ -61,21 +59,20 @@ class Cost:
 
 
 @dataclass
-class StoreReport:
+class StoreReport(Findings):
     """Turns by verb and peer, and the ratios that were judged."""
+
+    KIND = "store"
+    PEERS = PEERS
 
     size: Size
     turns: dict[str, dict[str, list[Cost]]] = field(default_factory=lambda: {verb: {} for verb in VERBS})
-    ratios: dict[str, Spread] = field(default_factory=dict)
-    load_before: float = field(default_factory=load_average)
 
     def judge(self, verb: str, peer: str) -> None:
         """Keep ours over a peer's processor time by GB; AssertionError above its bound (at the full scale)."""
-        name = f"store-{verb}-{peer}"
         pairs = zip(self.turns[verb]["ours"], self.turns[verb][peer], strict=True)
-        self.ratios[name] = Spread.of([ours.price / theirs.price for ours, theirs in pairs])
-        if self.size == Size(64 * 2**20, 4, 7):
-            assert self.ratios[name].median <= bounds()[name]["bound"], f"{name}: {self.ratios[name]}"
+        ratios = [ours.price / theirs.price for ours, theirs in pairs]
+        self.hold(f"store-{verb}-{peer}", ratios, judged=self.size == Size(64 * 2**20, 4, 7))
 
     def show(self, console: Console) -> None:
         """Print rates, prices and ratios."""
@@ -89,17 +86,7 @@ class StoreReport:
                 rate, price = (Spread.of([getattr(one, what) for one in costs]) for what in ("rate", "price"))
                 table.add_row(verb, name, str(rate), str(price))
         console.print(table)
-        for name, ratio in self.ratios.items():
-            limits = bounds()[name]
-            console.print(f"{name}: {ratio}, goal {limits['goal']:g}, bound {limits['bound']:g}")
-        tell_if_busy(console, self.load_before)
-
-    def save(self, folder: Path) -> Path:
-        """Write everything that was measured as JSON; returns the file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"store-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        path.write_text(json.dumps(asdict(self) | {"peers": PEERS}, indent=2))
-        return path
+        self.show_ratios(console)
 
 
 def race(size: Size, names: Sequence[str], folder: Path) -> StoreReport:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.bounds import bounds
-from bench.machine import load_average, tell_if_busy
+from bench.findings import Findings
 from bench.peers import ask, peer
 from bench.race import Spread
 from s3_server import create_bucket, serving
@@ -62,22 +60,20 @@ class Epoch:
 
 
 @dataclass
-class StreamReport:
+class StreamReport(Findings):
     """Turns by peer, and the ratios that were judged."""
+
+    KIND = "stream"
+    PEERS = PEERS
 
     size: Size
     turns: dict[str, list[Epoch]] = field(default_factory=dict)
-    ratios: dict[str, Spread] = field(default_factory=dict)
-    load_before: float = field(default_factory=load_average)
 
     def judge(self, name: str, peer: str, what: str, ours: str = "ours") -> None:
         """Keep ours over a peer's rate or price; AssertionError beyond the bound (at the full scale)."""
         pairs = zip(self.turns[ours], self.turns[peer], strict=True)
-        self.ratios[name] = Spread.of([getattr(one, what) / getattr(theirs, what) for one, theirs in pairs])
-        limits, median = bounds()[name], self.ratios[name].median
-        if self.size == FULL:
-            holds = median <= limits["bound"] if limits.get("at_most") else median >= limits["bound"]
-            assert holds, f"{name}: {self.ratios[name]}"
+        ratios = [getattr(one, what) / getattr(theirs, what) for one, theirs in pairs]
+        self.hold(name, ratios, judged=self.size == FULL)
 
     def show(self, console: Console) -> None:
         """Print rates, prices and ratios."""
@@ -89,17 +85,7 @@ class StreamReport:
         for name, epochs in self.turns.items():
             table.add_row(name, *(str(Spread.of([getattr(one, what) for one in epochs])) for what in ("rate", "price")))
         console.print(table)
-        for name, ratio in self.ratios.items():
-            limits = bounds()[name]
-            console.print(f"{name}: {ratio}, goal {limits['goal']:g}, bound {limits['bound']:g}")
-        tell_if_busy(console, self.load_before)
-
-    def save(self, folder: Path) -> Path:
-        """Write everything that was measured as JSON; returns the file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"stream-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        path.write_text(json.dumps(asdict(self) | {"peers": PEERS}, indent=2))
-        return path
+        self.show_ratios(console)
 
 
 def race(size: Size, names: Sequence[str], folder: Path) -> StreamReport:
