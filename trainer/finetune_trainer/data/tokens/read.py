@@ -29,12 +29,10 @@ from finetune_trainer.data.tokens.format import (
     page_records,
 )
 from finetune_trainer.data.tokens.hedge import Hedge
-from finetune_trainer.store import CorruptObject, ObjectNotFound, ObjectStore, crc64_hex, crc64nvme
+from finetune_trainer.store import READS, CorruptObject, ObjectNotFound, ObjectStore, crc64_hex, crc64nvme
 
 # Ranged reads in flight, as many as the reader of raw records has.
 THREADS = 8
-# A damaged read may be the network's fault: what counts is what the second one brings.
-TRIES = 2
 CACHE_BYTES = 256 << 20
 # Of 2 KB each: all of 4 TB of tokens are 256 MB.
 DIRECTORIES = 1 << 13
@@ -156,7 +154,7 @@ def _read(
 ) -> bytes:
     """A part of a chunk object, proved; CorruptObject after a second damaged read. `ask`: how it is asked for."""
     problem = ""
-    for _ in range(TRIES):
+    for _ in range(READS):
         try:
             data = ask(partial(form.store.get, form.index.chunk_key(chunk), start, size))
         except ObjectNotFound:
