@@ -24,7 +24,7 @@ Masters = dict[str, torch.Tensor]
 def masters(log: RunLog, entry: Checkpoint) -> Masters:
     """Every float32 weight of a checkpoint, flat, by the parameter's name; read past the code that loads it."""
     found: Masters = {}
-    objects = {ref.key.rpartition("/")[2]: ref.key for ref in entry.objects}
+    objects = {ref.name: ref.key for ref in entry.objects}
     for name, held in Body.model_validate(entry.body).engine.tensors.items():
         found[name] = torch.full((int(torch.tensor(held.shape).prod()),), float("nan"))
         for file, start, numel in held.slices:

@@ -96,9 +96,7 @@ class Stage:
             world_size=self._world_size,
             objects=tuple(objects),
             small={name: base64.b64encode(data) for name, data in small.items()},
-            tensors={name: (shape, tuple(found)) for name, (shape, found) in share.slices.tensors.items()},
-            rng=share.slices.rng,
-            blocks=share.slices.blocks,
+            slices=share.slices,
             draft=draft if self._rank == 0 else None,
         )
 

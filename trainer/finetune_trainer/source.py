@@ -18,7 +18,7 @@ class CheckpointSource:
         self._store = store
         self._memory = memory
         self._buffers = threading.local()
-        self._refs = {ref.key.rsplit("/", 1)[1]: ref for ref in entry.objects}
+        self._refs = {ref.name: ref for ref in entry.objects}
 
     def whole(self, name: str) -> bytes:
         """See Source."""

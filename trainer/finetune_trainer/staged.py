@@ -69,17 +69,8 @@ class Staged(BaseModel):
     world_size: int
     objects: tuple[StagedObject, ...]
     small: dict[str, Base64Bytes]
-    tensors: dict[str, tuple[tuple[int, ...], tuple[tuple[str, int, int], ...]]]
-    rng: str
-    blocks: str
+    slices: RankSlices
     draft: Draft | None
-
-    @property
-    def slices(self) -> RankSlices:
-        """Where this rank's slices lie."""
-        return RankSlices(
-            {name: (shape, list(found)) for name, (shape, found) in self.tensors.items()}, self.rng, self.blocks
-        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class StagedShare:
 
     def read(self, ref: ObjectRef, begin: int, end: int) -> bytes | None:
         """The bytes [begin, end) of the object that `ref` names, unchecked, if this share holds it."""
-        small = self.note.small.get(_name(ref))
+        small = self.note.small.get(ref.name)
         if small is not None:
             return small[begin:end] if _crc(small) == ref.crc64 else None
         if (one := self._staged(ref)) is None:
@@ -114,11 +105,11 @@ class StagedShare:
 
     def holds(self, ref: ObjectRef) -> bool:
         """Whether its note names the object that `ref` names."""
-        small = self.note.small.get(_name(ref))
+        small = self.note.small.get(ref.name)
         return self._staged(ref) is not None if small is None else _crc(small) == ref.crc64
 
     def _staged(self, ref: ObjectRef) -> StagedObject | None:
-        wanted = (_name(ref), ref.size, ref.crc64)
+        wanted = (ref.name, ref.size, ref.crc64)
         return next((one for one in self.note.objects if (one.name, one.size, one.crc64) == wanted), None)
 
 
@@ -175,10 +166,6 @@ def _read(path: Path) -> StagedShare | None:
     except (OSError, ValidationError):
         return None  # cut short by the crash, or of another version
     return StagedShare(note, path.parent) if (path.parent / ARENA).is_file() else None
-
-
-def _name(ref: ObjectRef) -> str:
-    return ref.key.rsplit("/", 1)[1]
 
 
 def _crc(data: Buffer) -> str:

@@ -59,7 +59,7 @@ def contents(job: SmallJob, name: str) -> dict[int, list[tuple[str, int, str]]]:
     """Names, sizes and checksums of the tensors that each checkpoint of a run has stored, by step."""
 
     def tensors(refs: tuple[ObjectRef, ...]) -> list[tuple[str, int, str]]:
-        found = [(ref.key.rsplit("/", 1)[1], ref.size, ref.crc64) for ref in refs]
+        found = [(ref.name, ref.size, ref.crc64) for ref in refs]
         return [one for one in found if one[0].endswith(".safetensors")]
 
     return {entry.step: tensors(entry.objects) for entry in log_of(job, name).checkpoints()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.engine.snapshot import RankSlices
 from finetune_trainer.leftovers import shares_of
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.staged import Draft, Staged, newest_whole
@@ -16,13 +17,7 @@ def note(folder: str, rank: int, world_size: int = 2, step: int = 8, parent: int
     common: dict[str, Any] = {"zero_stage": 2, "optimizer_steps": step, "progress": Progress(step=step), "metrics": {}}
     model = ModelIdentity(weights="w", tokenizer="t")
     draft = Draft(origin="0" * 16, step=step, parent=parent, model=model, dataset="d", **common)
-    parts: dict[str, Any] = {
-        "objects": (),
-        "small": {},
-        "tensors": {},
-        "rng": f"rng-{rank}",
-        "blocks": f"blocks-{rank}",
-    }
+    parts: dict[str, Any] = {"objects": (), "small": {}, "slices": RankSlices({}, f"rng-{rank}", f"blocks-{rank}")}
     return Staged(folder=folder, rank=rank, world_size=world_size, draft=draft if rank == 0 else None, **parts)
 
 

@@ -37,4 +37,4 @@ def copy_checkpoint(
 
 
 def _copy(source: RunLog, ref: ObjectRef, writer: Writer, prefix: str) -> ObjectRef:
-    return writer.write(prefix, ref.key.rsplit("/", 1)[1], read_verified(source.journal.store, ref))
+    return writer.write(prefix, ref.name, read_verified(source.journal.store, ref))

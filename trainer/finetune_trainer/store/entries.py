@@ -45,6 +45,11 @@ class ObjectRef:
     size: Annotated[int, Field(ge=0)]
     crc64: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
+    @property
+    def name(self) -> str:
+        """The last segment of its key: its name in its folder."""
+        return self.key.rpartition("/")[2]
+
 
 class Identity(BaseModel):
     """What makes two runs the same one: a hash, and the fields it was made of, to explain a difference."""
