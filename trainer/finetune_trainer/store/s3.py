@@ -145,7 +145,8 @@ class S3Store:
                     with suppress(ObjectNotFound):
                         self.head(key)
                         return self._own(key, view, checksum)
-                    raise
+                    if attempt + 1 == self._attempts:
+                        raise
             pause(attempt)
         raise StorageError(f"cannot {action}: others write it just now ({self._attempts} attempts made); run it again")
 

@@ -99,9 +99,14 @@ def never_trusted(error: BaseException | None) -> bool:
     return isinstance(error, SSLError) and any(word in str(error) for word in NO_TLS)
 
 
-def _give_up(caught_exception: Exception | None, **_: Any) -> None:
-    """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones."""
-    if caught_exception is not None and never_trusted(caught_exception):
+def _give_up(caught_exception: Exception | None, request_dict: Mapping[str, Any], **_: Any) -> None:
+    """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones.
+
+    Nor a create whose connection broke: the answer that the object is there comes before the end of a body, and is
+    lost so each time. Who creates looks first, and then tries again.
+    """
+    creates = "If-None-Match" in request_dict["headers"]
+    if isinstance(caught_exception, SSLError) and (creates or never_trusted(caught_exception)):
         raise caught_exception
 
 
