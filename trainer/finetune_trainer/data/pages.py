@@ -84,7 +84,7 @@ class Unshared:
         return fetch()
 
 
-UNSHARED = Unshared()
+UNSHARED: Pages = Unshared()
 
 
 class NodeCache:
