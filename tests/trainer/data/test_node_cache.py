@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import stat
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from faulty_http import flip_answer
-from finetune_trainer.data import Keeping
-from finetune_trainer.data import pages as pages_module
-from finetune_trainer.data.keep import Used
-from finetune_trainer.data.pages import BLOCKS, NodeCache, Place
+from faulty_http import FaultyHandler, flip_answer
+from finetune_trainer.data.pages import BLOCKS
 from finetune_trainer.data.tokens import read, write
 from finetune_trainer.data.tokens.format import PAGE_ENTRY
-from finetune_trainer.store import CorruptObject, open_store
+from finetune_trainer.errors import DataError
+from finetune_trainer.store import open_store
 from node_walks import Node, Noted, bytes_sent, furthest_first, least_recently_used
 from s3_faults.requests import Operation
 from s3_faults.server import FaultyS3
@@ -37,6 +29,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small pages and blocks, and nothing held in the memory of a rank."""
     monkeypatch.setattr("finetune_trainer.data.scan.CHUNK_RECORDS", 8)
     monkeypatch.setattr("finetune_trainer.data.order.BLOCK_RECORDS", 64)
+    monkeypatch.setattr("finetune_trainer.data.paged.PAGE_BYTES", 2000)
     monkeypatch.setattr(write, "CHUNK_BYTES", 20_000)
     monkeypatch.setattr(read.TokenReader.__init__, "__defaults__", (0,))
 
@@ -55,8 +48,8 @@ def node(request: pytest.FixtureRequest, faulty_s3: FaultyS3, records: Path, tmp
 
 def made(server: FaultyS3, records: Path, folder: Path, *, tokens: bool, budget: int = PLENTY, epochs: int = 1) -> Node:
     bucket = server.make_bucket()
-    server.client().upload_file(str(records), bucket, "a.jsonl")
-    index = index_of(source(f"s3://{bucket}/a.jsonl"))
+    server.client().upload_file(str(records), bucket, records.name)
+    index = index_of(source(f"s3://{bucket}/{records.name}"))
     forms = publish_all(open_store(f"s3://{bucket}/tokens"), index, settings()) if tokens else {}
     server.seen.clear()
     return Node(index, forms, settings(epochs=epochs), folder, budget)
@@ -79,6 +72,38 @@ def test_ranks_of_a_node_fetch_every_byte_once_and_a_restart_none(node: Node, fa
     again, counts, _ = node.walk()
     assert again == expected
     assert bytes_sent(faulty_s3, object_end(node)) == counts["fetched"] == 0
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".parquet"])
+@pytest.mark.parametrize("budget", [0, PLENTY])
+def test_files_that_are_read_front_to_back_are_shared_too(
+    faulty_s3: FaultyS3, tmp_path: Path, suffix: str, budget: int
+) -> None:
+    path = write_records(tmp_path / f"a{suffix}", [conversation(i) for i in range(RECORDS)], row_group_size=150)
+    node = made(faulty_s3, path, tmp_path / "data", tokens=False, budget=budget)
+    expected = node.expected(3)
+    faulty_s3.seen.clear()
+    found, counts, _ = node.walk(3)
+    assert found == expected
+    # Parquet's footer is read with every row group.
+    assert bytes_sent(faulty_s3, suffix) <= (1.05 if budget or suffix == ".jsonl.gz" else 2) * node.size
+    again, counts, _ = node.walk(3)
+    assert again == expected
+    assert budget == 0 or counts["fetched"] == 0
+
+
+def test_a_file_that_is_replaced_while_it_is_read_by_pages_is_named(faulty_s3: FaultyS3, tmp_path: Path) -> None:
+    path = write_records(tmp_path / "a.jsonl.gz", [conversation(i) for i in range(RECORDS)])
+    node = made(faulty_s3, path, tmp_path / "data", tokens=False)
+
+    def replaced(handler: FaultyHandler) -> None:
+        write_records(path, [conversation(i) for i in range(1, RECORDS + 1)])
+        faulty_s3.client().upload_file(str(path), node.index.sources[0].root.removeprefix("s3://"), path.name)
+        handler.answer(handler.forward(handler.read_body()))
+
+    faulty_s3.inject(replaced, Operation.GET, key="*.gz", skip=2)
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz changed since it was indexed"):
+        list(node.stream(node.cache().reader("train")).batches())
 
 
 def test_a_second_epoch_fetches_nothing(faulty_s3: FaultyS3, records: Path, tmp_path: Path) -> None:
@@ -118,20 +143,6 @@ def test_half_the_room_finds_as_much_as_can_be_found(faulty_s3: FaultyS3, record
     assert ours < 0.8 * recent
 
 
-PAGES = {"a": 60, "b": 30, "c": 10}
-
-
-def test_sources_that_are_read_more_often_come_first() -> None:
-    keeping = Keeping([Used("a", 600, 60, 1), Used("b", 300, 30, 3), Used("c", 100, 10, 1)], 500)
-    kept = {
-        id: sum(keeping.keeps(id, page) for page in range(pages)) for id, pages in (("a", 60), ("b", 30), ("c", 10))
-    }
-    assert kept["b"] == 30
-    assert 0.8 * 200 < 10 * (kept["a"] + kept["c"]) <= 200
-    assert Keeping([Used("a", 600, 60, 1)], 600).keeps_all("a")
-    assert "d" not in keeping
-
-
 def test_damaged_files_are_found_counted_and_fetched_again(node: Node) -> None:
     expected, _, _ = node.walk(2)
     files = [path for path in node.files() if path.name.startswith(("page", "records"))]
@@ -156,77 +167,6 @@ def test_files_that_vanish_are_fetched_again(node: Node) -> None:
     found, counts, _ = node.walk(2)
     assert found == expected
     assert counts["fetched"] == len(node.files()[::2])
-
-
-STUCK = """
-import sys, time
-from pathlib import Path
-from finetune_trainer.data.keep import Keeping, Used
-from finetune_trainer.data.pages import NodeCache, Place
-place = Place("a", "page-0", 1000, 0)
-pages = NodeCache(Path(sys.argv[1]), Keeping([Used("a", 1000, 1, 1)], 1000)).reader("train")
-def fetch():
-    [part] = Path(sys.argv[1]).rglob("*.part")
-    part.write_bytes(b"half of it")
-    print("fetching", flush=True)
-    time.sleep(600)
-pages.page(place, fetch)
-"""
-
-
-@pytest.fixture
-def stuck(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], NodeCache, Place]]:
-    """A process that is in the middle of fetching a page, the same page for this one."""
-    command = [sys.executable, "-c", STUCK, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "fetching\n"
-        try:
-            yield (
-                process,
-                NodeCache(tmp_path, Keeping([Used("a", 1000, 1, 1)], 1000), 1, 2),
-                Place("a", "page-0", 1000, 0),
-            )
-        finally:
-            process.kill()
-
-
-def test_a_rank_that_is_killed_while_it_fetches_costs_nothing(
-    stuck: tuple[subprocess.Popen[str], NodeCache, Place],
-) -> None:
-    process, cache, place = stuck
-    page = os.urandom(1000)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(cache.reader("train").page, place, lambda: page)
-        assert not waiting.done()
-        process.kill()
-        assert waiting.result(20) == page
-    assert cache.counts == {"fetched": 1, "bytes": 1000}
-    assert cache.reader("train").page(place, lambda: b"") == page
-
-
-def test_who_waits_too_long_for_another_reads_alone(
-    stuck: tuple[subprocess.Popen[str], NodeCache, Place], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, cache, place = stuck
-    monkeypatch.setattr(pages_module, "WAIT_SECONDS", 0.1)
-    began = time.monotonic()
-    assert cache.reader("train").page(place, lambda: b"x" * 1000) == b"x" * 1000
-    assert time.monotonic() - began < 10
-    assert cache.counts == {"fetched": 1, "bytes": 1000, "alone": 1}
-
-
-def test_a_page_that_cannot_be_fetched_leaves_its_turn_to_the_next(tmp_path: Path) -> None:
-    cache = NodeCache(tmp_path, Keeping([Used("a", 10, 1, 1)], 10))
-    place = Place("a", "page-0", 10, 0)
-
-    def fail() -> bytes:
-        raise CorruptObject("it is damaged")
-
-    with pytest.raises(CorruptObject):
-        cache.reader("train").page(place, fail)
-    assert cache.reader("train").page(place, lambda: b"0123456789") == b"0123456789"
-    assert cache.reader("train").page(place, fail) == b"0123456789"
 
 
 def test_a_full_disk_ends_the_writing_with_one_message(node: Node) -> None:

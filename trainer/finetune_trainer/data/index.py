@@ -107,6 +107,11 @@ class SourceIndex(BaseModel):
         files = [(file.key, file.version, file.size) for file in self.files]
         return hashlib.sha256(json.dumps([self.root, files]).encode()).hexdigest()[:32]
 
+    @property
+    def files_id(self) -> str:
+        """The same for the bytes of files that cannot be read by chunks."""
+        return f"{self.place}-files"
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

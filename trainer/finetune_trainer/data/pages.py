@@ -7,10 +7,7 @@ epoch and the next start; the others are there only while the ranks go through t
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +17,7 @@ from threading import Lock
 from typing import Protocol
 
 from finetune_trainer.data.keep import Keeping
+from finetune_trainer.data.page_files import lock, publish, read_page, unlock
 from finetune_trainer.store import crc64nvme
 
 Fetch = Callable[[], bytes]
@@ -27,13 +25,9 @@ Tell = Callable[[str], object]
 
 WAIT_SECONDS = 30.0
 """Longest wait for a page that another process of the node fetches, and is slow with."""
-LEAST_PAUSE, MOST_PAUSE = 0.001, 0.02
-"""Seconds between two looks at whether it is there: less than a request to an object store takes."""
 BLOCKS = 8
 """Blocks of a walk whose pages lie ready: a step is made by all ranks together, so that none is further ahead of
 another than it reads ahead of itself."""
-TRAILER = 8
-"""Bytes of the CRC64NVME of the page's name and content, little-endian, behind the content."""
 FOLDERS = 256
 
 
@@ -64,6 +58,10 @@ class Pages(Protocol):
         """In which order this rank had best ask for that many pages of a block."""
         ...
 
+    def shares(self, id: str) -> bool:
+        """Whether pages of this are shared at all."""
+        ...
+
     def page(self, place: Place, fetch: Fetch, *, fresh: bool = False) -> bytes:
         """The page, or what `fetch` returns; `fresh`: not a copy from before. Raises what `fetch` raises."""
         ...
@@ -78,6 +76,10 @@ class Unshared:
     def turns(self, pages: int) -> list[int]:
         """As they come."""
         return list(range(pages))
+
+    def shares(self, id: str) -> bool:
+        """No."""
+        return False
 
     def page(self, place: Place, fetch: Fetch, *, fresh: bool = False) -> bytes:
         """What `fetch` returns."""
@@ -99,7 +101,7 @@ class NodeCache:
         self.folder = folder
         self.rank, self.ranks = rank, ranks
         self.counts: Counter[str] = Counter()
-        self._keeping = keeping
+        self.keeping = keeping
         self._own = folder / keeping.digest
         self._tell = tell
         self._writing = True
@@ -137,35 +139,24 @@ class NodeCache:
                 self._count("alone")
             elif len(data) == place.size:
                 with self._written():
-                    _publish(file, path, data, crc64nvme(data, place.checksum))
+                    publish(file, path, data, crc64nvme(data, place.checksum))
             return data
 
     def _path(self, place: Place, passing: Path) -> Path | None:
         """Where the page lies; None if nobody would find it there."""
-        if place.id not in self._keeping:
+        if place.id not in self.keeping:
             return None
-        number, keeping = place.number, self._keeping
+        number, keeping = place.number, self.keeping
         if keeping.keeps_all(place.id) if number is None else keeping.keeps(place.id, number):
             return self._own / "kept" / place.id / f"{(number or 0) % FOLDERS:02x}" / place.name
         return passing / f"{place.id}-{place.name}" if self.ranks > 1 and self._writing else None
 
     def _held(self, path: Path, place: Place) -> bytes | None:
         """The page as it was published, proved."""
-        try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return None
-        try:
-            data = os.pread(file, place.size, 0)
-            trailer = os.pread(file, TRAILER + 1, place.size)
-        except OSError:  # of a disk that fails
-            data = trailer = b""
-        finally:
-            os.close(file)
-        if trailer == crc64nvme(data, place.checksum).to_bytes(TRAILER, "little"):
+        data = read_page(path, place.size, place.checksum)
+        if data is not None:
             self._count("found")
-            return data
-        return None
+        return data
 
     @contextmanager
     def _turn(self, path: Path) -> Iterator[int | None]:
@@ -176,16 +167,12 @@ class NodeCache:
         file = None
         if self._writing:
             with self._written():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                file = _locked(path, time.monotonic() + WAIT_SECONDS)
+                file = lock(path, WAIT_SECONDS)
         try:
             yield file
         finally:
             if file is not None:
-                with suppress(OSError):
-                    if _same(file, _part(path)):  # nothing was published
-                        _part(path).unlink()
-                os.close(file)
+                unlock(file, path)
 
     def _fetched(self, fetch: Fetch) -> bytes:
         data = fetch()
@@ -239,51 +226,10 @@ class _Walk:
         rank, ranks = self._cache.rank, self._cache.ranks
         return sorted(range(pages), key=lambda number: ((number - rank) % ranks, number))
 
+    def shares(self, id: str) -> bool:
+        """Whether this lies in S3."""
+        return id in self._cache.keeping
+
     def page(self, place: Place, fetch: Fetch, *, fresh: bool = False) -> bytes:
         """The page, from the node's disk or by `fetch`."""
         return self._cache.get(place, self._passing, fetch, fresh=fresh)
-
-
-def _part(path: Path) -> Path:
-    """Where a page is written before it is published."""
-    return path.with_name(f"{path.name}.part")
-
-
-def _locked(path: Path, deadline: float) -> int | None:
-    """The file in which to write a page, opened and locked; None once the deadline (monotonic, s) is over."""
-    part, pause = _part(path), LEAST_PAUSE
-    while True:
-        file = os.open(part, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(file)
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(pause)
-            pause = min(2 * pause, MOST_PAUSE)
-        else:
-            if _same(file, part):
-                return file
-            os.close(file)  # it was published, or given up
-
-
-def _same(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _publish(file: int, path: Path, data: bytes, checksum: int) -> None:
-    """Write the page in place of what a killed process may have left, then give it its name."""
-    part = _part(path)
-    try:
-        os.ftruncate(file, 0)
-        with open(file, "wb", closefd=False) as stream:
-            stream.write(data)
-            stream.write(checksum.to_bytes(TRAILER, "little"))
-        os.rename(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import cast
 
@@ -14,6 +16,7 @@ from finetune_trainer.data.cursor import Cursor
 from finetune_trainer.data.formats import Raw
 from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex, records_crc64
 from finetune_trainer.data.order import Block, Order
+from finetune_trainer.data.paged import PagedFile, page_range, pages_of
 from finetune_trainer.data.pages import UNSHARED, Pages, Place
 from finetune_trainer.data.rows import RecordId
 from finetune_trainer.errors import DataError
@@ -21,6 +24,7 @@ from finetune_trainer.store import READS, CorruptObject, open_store
 
 # Ranged reads in flight: enough to hide the latency of an object store, few enough for its connection pool.
 REQUESTS = 8
+READ_BUFFER_BYTES = 1 << 20
 
 Read = Callable[[bool], list[Raw]]
 """Reads a chunk; True: not from where an earlier read came to."""
@@ -38,7 +42,7 @@ class RawRecord:
 class RecordReader:
     """Reads blocks of one order, in order; a context manager. For one thread at a time.
 
-    `pages`: what the node has of chunks that stand alone.
+    `pages`: what the node has of them.
     """
 
     def __init__(self, index: DatasetIndex, pages: Pages = UNSHARED) -> None:
@@ -137,14 +141,35 @@ class RecordReader:
                 cursor.close()
             if cursor is None or fresh:
                 self._check_unchanged(chunk)
-                store = self._stores[chunk.source]
-                cursor = Cursor(store, self._index.sources[chunk.source], self._file(chunk), chunk)
+                opener = partial(self._open, chunk, fresh)
+                cursor = Cursor(opener, self._index.sources[chunk.source], self._file(chunk), chunk)
             records = cursor.take(chunk.first, chunk.records)
         if part.last:
             cursor.close()
         else:
             self._cursors[key] = cursor
         return records
+
+    def _open(self, chunk: Chunk, fresh: bool) -> io.BufferedReader:
+        """The file of a chunk, by pages if the node shares them; `fresh`: not from copies."""
+        source, store, file = self._index.sources[chunk.source], self._stores[chunk.source], self._file(chunk)
+        if not self._pages.shares(source.files_id):
+            return store.open(file.key)
+        first = sum(pages_of(one.size) for one in source.files[: chunk.file])
+
+        def fetch(start: int, size: int) -> bytes:
+            data = store.get(file.key, start, size)
+            if store.head(file.key).version != file.version:  # all pages must be of one version
+                raise _changed(self._name(chunk))
+            return data
+
+        def page(number: int) -> bytes:
+            start, size = page_range(file.size, number)
+            place = Place(source.files_id, f"bytes-{first + number}", size, first + number)
+            return self._pages.page(place, lambda: fetch(start, size), fresh=fresh)
+
+        ahead = None if file.container is Container.PARQUET else self._pool
+        return io.BufferedReader(PagedFile(file.size, page, ahead), READ_BUFFER_BYTES)
 
     def _check_unchanged(self, chunk: Chunk) -> None:
         place = (chunk.source, chunk.file)

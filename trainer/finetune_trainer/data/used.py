@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from finetune_trainer.data.containers import Container
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.keep import Used
+from finetune_trainer.data.paged import pages_of
 from finetune_trainer.data.tokens.read import TokenForm
 
 
 def used_pages(index: DatasetIndex, forms: Mapping[int, TokenForm], uses: float | None = None) -> Iterator[Used]:
-    """The sources of `index` that are read out of S3 by pages: in their token form, or from files of JSON lines.
+    """What is read of the sources of `index` out of S3: pages of token forms, chunks of JSON lines, bytes of files.
 
     `uses`: how often in an epoch, if that is not what the weights say.
     """
@@ -23,9 +24,13 @@ def used_pages(index: DatasetIndex, forms: Mapping[int, TokenForm], uses: float 
             if _remote(form.store.uri):
                 yield Used(form.id, sum(form.index.sizes), form.index.first_pages[-1], often)
         elif _remote(source.root):
-            sizes = [file.size for file in source.files if file.container is Container.JSONL]
-            if sizes:
-                yield Used(source.place, sum(sizes), len(index.table.ranges[number]), often)
+            lines = [file.size for file in source.files if file.container is Container.JSONL]
+            if lines:
+                yield Used(source.place, sum(lines), len(index.table.ranges[number]), often)
+            others = [file.size for file in source.files if file.container is not Container.JSONL]
+            if others:
+                pages = sum(pages_of(file.size) for file in source.files)
+                yield Used(source.files_id, sum(others), pages, often)
 
 
 def _remote(uri: str) -> bool:
