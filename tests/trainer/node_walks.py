@@ -55,8 +55,8 @@ class Node:
         return replace(self, budget=budget)
 
     def cache(self, rank: int = 0, ranks: int = 1, said: list[str] | None = None) -> NodeCache:
-        tell = [].append if said is None else said.append
-        return NodeCache(self.folder, Keeping(self.used, self.budget), rank, ranks, tell)
+        said = [] if said is None else said
+        return NodeCache(self.folder, Keeping(self.used, self.budget), rank, ranks, said.append)
 
     def stream(self, pages: Pages, rank: int = 0, ranks: int = 1) -> TrainStream:
         return TrainStream(self.index, self.settings, make_tokenizer(), rank, ranks, forms=self.forms, pages=pages)
