@@ -44,6 +44,7 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
             begin(run)
         if not run.progress.finished:
             fit(run)
+        run.dataset.forget()
         return finish(run)
 
 

@@ -12,6 +12,8 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.keep import Keeping
+from finetune_trainer.data.pages import UNSHARED, NodeCache, Pages
 from finetune_trainer.data.report import DataReport
 from finetune_trainer.data.report_read import Amount, data_report
 from finetune_trainer.data.rows import IGNORED, Counters, DataState, RecordId, Row, StepBatch
@@ -23,9 +25,11 @@ from finetune_trainer.data.tokens.format import token_type
 from finetune_trainer.data.tokens.read import TokenForm
 from finetune_trainer.data.tokens.source import source_results
 from finetune_trainer.data.tokens.write import point_to, publish
+from finetune_trainer.data.used import used_pages
 
 __all__ = [
     "IGNORED",
+    "UNSHARED",
     "Amount",
     "Audit",
     "Batch",
@@ -37,7 +41,10 @@ __all__ = [
     "Encoder",
     "EvalSet",
     "IndexProgress",
+    "Keeping",
     "ListedSource",
+    "NodeCache",
+    "Pages",
     "Quarantined",
     "RecordId",
     "Row",
@@ -59,4 +66,5 @@ __all__ = [
     "publish",
     "source_results",
     "token_type",
+    "used_pages",
 ]

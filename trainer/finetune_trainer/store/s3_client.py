@@ -16,6 +16,7 @@ from botocore.loaders import Loader, create_loader
 
 from finetune_trainer.store.s3_body import send_uncopied
 from finetune_trainer.store.s3_credentials import keep_renewed
+from finetune_trainer.store.s3_retries import widen_retries
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel
@@ -70,6 +71,7 @@ def make_client() -> S3Client:
     )
     keep_renewed(core.get_credentials())
     client = boto3.session.Session(botocore_session=core).client("s3", config=config)
+    widen_retries(client, attempts, CONNECTIONS)
     client.meta.events.register_first("needs-retry.s3", _give_up)
     client.meta.events.register("before-send.s3", send_uncopied)
     if members := {MEMBERS[name]: os.environ[name] for name in MEMBERS if os.environ.get(name)}:
