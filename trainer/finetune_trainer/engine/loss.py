@@ -19,7 +19,7 @@ Whole = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Loss:
-    """Of some rows. `total`: float32 scalar with gradient, a sum over what `Objective.weight` counts.
+    """Of some rows. `total`: float scalar with gradient, a sum over what `Objective.weight` counts.
 
     `sums`: float64 [M, 2] on the same device, the sum and the count behind each of the objective's M metrics.
     """

@@ -56,7 +56,7 @@ class KahnemanTversky(Objective):
         before = self.reference.log_probabilities(engine, rows)
         kept = self.forward.kept(engine, rows)
         ratios = -kept.sums() - before
-        desirable = _desirable(rows, kept.losses)
+        desirable = _desirable(rows, ratios)
         sign = 2 * desirable - 1
         weights = torch.where(desirable > 0, self.options.desirable_weight, self.options.undesirable_weight)
         losses = weights * (1 - torch.sigmoid(self.options.beta * sign * (ratios - whole["kl"])))

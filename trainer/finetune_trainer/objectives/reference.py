@@ -25,7 +25,7 @@ class ReferenceModel(ABC):
 
     @abstractmethod
     def log_probabilities(self, engine: Any, rows: Sequence[Row]) -> Tensor:
-        """That of each document's kept tokens together, float32 [documents], without gradient."""
+        """That of each document's kept tokens together, float64 [documents], without gradient."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def reference_model(setting: Setting, chosen: Reference | None) -> ReferenceMode
 
 @torch.no_grad()
 def answer_log_probabilities(forward: Forward, model: Any, rows: Sequence[Row]) -> Tensor:
-    """Of each document the log-probability of its kept tokens together, float32 [documents]; without dropout."""
+    """Of each document the log-probability of its kept tokens together, float64 [documents]; without dropout."""
     with without_dropout(model):
         return -forward.kept(model, rows).sums()
 
