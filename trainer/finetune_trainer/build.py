@@ -99,7 +99,17 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         dataset=dataset,
         engine=engine,
         forward=forward,
-        objective=objective_of(Setting(job, forward, control, path, dataset.stream.first_rows())),
+        objective=objective_of(
+            Setting(
+                job=job,
+                forward=forward,
+                control=control,
+                model_path=path,
+                start={"model": model.model_dump(), **record(start)},
+                first_rows=dataset.stream.first_rows(),
+                once=dataset.once,
+            )
+        ),
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),

@@ -159,7 +159,7 @@ class Run:
         if not self.control.is_main:
             return
         losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
-        measured = {f"eval/{name}/{of}": finite(one) for of, own in found.metrics.items() for name, one in own.items()}
+        measured = {f"eval/{held}/{of}": finite(one) for held, own in found.metrics.items() for of, one in own.items()}
         mean = finite(found.mean)
         record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
         self.history.add(record)

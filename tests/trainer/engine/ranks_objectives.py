@@ -10,7 +10,7 @@ import torch
 
 from engine.ranks_engine import join
 from finetune_trainer.build import load_engine
-from finetune_trainer.data import DataSettings, TrainStream, build_index, list_sources
+from finetune_trainer.data import DataSettings, EvalSet, TrainStream, build_index, list_sources
 from finetune_trainer.engine.step import train_step
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.objectives import Setting, objective_of
@@ -33,8 +33,11 @@ def _steps(path: Path, control: Any) -> list[Any]:
     micro = job.spec.training.micro_batch_size or 1
     stream = TrainStream(index, DataSettings.of(job.spec, micro), tokenizer, control.rank, control.world_size)
     engine, forward, _, _ = load_engine(job, control, folder, tokenizer, device)
-    objective = objective_of(Setting(job, forward, control, folder, stream.first_rows()))
-    objective.begin(engine)
+    settings = DataSettings.of(job.spec, micro)
+    once = EvalSet("train", index, settings, tokenizer, control.rank, control.world_size)
+    start = {"job": str(path)}
+    objective = objective_of(Setting(job, forward, control, folder, start, stream.first_rows(), lambda: [once]))
+    objective.begin(engine, True, lambda: None)
     found = []
     for batch in islice(stream.batches(), STEPS):
         result = train_step(

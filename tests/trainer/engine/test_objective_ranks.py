@@ -15,6 +15,7 @@ ROWS = 6
 KINDS: dict[str, dict[str, Any]] = {
     "DPO": {"objective": {"type": "DPO", "dpo": {"reference": "Base"}}},
     "DPO with a copy": {"objective": {"type": "DPO", "dpo": {"reference": "Copy"}}},
+    "DPO precomputed": {"objective": {"type": "DPO", "dpo": {"reference": "Precomputed"}}},
     "ORPO": {"objective": {"type": "ORPO"}},
     "KTO": {"objective": {"type": "KTO", "kto": {"undesirableWeight": 2.0}}, "data": {"packing": "None"}},
     "KTO packed": {"objective": {"type": "KTO"}},

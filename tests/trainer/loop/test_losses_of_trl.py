@@ -117,7 +117,7 @@ def test_loss_gradients_and_metrics_equal_those_of_trl(
     ours = objective(case, forward, folder / "reference")
     whole = ours.prepare(model, rows, ControlGroup.create(60))
     loss = ours.loss(model, rows, whole)
-    (loss.total / ours.weight(rows)).backward()
+    torch.autograd.backward(loss.total / ours.weight(rows))
     assert float(loss.total.detach()) / ours.weight(rows) == pytest.approx(expected["loss"], rel=TOLERANCE)
     for parameter, gradient in load_file(folder / name / "gradients.safetensors").items():
         found = model.get_parameter(parameter).grad
@@ -140,7 +140,7 @@ def rows_of(folder: Path, name: str, kind: str, packing: str) -> list[Row]:
 def objective(case: Case, forward: Forward, reference: Path) -> Objective:
     if case.kind == "ORPO":
         return OddsRatio(forward, case.options)
-    other: Any = load_model(reference, dtype=torch.float32).eval()
+    other: Any = load_model(reference, dtype=torch.float32)
     frozen = FrozenCopy(Forward(KeptPositions(other), forward.device, forward.pad_id, alone=forward.alone), other)
     if case.kind == "KTO":
         return KahnemanTversky(forward, frozen, case.options, max_length=512, rows_at_a_time=2)

@@ -15,7 +15,8 @@ from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Loss, Objective, Whole
 from finetune_trainer.errors import DataError
-from finetune_trainer.objectives.reference import ReferenceModel, answer_log_probabilities, reference_model
+from finetune_trainer.objectives.reference import reference_model
+from finetune_trainer.objectives.scoring import ReferenceModel, answer_log_probabilities
 from finetune_trainer.objectives.setting import Setting
 from finetune_trainer.spec.objective import KTO
 
