@@ -151,6 +151,7 @@ class Run:
                 "tokensPerSecond": self.tokens_per_second(),
                 "learningRate": learning_rate,
                 "gradNorm": result.grad_norm,
+                **({"metrics": result.metrics} if result.metrics else {}),
             }
         )
 
@@ -164,7 +165,8 @@ class Run:
         record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
         self.history.add(record)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
-        self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
+        event |= {} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}
+        self.report(event | ({"metrics": found.metrics} if any(found.metrics.values()) else {}))
 
     def report_commit(self, saved: Saved, waited: float) -> None:
         """Report a commit (rank 0), for which training on this rank waited so many seconds."""

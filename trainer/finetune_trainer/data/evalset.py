@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad
 from finetune_trainer.data.deal import deal
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
@@ -53,7 +53,7 @@ class EvalSet:
         self._world_size = world_size
         self._on_bad = on_bad
         self._order = SequentialOrder(index.table)
-        encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
+        encoder = encoder_of(tokenizer, index.rendered_formats, settings)
         self._record_encoder = RecordEncoder(index, settings, encoder)
         self._forms = forms or {}
         self._builder = BlockBuilder(settings)
