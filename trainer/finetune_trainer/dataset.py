@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
@@ -52,6 +52,9 @@ class Dataset:
     held_out: Mapping[str, EvalSet]
     bad: QuarantineFile | None
     """Rank 0's."""
+    once: Callable[[], list[EvalSet]]
+    """The training data and each held-out set, to be read once and in order."""
+
     cache: NodeCache | None = None
     """What the ranks of this node share, where more than one reads, or reads more than once."""
 
@@ -94,12 +97,18 @@ def open_dataset(
     stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad, forms=forms, pages=pages)
     named = zip(job.spec.data.eval, held_out, strict=True)
     sets = {
-        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, form=of_set.get(0))
+        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, forms=of_set)
         for source, (index, of_set) in named
     }
     for number, held in enumerate(sets.values()):
         held.pages = UNSHARED if cache is None else cache.reader(f"eval-{number}")
-    return Dataset(train, stream, sets, bad, cache)
+
+    def once() -> list[EvalSet]:
+        every = EvalSet("train", train.unweighted(), settings, tokenizer, *place, forms=forms)
+        every.what = "the training data"
+        return [every, *sets.values()]
+
+    return Dataset(train, stream, sets, bad, once, cache)
 
 
 def node_cache(found: Sequence[Found], context: RunContext, settings: DataSettings) -> NodeCache | None:

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from finetune_trainer.data import (
     DatasetIndex,
     DataSettings,
-    Encoder,
     TokenForm,
+    encoder_of,
     find_form,
     form_facts,
     form_key,
@@ -81,7 +81,7 @@ class _Publisher:
         form = find_form(self._store, key)
         found = form is not None
         if form is None:
-            encoder = Encoder(self._tokenizer, index.rendered_formats, train_prompts=self._settings.train_prompts)
+            encoder = encoder_of(self._tokenizer, index.rendered_formats, self._settings)
             with closing(source_results(index, source, self._settings, encoder)) as pages:
                 form = publish(self._store, key, facts, pages, token_type(len(self._tokenizer)))
         if self._store.uri != self._home.uri:

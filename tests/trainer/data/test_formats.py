@@ -91,7 +91,8 @@ def test_columns_name_what_the_files_call_it() -> None:
         ({"instruction", "output", "text"}, Format.ALPACA),
         ({"prompt", "completion"}, Format.PROMPT_COMPLETION),
         ({"text", "meta"}, Format.TEXT),
-        ({"prompt", "chosen", "rejected"}, None),
+        ({"prompt", "chosen", "rejected"}, Format.PREFERENCE),
+        ({"question", "answer"}, None),
     ],
 )
 def test_the_format_is_told_by_the_columns(names: set[str], found: Format | None) -> None:
@@ -115,7 +116,7 @@ M, S, A, P, T = Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_
         ({"messages": ["Hi"]}, M, "message 0 is a str"),
         ({"messages": [USER]}, M, "no assistant message"),
         ({"messages": [USER, ANSWER | {"weight": 0}]}, M, "weight 0"),
-        ({"messages": [USER, ANSWER | {"weight": 0.5}]}, M, "weight other than 0 and 1"),
+        ({"messages": [USER, ANSWER | {"weight": -0.5}]}, M, "the weight of message 1 is no number from 0 to 100"),
         ({"messages": [USER, ANSWER | {"content": ""}]}, M, "answer in message 1 is empty"),
         ({"messages": [USER, ANSWER | {"content": " \n"}]}, M, "answer in message 1 is empty"),
         ({"messages": [USER, ANSWER | {"content": None}]}, M, "content of message 1 is a NoneType"),

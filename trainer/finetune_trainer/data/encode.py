@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from finetune_trainer.data.answers import ChatRenderer, Rendering
-from finetune_trainer.data.examples import BadRecord, Chat, Completion, Example
+from finetune_trainer.data.backend import plain_backend, token_at
+from finetune_trainer.data.examples import (
+    BadRecord,
+    Chat,
+    Completion,
+    Example,
+    Judged,
+    Preference,
+    Written,
+    targets_of,
+    texts_of,
+)
 from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.data.rows import IGNORED
+from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
+from finetune_trainer.spec.objective import RoleWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,10 +41,28 @@ BATCH_CHARACTERS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The tokens of one record, or of a piece of it: `input_ids` and `labels` int32[n], the first label always -100."""
+    """The tokens of one record, or of a piece of it: `input_ids` and `labels` int32[n], the first label always -100.
+
+    `weights` float32[n]: how much each label counts, where they differ. `targets`: what the record says besides. A
+    record of several documents holds them one behind the other; `lengths` are theirs then.
+    """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
+    weights: NDArray[np.float32] | None = None
+    targets: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    def part(self, start: int, end: int) -> Document:
+        """The tokens from `start` to before `end` as a piece of their own; its first label is -100 too."""
+        labels = self.labels[start:end].copy()
+        labels[:1] = IGNORED
+        return Document(self.input_ids[start:end], labels, None if self.weights is None else self.weights[start:end])
+
+    def parts(self) -> tuple[Document, ...]:
+        """The documents that the record consists of."""
+        bounds = list(accumulate(self.lengths, initial=0))
+        return tuple(self.part(start, end) for start, end in pairwise(bounds)) or (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +86,19 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], *, train_prompts: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        formats: Collection[Format],
+        *,
+        train_prompts: bool = False,
+        role_weights: RoleWeights | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise DataError("the model's tokenizer is not a fast one: add its tokenizer.json to the model's folder")
         self._tokenizer = tokenizer
         self._train_prompts = train_prompts
-        self._backend = _plain_backend(tokenizer)
+        self._role_weights = role_weights
+        self._backend = plain_backend(tokenizer)
         self._takes_chats = bool(CHAT_FORMATS.intersection(formats))
         if self._takes_chats:
             self._prove_template()
@@ -70,16 +107,17 @@ class Encoder:
 
     def encode(self, examples: Sequence[Example | BadRecord]) -> list[Document | BadRecord]:
         """One document per example, or the reason why there is none; bad records given in are handed through."""
-        rendered = [self._render(example) for example in examples]
-        found = [item for item in rendered if isinstance(item, Rendering)]
+        rendered = [[self._render(text) for text in texts_of(example)] for example in examples]
+        found = [item for items in rendered for item in items if isinstance(item, Rendering)]
         documents = chain.from_iterable(self._documents(batch) for batch in _batched(found))
-        return [next(documents) if isinstance(item, Rendering) else item for item in rendered]
+        made = [[next(documents) if isinstance(item, Rendering) else item for item in items] for items in rendered]
+        return [_joined(example, items) for example, items in zip(examples, made, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
-    def _render(self, example: Example | BadRecord) -> Rendering | BadRecord:
+    def _render(self, example: Written | BadRecord) -> Rendering | BadRecord:
         if isinstance(example, BadRecord):
             return example
         try:
@@ -95,10 +133,13 @@ class Encoder:
             return Rendering(rendering.text, ((0, len(rendering.text)),), rendering.whole)
         return rendering
 
-    def _rendering(self, example: Example) -> Rendering:
+    def _rendering(self, example: Written) -> Rendering:
         if isinstance(example, Chat):
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
+            own = any(example.weights.get(i, 1.0) != 1.0 for i in example.trained)
+            if own or (self._role_weights is not None and not self._train_prompts):
+                return self._chats.weighted(example, self._role_weights)
             return self._chats.render(example)
         if isinstance(example, Completion):
             text = example.prompt + example.completion
@@ -117,10 +158,10 @@ class Encoder:
     def _tokens(self, rendering: Rendering, encoding: Encoding) -> _Tokens:
         spans = []
         for start, end in rendering.spans:
-            first, cut = _token_at(encoding, start, len(rendering.text))
+            first, cut = token_at(encoding, start, len(rendering.text))
             if cut:
                 return self._tokens_in_pieces(rendering)
-            spans.append((first, _token_at(encoding, end, len(rendering.text))[0]))
+            spans.append((first, token_at(encoding, end, len(rendering.text))[0]))
         return _Tokens(np.array(encoding.ids, dtype=np.int32), spans)
 
     def _tokens_in_pieces(self, rendering: Rendering) -> _Tokens:
@@ -132,7 +173,7 @@ class Encoder:
         for i, encoding in enumerate(self._backend.encode_batch(pieces, add_special_tokens=False)):
             if i:
                 start, end = rendering.spans[i - 1]
-                spans.append((len(ids), len(ids) + _token_at(encoding, end - start, len(pieces[i]))[0]))
+                spans.append((len(ids), len(ids) + token_at(encoding, end - start, len(pieces[i]))[0]))
             ids += encoding.ids
         return _Tokens(np.array(ids, dtype=np.int32), spans)
 
@@ -158,15 +199,18 @@ class Encoder:
 
     def _document(self, rendering: Rendering, tokens: _Tokens) -> Document | BadRecord:
         labels = np.full(len(tokens.ids), IGNORED, dtype=np.int32)
-        for first, end in tokens.spans:
+        weights = None if rendering.weights is None else np.ones(len(labels), dtype=np.float32)
+        for n, (first, end) in enumerate(tokens.spans):
             labels[first:end] = tokens.ids[first:end]
+            if weights is not None and rendering.weights is not None:
+                weights[first:end] = rendering.weights[n]
         ids = tokens.ids
         if not rendering.whole:
             ids, labels = self._completed(ids, labels)
         labels[:1] = IGNORED
         if not np.any(labels != IGNORED):
             return BadRecord("the answer has no token to train")
-        return Document(ids, labels)
+        return Document(ids, labels, weights)
 
     def _completed(
         self, ids: NDArray[np.int32], labels: NDArray[np.int32]
@@ -209,6 +253,25 @@ class Encoder:
         return eos
 
 
+def encoder_of(tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], settings: DataSettings) -> Encoder:
+    """The encoder of a job's settings; `formats`: as `Encoder` takes them."""
+    return Encoder(tokenizer, formats, train_prompts=settings.train_prompts, role_weights=settings.role_weights)
+
+
+def _joined(example: Example | BadRecord, documents: Sequence[Document | BadRecord]) -> Document | BadRecord:
+    """The document of an example whose texts became these; a pair needs two that differ."""
+    bad = next((found for found in documents if isinstance(found, BadRecord)), None)
+    if bad is not None or not isinstance(example, Preference | Judged):
+        return bad or documents[0]
+    good = [found for found in documents if isinstance(found, Document)]
+    if len(good) == 1:
+        return replace(good[0], targets=targets_of(example))
+    if np.array_equal(good[0].input_ids, good[1].input_ids):
+        return BadRecord("the chosen and the rejected answer are the same")
+    ids, labels = (np.concatenate([getattr(one, name) for one in good]) for name in ("input_ids", "labels"))
+    return Document(ids, labels, None, targets_of(example), tuple(len(one.input_ids) for one in good))
+
+
 def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
     batch: list[Rendering] = []
     size = 0
@@ -220,27 +283,3 @@ def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy of the tokenizer that adds nothing, cuts nothing, and whose offsets cover white space too."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = None  # byte-level ones trim white space from offsets
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def _token_at(encoding: Encoding, position: int, length: int) -> tuple[int, bool]:
-    """The first token that begins at or behind a character, and whether the one before reaches over the character."""
-    for at in range(position, length):  # a character that no token covers, such as a dropped space, is passed over
-        token = encoding.char_to_token(at)
-        if token is not None:
-            over = _begin(encoding, token) < position
-            return token + over, over
-    return len(encoding.ids), False
-
-
-def _begin(encoding: Encoding, token: int) -> int:
-    chars = encoding.token_to_chars(token)
-    return 0 if chars is None else chars[0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad
 from finetune_trainer.data.deal import deal
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
@@ -29,7 +29,8 @@ class EvalSet:
     """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
 
     `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
-    `form`: the token form of its source, where there is one. `pages`, to be set by who knows: what the node has of it.
+    `forms`: token forms by the number of their source. `pages`, to be set by who knows: what the node has of it. `what`:
+    what it is called in messages.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class EvalSet:
         world_size: int = 1,
         *,
         on_bad: OnBad | None = None,
-        form: TokenForm | None = None,
+        forms: Mapping[int, TokenForm] | None = None,
     ) -> None:
         self.name = name
+        self.index = index
+        self.what = f"the held-out set {name!r}"
         self.counters: Counters | None = None
         self.pages: Pages = UNSHARED
         self._index = index
@@ -53,13 +56,19 @@ class EvalSet:
         self._world_size = world_size
         self._on_bad = on_bad
         self._order = SequentialOrder(index.table)
-        encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
+        encoder = encoder_of(tokenizer, index.rendered_formats, settings)
         self._record_encoder = RecordEncoder(index, settings, encoder)
-        self._forms = {} if form is None else {0: form}
+        self._forms = forms or {}
         self._builder = BlockBuilder(settings)
 
     def micro_batches(self, batch_size: int) -> Generator[list[Row]]:
-        """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty.
+        """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty."""
+        with closing(self.parts(batch_size)) as parts:
+            for micro_batches, _ in parts:
+                yield from micro_batches
+
+    def parts(self, batch_size: int) -> Generator[tuple[list[list[Row]], list[Row]]]:
+        """One pass, part by part: this rank's micro-batches, as many as every rank's, and the rows of all ranks.
 
         Raises DataError over the budget of bad records, StorageError where reading fails.
         """
@@ -70,9 +79,8 @@ class EvalSet:
             with closing(built) as blocks:
                 for _, block in blocks:
                     counters += block.counters + row_counters(block.rows)
-                    what = f"the held-out set {self.name!r}"
-                    budget.spend(block, counters.bad, counters.records, self._order.records, what)
-                    yield from deal(block.rows, self._world_size, batch_size)[self._rank]
+                    budget.spend(block, counters.bad, counters.records, self._order.records, self.what)
+                    yield deal(block.rows, self._world_size, batch_size)[self._rank], block.rows
         self.counters = counters
 
     def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:

@@ -14,7 +14,7 @@ from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
 from finetune_trainer.data.columns import Outcomes
 from finetune_trainer.data.deal import deal
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, BlockStart, EpochOrder, epoch_records
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder, outcomes_of
@@ -85,7 +85,7 @@ class TrainStream:
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
-        self._encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
+        self._encoder = encoder_of(tokenizer, index.rendered_formats, settings)
         self._forms = forms or {}
         self._pages = pages
         self._builder = BlockBuilder(settings)
@@ -120,6 +120,10 @@ class TrainStream:
             sample=decoded_sample(block.rows[0], self._encoder) if block.rows else [],
             report=report,
         )
+
+    def first_rows(self) -> list[Row]:
+        """The rows of the first block of records; reads that block once."""
+        return self._first_block[0].rows
 
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
@@ -210,7 +214,7 @@ class TrainStream:
         order = reached.block.order
         return StepBatch(
             micro_batches=deal(rows, self._world_size, self._settings.micro_batch_size)[self._rank],
-            global_rows=len(rows),
+            all_rows=rows,
             kept_tokens=counted.kept_tokens,
             tokens=counted.tokens,
             epoch=order.epoch + reached.records / order.records,
