@@ -53,14 +53,15 @@ def open_weights(file: Path) -> Iterator[Any]:
         yield weights
 
 
-def check_weights(config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: str) -> None:
-    """DataError if the weights with these `headers` are not exactly those of the architecture in `config`.
+def check_weights(
+    config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: str, model_class: type[PreTrainedModel]
+) -> None:
+    """DataError if the weights with these `headers` are not exactly those of `model_class` with this `config`.
 
     It names what is missing, unexpected, or of another shape. A tied output embedding need not be there.
     """
-    model_class = causal_model_class(config, uri)
     load: Any = model_class.from_pretrained  # returns a pair with output_loading_info, which its annotation omits
-    with without_zero3(), _captured_report() as report:
+    with without_zero3(), captured_report() as report:
         try:
             _, info = load(
                 None,
@@ -111,7 +112,7 @@ def without_zero3() -> Iterator[None]:
 
 
 @contextmanager
-def _captured_report() -> Iterator[list[str]]:
+def captured_report() -> Iterator[list[str]]:
     """Keep transformers' load report out of the log and hand it over: what it says becomes one error of ours."""
     logger = logging.getLogger("transformers")
     before, level, bars = logger.handlers[:], logger.level, transformers_logging.is_progress_bar_enabled()
