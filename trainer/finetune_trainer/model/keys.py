@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,20 @@ import torch
 import transformers.integrations.deepspeed as hf_deepspeed
 from safetensors import safe_open
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as _transformers_logging
 
 from finetune_trainer.errors import DataError
 
 transformers_logging: Any = _transformers_logging  # untyped functions
+SCORE = "score"
+"""Where transformers' classifiers of decoders have the linear layer that reads single positions."""
+SCORE_WEIGHT = f"{SCORE}.weight"
 SHOWN = 8  # names in a message
 REMEDY = "write a folder whose config.json and weights were saved together, or copy all of its files again"
 
@@ -98,6 +106,15 @@ def causal_model_class(config: PreTrainedConfig, uri: str) -> type[PreTrainedMod
     first = found[0] if isinstance(found, tuple) else found
     model_class: type[PreTrainedModel] = first
     return model_class
+
+
+def published_class(config: PreTrainedConfig, names: Collection[str], uri: str) -> type[PreTrainedModel]:
+    """The class of a folder whose weights have these `names`: a classifier if its head is there, else as above."""
+    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if SCORE_WEIGHT in names and type(config) in mapping:
+        found: type[PreTrainedModel] = mapping[type(config)]
+        return found
+    return causal_model_class(config, uri)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from finetune_trainer.errors import DataError, Problem, SpecError
 from finetune_trainer.model.folder import check_folder
 from finetune_trainer.model.keys import (
+    SCORE_WEIGHT,
     captured_report,
     causal_model_class,
     check_weights,
@@ -24,7 +25,7 @@ from finetune_trainer.model.keys import (
     read_headers,
     without_zero3,
 )
-from finetune_trainer.model.score import SCORE, SCORE_WEIGHT, ScoreHead, scoring_class
+from finetune_trainer.model.score import ScoreHead, scoring_class
 
 # What decides how ZeRO-3 partitions at load; batch sizes and the optimizer do not, and may not be known yet.
 PARTITIONING_KEYS = ("zero_optimization", "bf16", "fp16", "data_types")

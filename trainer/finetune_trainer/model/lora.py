@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 
 from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.model.coverage import Coverage, adapted_weights, coverage
+from finetune_trainer.model.keys import SCORE
 from finetune_trainer.model.load import full_shape, is_partitioned
-from finetune_trainer.model.score import SCORE
 from finetune_trainer.model.targets import PATH, Targets, endings, find_targets
 from finetune_trainer.spec.method import LoRA
 

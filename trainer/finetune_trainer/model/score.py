@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from finetune_trainer.errors import DataError
-from finetune_trainer.model.keys import causal_model_class, check_weights, without_zero3
-
-SCORE = "score"
-SCORE_WEIGHT = f"{SCORE}.weight"
+from finetune_trainer.model.keys import SCORE, SCORE_WEIGHT, causal_model_class, check_weights, without_zero3
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,11 @@ def _tell(config: PreTrainedConfig, head: ScoreHead) -> None:
     config.get_text_config().pad_token_id = head.pad_id
 
 
+def classifier(module: nn.Module) -> Any:
+    """The sequence classifier in a module (a PeftModel around it, or itself); None where there is none."""
+    return next((part for part in module.modules() if SCORE in part._modules), None)
+
+
 class ScorePositions:
     """Makes a sequence classifier give its scores at chosen positions; see `head.KeptPositions`.
 
@@ -93,10 +95,9 @@ class ScorePositions:
 
     def __init__(self, model: nn.Module) -> None:
         """Raises ValueError for a model without a head called `score`."""
-        owners = [module for module in model.modules() if SCORE in module._modules]
-        if not owners:
+        self._owner = classifier(model)
+        if self._owner is None:
             raise ValueError(f"{type(model).__name__} has no score head; only sequence classifiers can be trained so")
-        self._owner = owners[0]
         self._score = self._owner.get_submodule(SCORE)
 
     @contextmanager
