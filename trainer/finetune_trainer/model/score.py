@@ -65,9 +65,10 @@ _NO_HEAD = (
 
 
 def _check_labels(config: PreTrainedConfig, head: ScoreHead, uri: str) -> None:
-    """A head that was trained before goes on with the scores that it has, in their order."""
+    """A head that was trained before goes on with the scores that it has, in their order, if they have names."""
     there = tuple(config.id2label[i] for i in range(config.num_labels))
-    if there != head.labels:
+    unnamed = len(there) == 1 or there == tuple(f"LABEL_{i}" for i in range(len(there)))
+    if len(there) != len(head.labels) or (there != head.labels and not unnamed):
         raise DataError(
             f"spec.model.uri: {uri} scores {', '.join(there[:8])} ({len(there)} in all), and this job "
             f"{', '.join(head.labels[:8])} ({len(head.labels)}): write its labels, in its order, as "
