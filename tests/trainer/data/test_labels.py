@@ -11,7 +11,8 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from finetune_trainer.data.examples import BadRecord, Labelled, Text
 from finetune_trainer.data.formats import convert
-from finetune_trainer.data.labels import LabelSet, Value, count_labels, label_set
+from finetune_trainer.data.label_set import LabelSet, Value, label_set
+from finetune_trainer.data.labels import count_labels
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Classification, Format, ProblemType
 from finetune_trainer.store import open_store
@@ -106,7 +107,11 @@ def test_weights_are_those_of_the_manifest_or_scikit_learns_balanced_ones() -> N
         ({}, {"spam": 3}, "the training data has the label 'spam' only: add records with other labels"),
         ({}, {}, "the training data has no label: add records"),
         ({}, {f"text {i}": 1 for i in range(1025)}, "the training data has 1025 different labels, more than 1024"),
-        ({"class_weights": {"egg": 2.0}}, COUNTED, "classWeights: egg is no label of the training data, ham, spam, unsu"),
+        (
+            {"class_weights": {"egg": 2.0}},
+            COUNTED,
+            "classWeights: egg is no label of the training data, ham, spam, unsu",
+        ),
     ],
 )
 def test_labels_that_cannot_be_learnt_are_refused(
@@ -135,6 +140,8 @@ def test_records_without_text_or_label_are_refused(record: dict[str, Any], reaso
 
 
 def test_a_conversation_to_be_classified_needs_no_answer() -> None:
-    example = convert({"messages": [{"role": "user", "content": "where is it?"}], "l": 0}, Format.CLASSIFICATION, {"label": "l"})
+    example = convert(
+        {"messages": [{"role": "user", "content": "where is it?"}], "l": 0}, Format.CLASSIFICATION, {"label": "l"}
+    )
     assert isinstance(example, Labelled)
     assert example.given == 0
