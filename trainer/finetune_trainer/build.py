@@ -32,6 +32,7 @@ from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
+from finetune_trainer.objectives import Setting, objective_of
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
 from finetune_trainer.shares import Stage
@@ -98,6 +99,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         dataset=dataset,
         engine=engine,
         forward=forward,
+        objective=objective_of(Setting(job, forward, control, path, dataset.stream.first_rows())),
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),
@@ -180,7 +182,10 @@ def load_engine(
     engine = start_engine(job, model, control.world_size, device)
     isolation = prove_isolation(engine.module, device) if spec.data.packing == Packing.BEST_FIT else None
     assert isinstance(tokenizer.pad_token_id, int)
-    return engine, Forward(head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped), coverage, isolation
+    forward = Forward(
+        head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped, alone=spec.data.packing is Packing.NONE
+    )
+    return engine, forward, coverage, isolation
 
 
 def fresh_folder(parent: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Held-out loss, weighted by tokens over all micro-batches and ranks."""
+"""Held-out loss and metrics, weighted as in training over all micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -10,27 +10,40 @@ from typing import Any
 import torch
 
 from finetune_trainer.data import Counters, EvalSet
-from finetune_trainer.engine.batch import Forward, kept_tokens
+from finetune_trainer.engine.batch import kept_tokens
 from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.loss import Objective, means
 from finetune_trainer.errors import DataError
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`losses`: nats per kept token of each named set; `mean`: of all their tokens together; `tokens`: kept tokens.
+    """`losses`: the objective's loss of each named set (SFT: nats per kept token); `mean`: of all of them together.
 
-    `counts`: what became of each set's records, on all ranks together.
+    `tokens`: kept tokens. `counts`: what became of each set's records, on all ranks together. `metrics`: the
+    objective's, by set.
     """
 
     mean: float
     losses: dict[str, float]
     tokens: int
     counts: dict[str, Counters]
+    metrics: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Sums over one set: of losses, of what they are divided by, of kept tokens, and `Loss.sums` end to end."""
+
+    loss: float
+    weight: float
+    tokens: float
+    sums: list[float]
 
 
 def evaluate(
     engine: Any,
-    forward: Forward,
+    objective: Objective,
     sets: Mapping[str, EvalSet],
     batch_size: int,
     control: ControlGroup,
@@ -42,36 +55,45 @@ def evaluate(
     every rank, and ends the evaluation by raising. Raises DataError when a set has no kept token.
     """
     engine.eval()
-    sums: dict[str, tuple[float, float]] = {}
+    found: dict[str, _Found] = {}
     for number, (name, held_out) in enumerate(sets.items()):
-        sums[name] = _evaluate_one(engine, forward, held_out, batch_size, control, between_batches)
-        if not sums[name][1]:
+        found[name] = _evaluate_one(engine, objective, held_out, batch_size, control, between_batches)
+        if not found[name].weight:
             raise DataError(_without_tokens(f"spec.data.eval[{number}]", held_out))
     engine.train()
-    total_loss, total_tokens = (sum(values) for values in zip(*sums.values(), strict=True))
-    losses = {name: loss / tokens for name, (loss, tokens) in sums.items()}
-    counts = {name: held_out.counters or Counters() for name, held_out in sets.items()}
-    return Evaluation(total_loss / total_tokens, losses, int(total_tokens), counts)
+    return Evaluation(
+        mean=sum(one.loss for one in found.values()) / sum(one.weight for one in found.values()),
+        losses={name: one.loss / one.weight for name, one in found.items()},
+        tokens=int(sum(one.tokens for one in found.values())),
+        counts={name: held_out.counters or Counters() for name, held_out in sets.items()},
+        metrics={name: means(objective.metrics, one.sums) for name, one in found.items()},
+    )
 
 
 @torch.no_grad()
 def _evaluate_one(
     engine: Any,
-    forward: Forward,
+    objective: Objective,
     held_out: EvalSet,
     batch_size: int,
     control: ControlGroup,
     between_batches: Callable[[], None],
-) -> tuple[float, float]:
-    loss = torch.zeros((), dtype=torch.float64, device=forward.device)
-    tokens = 0
-    with closing(held_out.micro_batches(batch_size)) as batches:
-        for rows in batches:
-            between_batches()
-            loss += forward(engine, rows)
-            tokens += kept_tokens(rows)
-    total_loss, total_tokens = control.sum([loss.item(), float(tokens)])
-    return total_loss, total_tokens
+) -> _Found:
+    sums: torch.Tensor | None = None
+    weight = tokens = 0.0
+    with closing(held_out.parts(batch_size)) as parts:
+        for micro_batches, all_rows in parts:
+            whole = objective.prepare(engine, all_rows, control)
+            weight += objective.weight(all_rows)
+            tokens += kept_tokens(all_rows)
+            for rows in micro_batches:
+                between_batches()
+                loss = objective.loss(engine, rows, whole)
+                own = torch.cat([loss.total.double().view(1), loss.sums.view(-1)])
+                sums = own if sums is None else sums + own
+    mine = [0.0] * (1 + 2 * len(objective.metrics)) if sums is None else sums.tolist()
+    total, *measured = control.sum(mine)
+    return _Found(total, weight, tokens, measured)
 
 
 def _without_tokens(field: str, held_out: EvalSet) -> str:

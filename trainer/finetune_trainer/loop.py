@@ -43,6 +43,7 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
         if run.committed is None:
             begin(run)
         if not run.progress.finished:
+            run.objective.begin(run.engine)
             fit(run)
         return finish(run)
 
@@ -118,9 +119,9 @@ def take_step(run: Run, batch: StepBatch, waited: float) -> bool:
     factor = learning_rate_factor(schedule.type, schedule.warmup_ratio, progress.consumed, batch.consumed)
     result = train_step(
         run.engine,
-        run.forward,
+        run.objective,
         batch.micro_batches,
-        kept_tokens=batch.kept_tokens,
+        global_batch=batch.all_rows,
         learning_rate=training.learning_rate * factor,
         max_grad_norm=training.max_grad_norm,
         control=run.control,
@@ -165,7 +166,7 @@ def measure(run: Run) -> bool:
         pulse()
 
     sets = run.dataset.held_out
-    found = evaluate(run.engine, run.forward, sets, run.micro_batch_size, run.control, between_batches)
+    found = evaluate(run.engine, run.objective, sets, run.micro_batch_size, run.control, between_batches)
     run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)

@@ -17,6 +17,7 @@ from finetune_trainer.data import StepBatch
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.loss import Objective
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
@@ -70,6 +71,7 @@ class Run:
     dataset: Dataset
     engine: Any
     forward: Forward
+    objective: Objective
     micro_batch_size: int
     history: History
     audit: dict[str, Any]
@@ -132,6 +134,7 @@ class Run:
             "rows": batch.global_rows,
             "tokens": progress.tokens,
             "keptTokens": batch.kept_tokens,
+            **{name: finite(value) for name, value in result.metrics.items()},
             "seconds": round(times.whole, 6),
             "dataSeconds": round(times.data, 6),
         }
@@ -156,8 +159,10 @@ class Run:
         if not self.control.is_main:
             return
         losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
+        measured = {f"eval/{name}/{of}": finite(one) for of, own in found.metrics.items() for name, one in own.items()}
         mean = finite(found.mean)
-        self.history.add({"step": self.progress.step, "evalLoss": mean, **losses, "evalTokens": found.tokens})
+        record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
+        self.history.add(record)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
 

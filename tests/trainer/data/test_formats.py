@@ -91,7 +91,8 @@ def test_columns_name_what_the_files_call_it() -> None:
         ({"instruction", "output", "text"}, Format.ALPACA),
         ({"prompt", "completion"}, Format.PROMPT_COMPLETION),
         ({"text", "meta"}, Format.TEXT),
-        ({"prompt", "chosen", "rejected"}, None),
+        ({"prompt", "chosen", "rejected"}, Format.PREFERENCE),
+        ({"question", "answer"}, None),
     ],
 )
 def test_the_format_is_told_by_the_columns(names: set[str], found: Format | None) -> None:

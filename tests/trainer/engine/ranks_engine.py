@@ -30,6 +30,7 @@ from finetune_trainer.export.gather import gathered, trained_weights
 from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
+from finetune_trainer.objectives.sft import CrossEntropy
 from finetune_trainer.spec import GradientCheckpointing, MethodType, Precision
 from finetune_trainer.store.checksums import crc64nvme
 from reference import LEARNING_RATE, job, random_steps
@@ -144,6 +145,7 @@ class Trainee:
         self.job = job(payload["zero_stage"], payload["method"], payload.get("dropout", 0.0), **options)
         self.engine = start_engine(self.job, self._model(Path(payload["model"])), control.world_size, DEVICE)
         self.forward = Forward(KeptPositions(self.engine.module), DEVICE, pad_id=0)
+        self.objective = CrossEntropy(self.forward)
         self.steps = random_steps(**payload["rows"])
 
     def _model(self, path: Path) -> Any:
@@ -171,9 +173,9 @@ class Trainee:
         micro_batches = [mine[i * size : (i + 1) * size] for i in range(micro_batches_per_step(self.job, world_size))]
         return train_step(
             self.engine,
-            self.forward,
+            self.objective,
             micro_batches,
-            kept_tokens=sum(int((row.labels[1:] != -100).sum()) for row in rows),
+            global_batch=rows,
             learning_rate=LEARNING_RATE,
             max_grad_norm=self.job.spec.training.max_grad_norm,
             control=self.control,

@@ -17,26 +17,26 @@ NOT_YET: dict[str, tuple[dict[str, Any], list[str]]] = {
     **{
         name: (
             {"objective.type": name},
-            [f"spec.objective.type: is not available yet: write CPT or SFT (got '{name}')"],
+            [f"spec.objective.type: is not available yet: write CPT, SFT, DPO, ORPO or KTO (got '{name}')"],
         )
-        for name in ("DPO", "ORPO", "KTO", "Reward", "Classification", "GRPO")
+        for name in ("Reward", "Classification", "GRPO")
     },
     **{
         f"options of {name}": (
             {f"objective.{name}": {"beta": 0.2}},
             [f"spec.objective.{name}: is not available yet: remove it (got 'a mapping')"],
         )
-        for name in ("dpo", "orpo", "kto", "reward", "classification", "grpo")
+        for name in ("reward", "classification", "grpo")
     },
     **{
         name: (
             {"data.train.0.format": name},
             [
                 "spec.data.train[0].format: is not available yet: write Auto, Messages, ShareGPT, Alpaca, "
-                f"PromptCompletion or Text (got '{name}')"
+                f"PromptCompletion, Text, Preference or UnpairedPreference (got '{name}')"
             ],
         )
-        for name in ("Preference", "UnpairedPreference")
+        for name in ("Classification",)
     },
     "NVMe": (
         {"deepspeed.offloadOptimizer": "NVMe"},

@@ -8,13 +8,24 @@ both read in place of it where `find_form` finds it. `data_report` tells what is
 from finetune_trainer.data.audit import Audit
 from finetune_trainer.data.block import Quarantined
 from finetune_trainer.data.collate import Batch, collate
+from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.pack import best_fit
 from finetune_trainer.data.report import DataReport
 from finetune_trainer.data.report_read import Amount, data_report
-from finetune_trainer.data.rows import IGNORED, Counters, DataState, RecordId, Row, StepBatch
+from finetune_trainer.data.rows import (
+    IGNORED,
+    Counters,
+    DataState,
+    RecordId,
+    Row,
+    StepBatch,
+    documents_of,
+    joined,
+)
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.sources import ListedSource, list_sources, listing_digest
 from finetune_trainer.data.stream import TrainStream
@@ -44,15 +55,19 @@ __all__ = [
     "StepBatch",
     "TokenForm",
     "TrainStream",
+    "best_fit",
     "build_index",
     "cached_index",
     "check_formats",
     "collate",
     "data_report",
+    "deal",
+    "documents_of",
     "find_form",
     "form_facts",
     "form_key",
     "job_indices",
+    "joined",
     "list_sources",
     "listing_digest",
     "point_to",

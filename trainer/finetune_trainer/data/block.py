@@ -58,9 +58,7 @@ class BlockBuilder:
         lengths = outcomes.tokens.lengths
         if not len(lengths):
             return []
-        groups = [[n] for n in range(len(lengths))]
-        if self._settings.packing is not Packing.NONE:
-            groups = best_fit(lengths.tolist(), self._settings.max_length)
+        groups = self._groups(outcomes, lengths)
         order = np.array(list(chain.from_iterable(groups)))
         ids = outcomes.tokens.take(order).values.astype(np.int32)
         trained = outcomes.trained.take(order).values
@@ -69,14 +67,37 @@ class BlockBuilder:
         ends = np.cumsum(lengths)
         places = np.arange(len(ids), dtype=np.int32)
         places -= np.repeat((ends - lengths).astype(np.int32), lengths)
-        records = np.repeat(np.array(outcomes.records, dtype=object), outcomes.pieces)[order].tolist()
+        owners = np.repeat(np.arange(len(outcomes)), outcomes.pieces)[order]
+        records = np.array(outcomes.records, dtype=object)[owners].tolist()
+        targets = None if outcomes.targets is None else outcomes.targets[owners]
+        weights = None if outcomes.weights is None else outcomes.weights.take(order).values
         pieces = [0, *accumulate(len(group) for group in groups)]
         rows = [0, *ends[np.array(pieces[1:]) - 1].tolist()]
         cuts = [slice(start, end) for start, end in pairwise(rows)]
         return [
-            Row(ids[cut], labels[cut], places[cut], tuple(records[first:last]), int(np.count_nonzero(trained[cut])))
+            Row(
+                ids[cut],
+                labels[cut],
+                places[cut],
+                tuple(records[first:last]),
+                int(np.count_nonzero(trained[cut])),
+                None if targets is None else targets[first:last],
+                None if weights is None else weights[cut],
+            )
             for cut, (first, last) in zip(cuts, pairwise(pieces), strict=True)
         ]
+
+    def _groups(self, outcomes: Outcomes, lengths: Ints) -> list[list[int]]:
+        """The pieces of each row, by their numbers; those of a pair share one, side by side."""
+        units = [[n] for n in range(len(lengths))]
+        if self._settings.paired:
+            ends = np.cumsum(outcomes.pieces).tolist()
+            units = [list(range(start, end)) for start, end in pairwise([0, *ends]) if end > start]
+        if self._settings.packing is Packing.NONE:
+            return units
+        sizes = lengths if not self._settings.paired else np.add.reduceat(lengths, [unit[0] for unit in units])
+        packed = best_fit(sizes.tolist(), self._settings.max_length)
+        return [[piece for unit in row for piece in units[unit]] for row in packed] if self._settings.paired else packed
 
 
 def shuffled(block: BlockRows, order: Ints) -> BlockRows:

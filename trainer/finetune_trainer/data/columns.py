@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
+from math import nan
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.encode import Document
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.rows import IGNORED, Counters, RecordId
 
@@ -85,7 +87,8 @@ class Outcomes:
 
     `records`: their ids. `pieces` int64[R]: how many each became. `tokens`, `trained`: the ids of each piece's tokens
     and which of them are trained (bool). `counted`: what was counted of those that were longer than a row, by position.
-    `refused`: why those that cannot be used cannot, by position.
+    `refused`: why those that cannot be used cannot, by position. `targets` float32[R, n]: what each says besides, NaN
+    for nothing. `weights`: how much each token counts (float32), where they differ.
     """
 
     records: Sequence[RecordId]
@@ -94,6 +97,8 @@ class Outcomes:
     trained: Pieces
     counted: Mapping[int, Counters]
     refused: Mapping[int, Refused]
+    targets: NDArray[np.float32] | None = None
+    weights: Pieces | None = None
 
     @classmethod
     def of(cls, results: Iterable[tuple[RecordId, Result]]) -> Outcomes:
@@ -111,6 +116,8 @@ class Outcomes:
             Pieces.of(labels != IGNORED, lengths),
             {n: one.counters for n, one in enumerate(found) if isinstance(one, Fitted) and one.counters is not None},
             {n: one for n, one in enumerate(found) if isinstance(one, Refused)},
+            targets_of([result.targets if isinstance(result, Fitted) else () for result in found]),
+            Pieces.of(weights, lengths) if (weights := weights_of(pieces)) is not None else None,
         )
 
     @classmethod
@@ -124,6 +131,8 @@ class Outcomes:
             Pieces.joined([part.trained for part in parts]),
             {start + n: one for start, part in zip(starts, parts, strict=False) for n, one in part.counted.items()},
             {start + n: one for start, part in zip(starts, parts, strict=False) for n, one in part.refused.items()},
+            _joined_targets([(len(part), part.targets) for part in parts]),
+            _joined_weights(parts),
         )
 
     def __len__(self) -> int:
@@ -143,7 +152,48 @@ class Outcomes:
             self.trained.take(pieces),
             _moved(self.counted, order),
             _moved(self.refused, order),
+            None if self.targets is None else self.targets[positions],
+            None if self.weights is None else self.weights.take(pieces),
         )
+
+
+def targets_of(found: Sequence[tuple[float, ...]]) -> NDArray[np.float32] | None:
+    """float32[R, n] of what R records say, NaN where one says less than others; None if none says anything."""
+    most = max(map(len, found), default=0)
+    if not most:
+        return None
+    return np.array([(*values, *(nan,) * (most - len(values))) for values in found], dtype=np.float32)
+
+
+def weights_of(pieces: Sequence[Document]) -> NDArray[np.float32] | None:
+    """The weights of the tokens of all pieces, end to end; None if none has any."""
+    if all(piece.weights is None for piece in pieces):
+        return None
+    return np.concatenate(
+        [np.ones(len(p.input_ids), dtype=np.float32) if p.weights is None else p.weights for p in pieces]
+    )
+
+
+def _joined_targets(parts: Sequence[tuple[int, NDArray[np.float32] | None]]) -> NDArray[np.float32] | None:
+    most = max((found.shape[1] for _, found in parts if found is not None), default=0)
+    if not most:
+        return None
+    joined = np.full((sum(count for count, _ in parts), most), nan, dtype=np.float32)
+    start = 0
+    for count, found in parts:
+        if found is not None:
+            joined[start : start + count, : found.shape[1]] = found
+        start += count
+    return joined
+
+
+def _joined_weights(parts: Sequence[Outcomes]) -> Pieces | None:
+    if all(part.weights is None for part in parts):
+        return None
+    found = [(part.weights, part.tokens) for part in parts]
+    return Pieces.joined(
+        [own or Pieces.of(np.ones(len(ids.values), dtype=np.float32), ids.lengths) for own, ids in found]
+    )
 
 
 def positions(outcomes: Outcomes, *, substitute: bool) -> Ints:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from finetune_trainer.data.answers import ChatRenderer, Rendering
-from finetune_trainer.data.examples import BadRecord, Chat, Completion, Example
+from finetune_trainer.data.examples import (
+    BadRecord,
+    Chat,
+    Completion,
+    Example,
+    Judged,
+    Preference,
+    Written,
+    targets_of,
+    texts_of,
+)
 from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.data.rows import IGNORED
 from finetune_trainer.errors import DataError
@@ -28,10 +38,28 @@ BATCH_CHARACTERS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The tokens of one record, or of a piece of it: `input_ids` and `labels` int32[n], the first label always -100."""
+    """The tokens of one record, or of a piece of it: `input_ids` and `labels` int32[n], the first label always -100.
+
+    `weights` float32[n]: how much each label counts, where they differ. `targets`: what the record says besides. A
+    record of several documents holds them one behind the other; `lengths` are theirs then.
+    """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
+    weights: NDArray[np.float32] | None = None
+    targets: tuple[float, ...] = ()
+    lengths: tuple[int, ...] = ()
+
+    def part(self, start: int, end: int) -> Document:
+        """The tokens from `start` to before `end` as a piece of their own; its first label is -100 too."""
+        labels = self.labels[start:end].copy()
+        labels[:1] = IGNORED
+        return Document(self.input_ids[start:end], labels, None if self.weights is None else self.weights[start:end])
+
+    def parts(self) -> tuple[Document, ...]:
+        """The documents that the record consists of."""
+        bounds = list(accumulate(self.lengths, initial=0))
+        return tuple(self.part(start, end) for start, end in pairwise(bounds)) or (self,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +98,17 @@ class Encoder:
 
     def encode(self, examples: Sequence[Example | BadRecord]) -> list[Document | BadRecord]:
         """One document per example, or the reason why there is none; bad records given in are handed through."""
-        rendered = [self._render(example) for example in examples]
-        found = [item for item in rendered if isinstance(item, Rendering)]
+        rendered = [[self._render(text) for text in texts_of(example)] for example in examples]
+        found = [item for items in rendered for item in items if isinstance(item, Rendering)]
         documents = chain.from_iterable(self._documents(batch) for batch in _batched(found))
-        return [next(documents) if isinstance(item, Rendering) else item for item in rendered]
+        made = [[next(documents) if isinstance(item, Rendering) else item for item in items] for items in rendered]
+        return [_joined(example, items) for example, items in zip(examples, made, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included."""
         return self._backend.decode(list(ids), skip_special_tokens=False)
 
-    def _render(self, example: Example | BadRecord) -> Rendering | BadRecord:
+    def _render(self, example: Written | BadRecord) -> Rendering | BadRecord:
         if isinstance(example, BadRecord):
             return example
         try:
@@ -95,7 +124,7 @@ class Encoder:
             return Rendering(rendering.text, ((0, len(rendering.text)),), rendering.whole)
         return rendering
 
-    def _rendering(self, example: Example) -> Rendering:
+    def _rendering(self, example: Written) -> Rendering:
         if isinstance(example, Chat):
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
@@ -207,6 +236,20 @@ class Encoder:
                 "the model's tokenizer names no end-of-text token: set eos_token in its tokenizer_config.json"
             )
         return eos
+
+
+def _joined(example: Example | BadRecord, documents: Sequence[Document | BadRecord]) -> Document | BadRecord:
+    """The document of an example whose texts became these; a pair needs two that differ."""
+    bad = next((found for found in documents if isinstance(found, BadRecord)), None)
+    if bad is not None or not isinstance(example, Preference | Judged):
+        return bad or documents[0]
+    good = [found for found in documents if isinstance(found, Document)]
+    if len(good) == 1:
+        return replace(good[0], targets=targets_of(example))
+    if np.array_equal(good[0].input_ids, good[1].input_ids):
+        return BadRecord("the chosen and the rejected answer are the same")
+    ids, labels = (np.concatenate([getattr(one, name) for one in good]) for name in ("input_ids", "labels"))
+    return Document(ids, labels, None, targets_of(example), tuple(len(one.input_ids) for one in good))
 
 
 def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:

@@ -57,7 +57,13 @@ class EvalSet:
         self._builder = BlockBuilder(settings)
 
     def micro_batches(self, batch_size: int) -> Generator[list[Row]]:
-        """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty.
+        """One pass: this rank's rows, at most `batch_size` at a time; equally many on every rank, some maybe empty."""
+        with closing(self.parts(batch_size)) as parts:
+            for micro_batches, _ in parts:
+                yield from micro_batches
+
+    def parts(self, batch_size: int) -> Generator[tuple[list[list[Row]], list[Row]]]:
+        """One pass, part by part: this rank's micro-batches, as many as every rank's, and the rows of all ranks.
 
         Raises DataError over the budget of bad records, StorageError where reading fails.
         """
@@ -70,7 +76,7 @@ class EvalSet:
                     counters += block.counters + row_counters(block.rows)
                     what = f"the held-out set {self.name!r}"
                     budget.spend(block, counters.bad, counters.records, self._order.records, what)
-                    yield from deal(block.rows, self._world_size, batch_size)[self._rank]
+                    yield deal(block.rows, self._world_size, batch_size)[self._rank], block.rows
         self.counters = counters
 
     def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:

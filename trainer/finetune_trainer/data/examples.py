@@ -1,8 +1,9 @@
-"""What every format becomes: a conversation, a prompt with its completion, or a text."""
+"""What every format becomes: a conversation, a prompt with its completion, a text, or what was said about these."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 
@@ -34,4 +35,39 @@ class Text:
     text: str
 
 
-Example = Chat | Completion | Text
+Written = Chat | Completion | Text
+"""What is rendered as one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, the first one better; `margin`: by how much, where that is known."""
+
+    chosen: Chat | Completion
+    rejected: Chat | Completion
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A text and the numbers that its record gives for it."""
+
+    answer: Written
+    targets: tuple[float, ...]
+
+
+Example = Written | Preference | Judged
+
+
+def texts_of(example: Example | BadRecord) -> tuple[Written | BadRecord, ...]:
+    """What is rendered of an example, each as a text of its own."""
+    if isinstance(example, Preference):
+        return example.chosen, example.rejected
+    return (example.answer,) if isinstance(example, Judged) else (example,)
+
+
+def targets_of(example: Preference | Judged) -> tuple[float, ...]:
+    """The numbers that go with an example's tokens; of a pair its margin, NaN where it has none."""
+    if isinstance(example, Judged):
+        return example.targets
+    return (nan if example.margin is None else example.margin,)

@@ -2,7 +2,7 @@
 
 Sources: OpenAI's chat fine-tuning format (Messages, with its `weight` of 0 or 1 per assistant message, `tools` and
 `tool_calls`), FastChat's ShareGPT, Stanford Alpaca's fields and prompts, TRL's prompt-completion and language
-modelling.
+modelling, preference and unpaired preference.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from finetune_trainer.data.conversations import check_tools, from_messages, from_share_gpt
 from finetune_trainer.data.examples import BadRecord, Completion, Example, Text
+from finetune_trainer.data.preferences import answered, from_judged, from_preference, string
 from finetune_trainer.spec.data import Format
 
 Raw = bytes | dict[str, Any] | BadRecord
@@ -36,6 +37,8 @@ REQUIRED: dict[Format, tuple[str, ...]] = {
     Format.ALPACA: ("instruction", "output"),
     Format.PROMPT_COMPLETION: ("prompt", "completion"),
     Format.TEXT: ("text",),
+    Format.PREFERENCE: ("chosen", "rejected"),
+    Format.UNPAIRED_PREFERENCE: ("prompt", "completion", "label"),
 }
 """Names that a record of each format must have; `Auto` takes the first format whose names are all there."""
 
@@ -45,11 +48,19 @@ OPTIONAL: dict[Format, tuple[str, ...]] = {
     Format.ALPACA: ("input", "history"),
     Format.PROMPT_COMPLETION: ("tools",),
     Format.TEXT: (),
+    Format.PREFERENCE: ("prompt", "margin", "tools"),
+    Format.UNPAIRED_PREFERENCE: ("tools",),
 }
 
-
 CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
-"""Formats of conversations, which the chat template renders; PromptCompletion may hold conversations too."""
+"""Formats of conversations, which the chat template renders; those in `ANSWERS` may hold conversations too."""
+
+ANSWERS = {
+    Format.PROMPT_COMPLETION: "completion",
+    Format.UNPAIRED_PREFERENCE: "completion",
+    Format.PREFERENCE: "chosen",
+}
+"""The columns that hold messages where records of these formats are conversations."""
 
 
 def detect_format(names: Collection[str], columns: Mapping[str, str]) -> Format | None:
@@ -93,40 +104,25 @@ def convert(raw: Raw, format_: Format, columns: Mapping[str, str]) -> Example:
     return _CONVERTERS[format_](values)
 
 
-def _string(values: dict[str, Any], name: str, *, empty: bool = False) -> str:
-    value = values[name]
-    if not isinstance(value, str):
-        raise BadRecord(f"{name!r} is a {type(value).__name__} instead of a string")
-    if not empty and not value.strip():
-        raise BadRecord(f"{name!r} is empty")
-    return value
-
-
 def _alpaca(values: dict[str, Any]) -> Example:
     if values["history"]:
         raise BadRecord("'history' is not part of the Alpaca format: write the turns as Messages")
-    instruction, answer = _string(values, "instruction"), _string(values, "output")
-    if values["input"] is None or not _string(values, "input", empty=True).strip():
+    instruction, answer = string(values, "instruction"), string(values, "output")
+    if values["input"] is None or not string(values, "input", empty=True).strip():
         return Completion(ALPACA_WITHOUT_INPUT.format(instruction=instruction), answer)
     return Completion(ALPACA_WITH_INPUT.format(instruction=instruction, input=values["input"]), answer)
 
 
-def _prompt_completion(values: dict[str, Any]) -> Example:
-    prompt, completion = values["prompt"], values["completion"]
-    if not isinstance(prompt, list) or not isinstance(completion, list):
-        return Completion(_string(values, "prompt", empty=True), _string(values, "completion"))
-    masked = [message | {"weight": 0} if isinstance(message, dict) else message for message in prompt]
-    return from_messages(masked + completion, check_tools(values["tools"]))
-
-
 def _text(values: dict[str, Any]) -> Example:
-    return Text(_string(values, "text"))
+    return Text(string(values, "text"))
 
 
 _CONVERTERS: dict[Format, Callable[[dict[str, Any]], Example]] = {
     Format.MESSAGES: lambda values: from_messages(values["messages"], check_tools(values["tools"])),
     Format.SHARE_GPT: from_share_gpt,
     Format.ALPACA: _alpaca,
-    Format.PROMPT_COMPLETION: _prompt_completion,
+    Format.PROMPT_COMPLETION: answered,
     Format.TEXT: _text,
+    Format.PREFERENCE: from_preference,
+    Format.UNPAIRED_PREFERENCE: from_judged,
 }

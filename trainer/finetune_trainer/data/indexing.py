@@ -11,15 +11,15 @@ from threading import Lock
 from pydantic import ValidationError
 
 from finetune_trainer.data.containers import Container
-from finetune_trainer.data.formats import CHAT_FORMATS, REQUIRED, detect_format
+from finetune_trainer.data.formats import ANSWERS, CHAT_FORMATS, REQUIRED, detect_format
 from finetune_trainer.data.index import INDEX_VERSION, DatasetIndex, SourceIndex
 from finetune_trainer.data.scan import Scan, scan_file
 from finetune_trainer.data.sources import ListedSource, list_sources, listing_digest
 from finetune_trainer.errors import DataError
-from finetune_trainer.spec.data import Format, TrainSource
+from finetune_trainer.spec.data import Format, Source, TrainSource
 from finetune_trainer.spec.job import JobSpec
 from finetune_trainer.spec.notyet import one_of
-from finetune_trainer.spec.objective import ObjectiveType
+from finetune_trainer.spec.objective import OBJECTIVES, ObjectiveType
 from finetune_trainer.spec.rules import FORMATS
 from finetune_trainer.store import ObjectNotFound, ObjectStore, crc64nvme, open_store
 
@@ -47,11 +47,20 @@ def job_indices(spec: JobSpec, progress: Callable[[IndexProgress], None] | None 
     Raises DataError as `list_sources`, `build_index` and `check_formats` do.
     """
     cache = open_store(f"{spec.checkpoint.uri}/{INDEX_FOLDER}")
-    train, held_out = list_sources(spec.data.train, "spec.data.train"), list_sources(spec.data.eval, "spec.data.eval")
+    auto = OBJECTIVES[spec.objective.type].auto
+    train, held_out = (
+        list_sources([_named(source, auto) for source in sources], f"spec.data.{name}")
+        for name, sources in (("train", spec.data.train), ("eval", spec.data.eval))
+    )
     for listed in (train, *((item,) for item in held_out)):
         index = cached_index(listed, cache, progress)
         check_formats(listed, index, spec.objective.type)
         yield index
+
+
+def _named(source: Source, auto: Format | None) -> Source:
+    """The source with the format that its objective takes for `Auto`, if that does not follow from the columns."""
+    return source if auto is None or source.format is not Format.AUTO else source.model_copy(update={"format": auto})
 
 
 def cached_index(
@@ -163,9 +172,9 @@ def _agreed_format(item: ListedSource, scans: Sequence[Scan]) -> Format:
 
 
 def _holds_conversations(item: ListedSource, format_: Format, scans: Sequence[Scan]) -> bool:
-    completion = item.source.columns.get("completion", "completion")
-    of_messages = any(completion in scan.lists for scan in scans)
-    return format_ in CHAT_FORMATS or (format_ is Format.PROMPT_COMPLETION and of_messages)
+    answer = ANSWERS.get(format_, "")
+    of_messages = any(item.source.columns.get(answer, answer) in scan.lists for scan in scans)
+    return format_ in CHAT_FORMATS or of_messages
 
 
 def _check_columns(item: ListedSource, scan: Scan) -> None:

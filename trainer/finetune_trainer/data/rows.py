@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,10 @@ class Row:
 
     `input_ids` int32[L]. `labels` int32[L]: the token itself where it is trained, else -100; not shifted, and -100 at
     the first token of every document, so that no document is predicted from the one before. `position_ids` int32[L]:
-    starts at 0 again in every document. `records`: one id per document, in row order. `counted`: how many labels are
-    trained, where that was counted before.
+    starts at 0 again in every document. `records`: one id per document, in row order; the two documents of a pair,
+    chosen and rejected, stand side by side. `counted`: how many labels are trained, where that was counted before.
+    `targets` float32[documents, n]: what the record says of each document, where its format says anything (a margin, a
+    judgement); NaN where it left that out. `weights` float32[L]: how much each label counts, where they differ.
     """
 
     input_ids: NDArray[np.int32]
@@ -37,11 +39,25 @@ class Row:
     position_ids: NDArray[np.int32]
     records: tuple[RecordId, ...]
     counted: int | None = field(default=None, compare=False)
+    targets: NDArray[np.float32] | None = None
+    weights: NDArray[np.float32] | None = None
 
     @property
     def kept_tokens(self) -> int:
         """Number of trained tokens; no first token is among them, so it is the same before and after the shift."""
         return int(np.count_nonzero(self.labels != IGNORED)) if self.counted is None else self.counted
+
+    @property
+    def kept_weights(self) -> NDArray[np.float32]:
+        """The weight of each trained token, float32[kept_tokens]."""
+        if self.weights is None:
+            return np.ones(self.kept_tokens, dtype=np.float32)
+        return np.asarray(self.weights[self.labels != IGNORED], dtype=np.float32)
+
+    @property
+    def kept_weight(self) -> float:
+        """The sum of the trained tokens' weights."""
+        return float(self.kept_tokens if self.weights is None else self.kept_weights.sum(dtype=np.float64))
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -102,18 +118,24 @@ class StepBatch:
     """This rank's share of one global batch, and what every rank knows about the whole of it.
 
     `micro_batches` has the same length on every rank; an empty list in it is a micro-batch of weight zero.
-    `kept_tokens` and `tokens` count trained and non-padding tokens over all ranks; `global_rows` the rows. `epoch`:
+    `all_rows` are the rows of all ranks, in the same order on each; `global_rows` counts them, `kept_tokens` and
+    `tokens` their trained and all tokens, padding excluded. `epoch`:
     epochs done after this batch, fractional. `consumed`: share of all records of all epochs done after it, in [0, 1];
     of all steps with `maxSteps`. `state` is the state after this batch.
     """
 
     micro_batches: list[list[Row]]
-    global_rows: int
+    all_rows: list[Row]
     kept_tokens: int
     tokens: int
     epoch: float
     consumed: float
     state: DataState
+
+    @property
+    def global_rows(self) -> int:
+        """Number of rows of all ranks."""
+        return len(self.all_rows)
 
     @property
     def rows(self) -> list[Row]:
@@ -123,6 +145,35 @@ class StepBatch:
     def samples(self) -> list[RecordId]:
         """Ids of the records in this rank's rows."""
         return record_ids(self.rows)
+
+
+def joined(rows: Sequence[Row]) -> Row:
+    """One row of the documents of several rows without targets and weights."""
+    return Row(
+        np.concatenate([row.input_ids for row in rows]),
+        np.concatenate([row.labels for row in rows]),
+        np.concatenate([row.position_ids for row in rows]),
+        tuple(chain.from_iterable(row.records for row in rows)),
+    )
+
+
+def documents_of(row: Row) -> list[Row]:
+    """The documents of a row, each as a row of its own."""
+    starts = [*np.flatnonzero(row.position_ids == 0).tolist(), len(row)]
+    if len(starts) == 2:
+        return [row]
+    cuts = [slice(first, end) for first, end in pairwise(starts)]
+    return [
+        Row(
+            row.input_ids[cut],
+            row.labels[cut],
+            row.position_ids[cut],
+            row.records[n : n + 1],
+            targets=None if row.targets is None else row.targets[n : n + 1],
+            weights=None if row.weights is None else row.weights[cut],
+        )
+        for n, cut in enumerate(cuts)
+    ]
 
 
 def record_ids(rows: Iterable[Row]) -> list[RecordId]:

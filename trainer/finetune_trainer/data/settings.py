@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune_trainer.spec.data import Overlong, Packing
 from finetune_trainer.spec.job import JobSpec
-from finetune_trainer.spec.objective import ObjectiveType
+from finetune_trainer.spec.objective import OBJECTIVES, trains_prompts
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,8 @@ class DataSettings:
     """Lengths in tokens, batch sizes in rows; exactly one of `epochs` and `max_steps` is set.
 
     `train_prompts`: every token is trained, as continued pre-training asks for, instead of the answers alone.
-    `max_bad_ratio`: share of an epoch's records that may be bad.
+    `paired`: a record is two documents, which stand in the same row. `max_bad_ratio`: share of an epoch's records that
+    may be bad.
     """
 
     max_length: int
@@ -27,6 +28,7 @@ class DataSettings:
     packing: Packing = Packing.BEST_FIT
     max_bad_ratio: float = 0.001
     train_prompts: bool = False
+    paired: bool = False
 
     @classmethod
     def of(cls, spec: JobSpec, micro_batch_size: int) -> DataSettings:
@@ -41,5 +43,6 @@ class DataSettings:
             overlong=spec.data.overlong,
             packing=spec.data.packing,
             max_bad_ratio=spec.data.bad_records.max_ratio,
-            train_prompts=spec.objective.type is ObjectiveType.CPT,
+            train_prompts=trains_prompts(spec.objective),
+            paired=OBJECTIVES[spec.objective.type].paired,
         )

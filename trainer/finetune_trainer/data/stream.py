@@ -118,6 +118,10 @@ class TrainStream:
             report=report,
         )
 
+    def first_rows(self) -> list[Row]:
+        """The rows of the first block of records; reads that block once."""
+        return self._first_block[0].rows
+
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
         if self._settings.max_steps is not None:
@@ -206,7 +210,7 @@ class TrainStream:
         order = reached.block.order
         return StepBatch(
             micro_batches=deal(rows, self._world_size, self._settings.micro_batch_size)[self._rank],
-            global_rows=len(rows),
+            all_rows=rows,
             kept_tokens=counted.kept_tokens,
             tokens=counted.tokens,
             epoch=order.epoch + reached.records / order.records,

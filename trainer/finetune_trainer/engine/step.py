@@ -1,37 +1,39 @@
 """One optimizer step: forward and backward over the micro-batches of a global batch, then the update.
 
-The loss of a step is the sum of its token losses over the number of its kept tokens, over all micro-batches and ranks:
-no mean of means. DeepSpeed averages gradients over ranks, so each micro-batch's sum is multiplied by the world size,
-divided by that count, and not divided by the accumulation steps (`scale_wrt_gas=False`).
+The loss of a step is the sum of its losses (of tokens, pairs or records) over their weight, over all micro-batches and
+ranks: no mean of means. DeepSpeed averages gradients over ranks, so each micro-batch's sum is multiplied by the world
+size, divided by that weight, and not divided by the accumulation steps (`scale_wrt_gas=False`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from finetune_trainer.data import Row
-from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.loss import Objective, means
 
 
 @dataclass(frozen=True)
 class StepResult:
     """What one step did, the same on every rank.
 
-    `loss` is nats per kept token of the global batch; `grad_norm` is the L2 norm before clipping (infinite when it is
-    not finite); `applied` is False when the loss or the gradient was not finite, and a gradient that was not finite has
-    changed nothing; `votes` says for each of the hooks' votes whether any rank cast it.
+    `loss` is the objective's over the global batch (SFT: nats per kept token); `grad_norm` is the L2 norm before
+    clipping (infinite when it is not finite); `applied` is False when the loss or the gradient was not finite, and a
+    gradient that was not finite has changed nothing; `votes` says for each of the hooks' votes whether any rank cast
+    it; `metrics` are the objective's.
     """
 
     loss: float
     grad_norm: float
     applied: bool
     votes: tuple[bool, ...]
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,38 @@ NO_HOOKS = Hooks()
 
 def train_step(
     engine: Any,
-    forward: Forward,
+    objective: Objective,
     micro_batches: Sequence[Sequence[Row]],
     *,
-    kept_tokens: int,
+    global_batch: Sequence[Row],
     learning_rate: float,
     max_grad_norm: float,
     control: ControlGroup,
     hooks: Hooks = NO_HOOKS,
 ) -> StepResult:
-    """Train on this rank's `micro_batches` of a global batch with `kept_tokens` kept tokens over all ranks.
+    """Train on this rank's `micro_batches` of `global_batch`, the rows of all ranks.
 
     Every rank passes the same number of micro-batches; an empty one is run with zero weight so that collectives match.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
-    scale = control.world_size / kept_tokens
-    local_sum = torch.zeros((), dtype=torch.float64, device=forward.device)
+    weight = objective.weight(global_batch)
+    whole = objective.prepare(engine, global_batch, control)
+    scale = control.world_size / weight
+    sums: list[torch.Tensor] = []
     for number, rows in enumerate(micro_batches, start=1):
         engine.set_gradient_accumulation_boundary(number == len(micro_batches))
-        loss_sum = forward(engine, rows)
-        engine.backward(loss_sum * scale, scale_wrt_gas=False)
-        local_sum += loss_sum.detach()
+        loss = objective.loss(engine, rows, whole)
+        engine.backward(loss.total * scale, scale_wrt_gas=False)
+        sums.append(torch.cat([loss.total.detach().double().view(1), loss.sums.view(-1)]))
     hooks.before_update()
     grad_norm, applied = _update(engine, max_grad_norm)
-    total, *cast = control.sum([local_sum.item(), *map(float, hooks.votes())])
+    mine: list[float] = torch.stack(sums).sum(dim=0).tolist()
+    both = control.sum([*mine, *map(float, hooks.votes())])
+    (total, *measured), cast = both[: len(mine)], both[len(mine) :]
     applied = applied and math.isfinite(total)
-    return StepResult(total / kept_tokens, grad_norm, applied, tuple(count > 0 for count in cast))
+    votes = tuple(count > 0 for count in cast)
+    return StepResult(total / weight, grad_norm, applied, votes, means(objective.metrics, measured))
 
 
 def _update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:

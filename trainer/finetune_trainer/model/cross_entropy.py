@@ -35,6 +35,15 @@ def kept_loss_sum(logits: Tensor, targets: Tensor, *, reuse_memory: bool = False
     return total
 
 
+def kept_losses(logits: Tensor, targets: Tensor, *, reuse_memory: bool = False) -> Tensor:
+    """The K losses themselves, float32 [K], with a gradient; arguments, memory and K of 0 as in `kept_loss_sum`."""
+    rows = logits.reshape(-1, logits.shape[-1])
+    if not (torch.is_grad_enabled() and logits.requires_grad):
+        return token_losses(rows, targets)
+    losses: Tensor = _CrossEntropies.apply(rows, targets, reuse_memory)
+    return losses
+
+
 @torch.no_grad()
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """The K losses themselves, float32 [K], for evaluation; arguments as in `kept_loss_sum`, without a gradient."""
@@ -55,25 +64,47 @@ def _log_softmax(rows: Tensor) -> Tensor:
     return torch.log_softmax(rows, dim=-1, dtype=torch.float32)
 
 
+def _losses_and_gradient(rows: Tensor, targets: Tensor, reuse_memory: bool) -> tuple[Tensor, Tensor]:
+    """The losses, float32 [K], and of each its gradient by its own row of logits, in the logits' dtype [K, V]."""
+    gradient = rows.detach() if reuse_memory else torch.empty_like(rows)
+    losses = torch.empty(len(targets), dtype=torch.float32, device=rows.device)
+    for part in _chunks(rows):
+        work = _log_softmax(rows[part])
+        target = targets[part, None]
+        losses[part] = -work.gather(1, target)[:, 0]
+        work.exp_().scatter_add_(1, target, work.new_full(target.shape, -1.0))  # d loss / d logit = softmax - one-hot
+        gradient[part] = work
+    return losses, gradient
+
+
 class _SumOfCrossEntropies(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, targets: Tensor, reuse_memory: bool) -> Tensor:
-        gradient = rows.detach() if reuse_memory else torch.empty_like(rows)
-        losses = torch.empty(len(targets), dtype=torch.float32, device=rows.device)
-        for part in _chunks(rows):
-            work = _log_softmax(rows[part])
-            target = targets[part, None]
-            losses[part] = -work.gather(1, target)[:, 0]
-            work.exp_().scatter_add_(
-                1, target, work.new_full(target.shape, -1.0)
-            )  # d loss / d logit = softmax - one-hot
-            gradient[part] = work
-        ctx.gradient = gradient
+        losses, ctx.gradient = _losses_and_gradient(rows, targets, reuse_memory)
         return losses.sum(dtype=torch.float64).to(torch.float32)
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
-        gradient, ctx.gradient = ctx.gradient, None
-        if gradient is None:
-            raise RuntimeError("kept_loss_sum keeps its gradient for one backward pass only")
-        return gradient.mul_(scale), None, None
+        return _taken(ctx).mul_(scale), None, None
+
+
+class _CrossEntropies(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, reuse_memory: bool) -> Tensor:
+        losses, ctx.gradient = _losses_and_gradient(rows, targets, reuse_memory)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, scales: Tensor) -> tuple[Tensor, None, None]:
+        gradient = _taken(ctx)
+        for part in _chunks(gradient):  # of two dtypes, a product of all rows would be made in float32 first
+            gradient[part] *= scales[part, None]
+        return gradient, None, None
+
+
+def _taken(ctx: Any) -> Tensor:
+    gradient, ctx.gradient = ctx.gradient, None
+    if gradient is None:
+        raise RuntimeError("a kept loss keeps its gradient for one backward pass only")
+    kept: Tensor = gradient
+    return kept

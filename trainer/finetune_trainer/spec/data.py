@@ -88,10 +88,13 @@ class Data(Part):
     """Held-out data, never trained on."""
 
     max_length: Annotated[int, Field(ge=8, le=16_777_216)]
-    """Longest row, in tokens."""
+    """Longest row, in tokens; of preference pairs a row holds both texts, each with its prompt."""
 
     overlong: Overlong = Overlong.TRUNCATE
-    """What happens to a document longer than `maxLength`: `Truncate`, `Split` or `Drop`; `Split` is chosen for CPT."""
+    """What happens to a document longer than `maxLength`: `Truncate`, `Split` or `Drop`; `Split` is chosen for CPT.
+
+    Only `Drop` suits objectives that judge whole answers; a pair is dropped if its two texts together are longer.
+    """
 
     packing: Packing = Packing.BEST_FIT
     """`BestFit` packs several documents into a row, kept apart by their positions; `None` puts one into each row."""

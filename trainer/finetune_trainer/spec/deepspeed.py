@@ -10,6 +10,8 @@ from pydantic import Field
 from finetune_trainer.spec.base import Part
 from finetune_trainer.spec.overrides import Overrides
 
+MAX_ZERO_STAGE = 3
+
 
 class Offload(StrEnum):
     """Where a part of the training state is kept."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_trainer.spec.objective import OBJECTIVES, ObjectiveType
+
 # Written by the API server or other controllers; they come along with `kubectl get -o yaml`.
 SERVER_METADATA = frozenset(
     {
@@ -46,7 +48,9 @@ def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `spec` (camelCase, unvalidated) with what follows from other fields, as if the user had written it.
 
     - `method.lora`: its defaults, with LoRA.
-    - `data.overlong`: Split with CPT, where every token counts, else Truncate.
+    - `objective.dpo`, `.orpo`, `.kto`: their defaults, with that type; `reference`: Base with LoRA from the model
+      itself, else Precomputed with DPO and Copy with KTO.
+    - `data.overlong`: Split with CPT, where every token counts, Drop where answers are judged, else Truncate.
     - `checkpoint.keepBest`: 1 when `evaluation.everySteps` is set, so that the best model is not lost, else 0.
     - `evaluation.compareBase`: true when `data.eval` is given, so that a run shows whether it was worth it.
     - `output.format`: Adapter with LoRA, else Full.
@@ -57,8 +61,7 @@ def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     method = _get(spec, "method", "type")
     if method == "LoRA":
         _default(filled, "method", "lora", {})
-    if _get(spec, "objective", "type") == "CPT":
-        _default(filled, "data", "overlong", "Split")
+    _fill_objective(filled)
     if _get(spec, "evaluation", "everySteps") is not None:
         _default(filled, "checkpoint", "keepBest", 1)
     if _get(spec, "data", "eval"):
@@ -66,6 +69,21 @@ def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
         _default(filled, "evaluation", "compareBase", True)
     _default(filled, "output", "format", "Adapter" if method == "LoRA" else "Full")
     return filled
+
+
+def _fill_objective(spec: dict[str, Any]) -> None:
+    """The members of `spec` that follow from the objective's type."""
+    kind = _get(spec, "objective", "type")
+    if not isinstance(kind, str) or kind not in tuple(ObjectiveType):
+        return
+    takes = OBJECTIVES[ObjectiveType(kind)]
+    _default(spec, "data", "overlong", str(takes.overlong[0]))
+    fallback = {"DPO": "Precomputed", "KTO": "Copy"}.get(kind)
+    if kind in ("DPO", "ORPO", "KTO"):
+        _default(spec, "objective", kind.lower(), {})
+    if fallback and isinstance(options := spec["objective"].get(kind.lower()), Mapping):
+        base = _get(spec, "method", "type") != "Full" and _get(spec, "model", "checkpoint") is None
+        spec["objective"] = {**spec["objective"], kind.lower(): {"reference": "Base" if base else fallback, **options}}
 
 
 def _get(spec: Mapping[str, Any], part: str, field: str) -> Any:

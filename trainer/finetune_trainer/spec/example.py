@@ -28,7 +28,13 @@ EXAMPLE: dict[str, Any] = {
             "type": "LoRA",
             "lora": {"rank": 16, "alpha": 32, "dropout": 0.0, "targetModules": ["all-linear"]},
         },
-        "objective": {"type": "SFT", "dpo": {"beta": 0.1}},
+        "objective": {
+            "type": "SFT",
+            "sft": {"train": "Answers"},
+            "dpo": {"beta": 0.1, "loss": "Sigmoid", "labelSmoothing": 0.0, "reference": "Base"},
+            "orpo": {"beta": 0.1},
+            "kto": {"beta": 0.1, "desirableWeight": 1.0, "undesirableWeight": 1.0, "reference": "Base"},
+        },
         "data": {
             "train": [
                 {"uri": "s3://data/support/*.jsonl.zst", "format": "Messages", "columns": {}, "weight": 1.0},

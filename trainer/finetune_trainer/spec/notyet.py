@@ -13,20 +13,15 @@ from finetune_trainer.spec.objective import ObjectiveType
 VALUES: frozenset[StrEnum] = frozenset(
     {
         MethodType.QLORA,
-        ObjectiveType.DPO,
-        ObjectiveType.ORPO,
-        ObjectiveType.KTO,
         ObjectiveType.REWARD,
         ObjectiveType.CLASSIFICATION,
         ObjectiveType.GRPO,
-        Format.PREFERENCE,
-        Format.UNPAIRED_PREFERENCE,
         Format.CLASSIFICATION,
         Offload.NVME,
     }
 )
 
-OBJECTIVE_OPTIONS = ("dpo", "orpo", "kto", "reward", "classification", "grpo")
+OBJECTIVE_OPTIONS = ("reward", "classification", "grpo")
 
 
 def available(choices: Sequence[str]) -> list[str]:

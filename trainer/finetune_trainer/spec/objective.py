@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import Field, WithJsonSchema
 
 from finetune_trainer.spec.base import Part
+from finetune_trainer.spec.data import Format, Overlong
 
 
 class ObjectiveType(StrEnum):
@@ -23,11 +25,75 @@ class ObjectiveType(StrEnum):
     GRPO = "GRPO"
 
 
+class Trained(StrEnum):
+    """Which tokens of a conversation or a prompt with its answer are trained."""
+
+    ANSWERS = "Answers"
+    ALL = "All"
+
+
+class SFT(Part):
+    """Supervised fine-tuning."""
+
+    train: Trained = Trained.ANSWERS
+    """`Answers` trains what the assistant says, up to the end of its turn; `All` trains the prompts too."""
+
+
+class Reference(StrEnum):
+    """What a trained model's log-probabilities are compared with."""
+
+    BASE = "Base"
+    COPY = "Copy"
+    PRECOMPUTED = "Precomputed"
+
+
+class DPOLoss(StrEnum):
+    """How a pair's difference of log-ratios becomes a loss."""
+
+    SIGMOID = "Sigmoid"
+    IPO = "IPO"
+    HINGE = "Hinge"
+
+
 class DPO(Part):
     """Direct preference optimisation (arXiv:2305.18290)."""
 
     beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Strength of the pull towards the reference model; with `IPO` the regularisation that its paper calls tau."""
+
+    loss: DPOLoss = DPOLoss.SIGMOID
+    """`Sigmoid`, `IPO` (arXiv:2310.12036, on means over tokens as its authors do), `Hinge` (SLiC, arXiv:2305.10425)."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the pairs that are taken to be labelled the wrong way round (conservative DPO); with `Sigmoid`."""
+
+    reference: Reference | None = None
+    """`Base`: the model with its adapter off, in every step. `Copy`: a second, frozen model on every rank, in every
+    step. `Precomputed`: one pass over the data before training, kept beside the checkpoints, so that steps cost less.
+    """
+
+
+class ORPO(Part):
+    """Odds ratio preference optimisation, without a reference model (arXiv:2403.07691)."""
+
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Weight of the odds ratio beside the cross-entropy of the chosen text; the paper's lambda."""
+
+
+class KTO(Part):
+    """Kahneman-Tversky optimisation, on single judged answers (arXiv:2402.01306)."""
+
+    beta: Annotated[float, Field(gt=0, le=100)] = 0.1
     """Strength of the pull towards the reference model."""
+
+    desirable_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Weight of the losses of desirable answers; raise the weight of the rarer kind."""
+
+    undesirable_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Weight of the losses of undesirable answers."""
+
+    reference: Reference | None = None
+    """`Base`: the model with its adapter off. `Copy`: a second, frozen model on every rank."""
 
 
 OptionName = Annotated[str, Field(min_length=1, max_length=64)]
@@ -42,13 +108,16 @@ class Objective(Part):
     type: ObjectiveType
     """`SFT` trains the answers of conversations and prompts, `CPT` (continued pre-training) trains all of the text."""
 
+    sft: SFT | None = None
+    """Options of `type: SFT`."""
+
     dpo: DPO | None = None
     """Options of `type: DPO`."""
 
-    orpo: Options | None = None
+    orpo: ORPO | None = None
     """Options of `type: ORPO`."""
 
-    kto: Options | None = None
+    kto: KTO | None = None
     """Options of `type: KTO`."""
 
     reward: Options | None = None
@@ -59,3 +128,46 @@ class Objective(Part):
 
     grpo: Options | None = None
     """Options of `type: GRPO`."""
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What an objective takes. `formats`: of records. `paired`: a record is two documents, which stand in one row.
+
+    `overlong`: what may become of records longer than a row, the default first. `auto`: the format that `Auto` means,
+    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options.
+    """
+
+    formats: tuple[Format, ...]
+    paired: bool = False
+    overlong: tuple[Overlong, ...] = (Overlong.TRUNCATE, Overlong.SPLIT, Overlong.DROP)
+    auto: Format | None = None
+    options: str | None = None
+
+
+CHATS = (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION)
+PAIRS = (Format.AUTO, Format.PREFERENCE)
+WHOLE = (Overlong.DROP,)
+"""Of an answer that is judged, or compared with another, no part stands for the whole."""
+
+OBJECTIVES: dict[ObjectiveType, Takes] = {
+    ObjectiveType.SFT: Takes(CHATS, options="sft"),
+    ObjectiveType.CPT: Takes((Format.AUTO, Format.TEXT), overlong=(Overlong.SPLIT, Overlong.TRUNCATE, Overlong.DROP)),
+    ObjectiveType.DPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="dpo"),
+    ObjectiveType.ORPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="orpo"),
+    ObjectiveType.KTO: Takes(
+        (Format.AUTO, Format.UNPAIRED_PREFERENCE), overlong=WHOLE, auto=Format.UNPAIRED_PREFERENCE, options="kto"
+    ),
+    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward"),
+    ObjectiveType.CLASSIFICATION: Takes(
+        (Format.AUTO, Format.CLASSIFICATION), auto=Format.CLASSIFICATION, options="classification"
+    ),
+    ObjectiveType.GRPO: Takes((Format.AUTO,), options="grpo"),
+}
+
+
+def trains_prompts(objective: Objective) -> bool:
+    """Whether every token is trained, not only the answers'."""
+    if objective.type is ObjectiveType.SFT:
+        return objective.sft is not None and objective.sft.train is Trained.ALL
+    return objective.type is ObjectiveType.CPT

@@ -20,7 +20,12 @@ from finetune_trainer.spec.overrides import ALLOWED
 
 COMPUTED_DEFAULTS = {
     "spec.method.lora": "its defaults, with `type: LoRA`",
-    "spec.data.overlong": "`Split` with CPT, else `Truncate`",
+    "spec.objective.dpo": "its defaults, with `type: DPO`",
+    "spec.objective.dpo.reference": "`Base` with LoRA and without `model.checkpoint`, else `Precomputed`",
+    "spec.objective.orpo": "its defaults, with `type: ORPO`",
+    "spec.objective.kto": "its defaults, with `type: KTO`",
+    "spec.objective.kto.reference": "`Base` with LoRA, else `Copy`",
+    "spec.data.overlong": "`Split` with CPT, `Drop` with DPO, ORPO and KTO, else `Truncate`",
     "spec.checkpoint.keepBest": "`1` with `evaluation.everySteps`, else `0`",
     "spec.evaluation.compareBase": "`true` with `data.eval`, else `false`",
     "spec.output.format": "`Adapter` with LoRA, else `Full`",

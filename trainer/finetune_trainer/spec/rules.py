@@ -8,36 +8,35 @@ from collections.abc import Iterator
 from finetune_trainer.errors import Problem
 from finetune_trainer.spec.cluster import FailureReason
 from finetune_trainer.spec.data import Format, Source
-from finetune_trainer.spec.deepspeed import Offload
+from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE, Offload
 from finetune_trainer.spec.derived import ranks, run_id
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING, shown_path
 from finetune_trainer.spec.method import ALL_LINEAR, MethodType
-from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, available, one_of
-from finetune_trainer.spec.objective import ObjectiveType
+from finetune_trainer.spec.notyet import VALUES, available, one_of
+from finetune_trainer.spec.objective import OBJECTIVES
 from finetune_trainer.spec.output import OutputFormat
 from finetune_trainer.spec.overrides import check_value
 from finetune_trainer.spec.rule import RuleBook
+from finetune_trainer.spec.rules_objective import OBJECTIVE_RULES
 from finetune_trainer.spec.uri import is_inside
 
-RULES = RuleBook()
+RULES = RuleBook(OBJECTIVE_RULES)
 
-FORMATS = {
-    ObjectiveType.SFT: (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION),
-    ObjectiveType.CPT: (Format.AUTO, Format.TEXT),
-}
+FORMATS = {kind: takes.formats for kind, takes in OBJECTIVES.items() if kind not in VALUES}
 COLUMNS = {
     Format.MESSAGES: ("messages", "tools"),
     Format.SHARE_GPT: ("conversations", "system", "tools"),
     Format.ALPACA: ("instruction", "output", "input", "history"),
     Format.PROMPT_COMPLETION: ("prompt", "completion", "tools"),
     Format.TEXT: ("text",),
+    Format.PREFERENCE: ("chosen", "rejected", "prompt", "margin", "tools"),
+    Format.UNPAIRED_PREFERENCE: ("prompt", "completion", "label", "tools"),
 }
 OUTPUTS = {
     MethodType.FULL: (OutputFormat.FULL,),
     MethodType.LORA: (OutputFormat.ADAPTER, OutputFormat.MERGED),
 }
-MAX_ZERO_STAGE = 3
 
 
 def _sources(job: FineTuneJob) -> Iterator[tuple[str, Source]]:
@@ -64,13 +63,6 @@ def offload_to_nvme_is_not_there_yet(job: FineTuneJob) -> Iterator[Problem]:
     for name, value in places.items():
         if value is Offload.NVME:
             yield Problem(f"spec.deepspeed.{name}", str(value), "is not available yet: write None or CPU")
-
-
-@RULES.rule("spec.objective")
-def objective_options_that_work_today(job: FineTuneJob) -> Iterator[Problem]:
-    for name in OBJECTIVE_OPTIONS:
-        if getattr(job.spec.objective, name) is not None:
-            yield Problem(f"spec.objective.{name}", "a mapping", "is not available yet: remove it")
 
 
 @RULES.rule("spec.workers.minReplicas", "spec.workers.replicas")

@@ -7,6 +7,7 @@ from finetune_operator.api.cel.address import address_rules
 from finetune_operator.api.cel.changes import change_rules
 from finetune_operator.api.cel.name import name_rule
 from finetune_operator.api.cel.notyet import not_yet_rules
+from finetune_operator.api.cel.objective import objective_rules
 from finetune_operator.api.cel.quantity import cpu_rules, memory_rules
 from finetune_operator.api.cel.rule import Rule
 
@@ -16,6 +17,7 @@ JOB_RULES: tuple[Rule, ...] = (
     *address_rules(),
     *cpu_rules("spec.workers.resources.cpu"),
     *memory_rules("spec.workers.resources.memory"),
+    *objective_rules(),
     *across_rules(),
     *change_rules(),
 )

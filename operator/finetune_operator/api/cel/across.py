@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from finetune_operator.api.cel.rule import Check, Rule, number, rule, text, texts
 from finetune_trainer.spec.cluster import FailureReason
 from finetune_trainer.spec.data import Format
+from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE
 from finetune_trainer.spec.fields import entries
 from finetune_trainer.spec.method import ALL_LINEAR, MethodType
 from finetune_trainer.spec.notyet import VALUES, one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.overrides import ALLOWED
-from finetune_trainer.spec.rules import COLUMNS, FORMATS, MAX_ZERO_STAGE, OUTPUTS
+from finetune_trainer.spec.rules import COLUMNS, FORMATS, OUTPUTS
 
 MOST_ROWS = 2 * 1_048_576  # a multiple of microBatchSize may lie above the largest batch
 MOST_REPLICAS = 4096

@@ -11,6 +11,9 @@ A page holds one chunk of the data set index (`FileIndex.records`), so that a pa
 | mask | ceil(T / 8) bytes | bit i of byte i // 8, lowest first: token i is trained |
 | tokens | uint16[T] or uint32[T] | |
 | refused | J bytes of JSON | number in the page, reason and excerpt of records that cannot be used |
+| n, weighted | uint32[2] | these and what follows only where n is above 0 or weighted is 1 |
+| targets | float32[R, n] | what each record says besides |
+| weights | float32[T] if weighted | how much each token counts |
 
 A chunk object is a directory, uint64[pages, 2] of where each page ends (bytes behind the directory) and its CRC64NVME,
 and the pages. Any change is a new `FORM_VERSION`.
@@ -29,7 +32,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from finetune_trainer.data.chunks import Ints
-from finetune_trainer.data.columns import Outcomes, Pieces, Refused, Result
+from finetune_trainer.data.columns import Outcomes, Pieces, Refused, Result, targets_of, weights_of
+from finetune_trainer.data.encode import Document
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.rows import IGNORED, Counters
 from finetune_trainer.store import crc64nvme
@@ -108,7 +112,18 @@ def encode_page(results: Sequence[Result], tokens: np.dtype[Any]) -> bytes:
         np.packbits(labels != IGNORED, bitorder="little"),
         ids.astype(tokens),
     ]
-    return b"".join([*(column.tobytes() for column in columns), notes])
+    return b"".join([*(column.tobytes() for column in columns), notes, *_extras(results, pieces)])
+
+
+def _extras(results: Sequence[Result], pieces: Sequence[Document]) -> list[bytes]:
+    """Targets and weights; nothing where there are neither, as in the pages of texts and conversations."""
+    targets = targets_of([result.targets if isinstance(result, Fitted) else () for result in results])
+    weights = weights_of(pieces)
+    if targets is None and weights is None:
+        return []
+    count = 0 if targets is None else targets.shape[1]
+    found = [np.array([count, weights is not None], dtype="<u4"), targets, weights]
+    return [column.astype(column.dtype.newbyteorder("<")).tobytes() for column in found if column is not None]
 
 
 def _counted(results: Sequence[Result]) -> NDArray[np.int64]:
@@ -132,9 +147,12 @@ def decode_page(data: bytes | memoryview, numbers: Ints, name: str, first: int) 
     counters = {n: _counters(row) for n, *row in page.take("<i8", 6 * counted).reshape(-1, 6).tolist()}
     mask = np.unpackbits(page.take("u1", -(-tokens // 8)), count=tokens, bitorder="little").view(np.bool_)
     ids = page.take(f"<u{width}", tokens)
-    refused = {n: Refused(reason, excerpt) for n, reason, excerpt in json.loads(page.rest(notes) or b"[]")}
+    refused = {n: Refused(reason, excerpt) for n, reason, excerpt in json.loads(page.text(notes) or b"[]")}
+    count, weighted = page.take("<u4", 2).tolist() if page.left else (0, 0)
+    targets = page.take("<f4", records * count).reshape(records, count) if count else None
+    weights = Pieces.of(page.take("<f4", tokens), lengths) if weighted else None
     names = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
-    whole = Outcomes(names, own, Pieces.of(ids, lengths), Pieces.of(mask, lengths), counters, refused)
+    whole = Outcomes(names, own, Pieces.of(ids, lengths), Pieces.of(mask, lengths), counters, refused, targets, weights)
     return whole if len(numbers) == records else whole.take(numbers)
 
 
@@ -155,8 +173,13 @@ class _Columns:
         self._at += column.nbytes
         return column
 
-    def rest(self, size: int) -> bytes:
-        return bytes(self._data[self._at : self._at + size])
+    def text(self, size: int) -> bytes:
+        self._at += size
+        return bytes(self._data[self._at - size : self._at])
+
+    @property
+    def left(self) -> bool:
+        return self._at < len(self._data)
 
 
 def _counters(values: Sequence[int]) -> Counters:

@@ -1,0 +1,68 @@
+"""What a step needs to know of an objective: its loss over some rows, and what the sum of all losses is divided by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from finetune_trainer.data import Row
+from finetune_trainer.engine.collectives import ControlGroup
+
+Whole = Mapping[str, float]
+"""Named numbers of a whole global batch, the same on every rank, that the loss of each of its rows needs."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Of some rows. `total`: float32 scalar with gradient, a sum over what `Objective.weight` counts.
+
+    `sums`: float64 [M, 2] on the same device, the sum and the count behind each of the objective's M metrics.
+    """
+
+    total: Tensor
+    sums: Tensor
+
+
+class Objective(ABC):
+    """A training objective: its loss is a sum over rows, divided by the weight of the global batch.
+
+    Sum and weight are taken over all micro-batches and ranks, so neither their number nor how the rows are dealt out
+    changes a step. `metrics` names what it measures on the way, means over whatever it counts.
+    """
+
+    metrics: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def weight(self, rows: Sequence[Row]) -> float:
+        """What the sum of the losses of `rows` is divided by: kept tokens, pairs or records; adds up over rows."""
+
+    @abstractmethod
+    def loss(self, engine: Any, rows: Sequence[Row], whole: Whole) -> Loss:
+        """The loss of a micro-batch of this rank; for no rows zero, but connected to every parameter.
+
+        `whole` is what `prepare` returned for the global batch that the rows are from.
+        """
+
+    def prepare(self, engine: Any, rows: Sequence[Row], control: ControlGroup) -> Whole:
+        """What the losses of `rows`, a global batch or a part of a held-out set, need of all of them; collective."""
+        return {}
+
+    def begin(self, engine: Any) -> None:  # noqa: B027 -- most have nothing to do
+        """Called once before the first step of a start, with the weights that it goes on from; collective."""
+
+    def sums(self, parts: Mapping[str, tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
+        """`Loss.sums` of the sum and the count of each metric by name."""
+        values = [value for name in self.metrics for value in parts[name]]
+        stacked = [value.detach().to(device=total.device, dtype=torch.float64) for value in values]
+        return torch.stack(stacked).view(-1, 2) if stacked else total.new_zeros((0, 2), dtype=torch.float64)
+
+
+def means(metrics: Iterable[str], sums: Sequence[float]) -> dict[str, float]:
+    """The metrics that were counted, of `Loss.sums` laid end to end."""
+    pairs = zip(metrics, sums[::2], sums[1::2], strict=True)
+    return {name: total / count for name, total, count in pairs if count}

@@ -1,0 +1,87 @@
+"""What the log-probabilities of the trained model are compared with: the model as it was before."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune_trainer.data import Row
+from finetune_trainer.engine.batch import Forward
+from finetune_trainer.model.head import KeptPositions
+from finetune_trainer.model.load import load_model
+from finetune_trainer.objectives.setting import Setting
+from finetune_trainer.spec import Precision
+from finetune_trainer.spec.objective import Reference
+
+
+class ReferenceModel(ABC):
+    """Knows the log-probabilities of answers under the reference."""
+
+    @abstractmethod
+    def log_probabilities(self, engine: Any, rows: Sequence[Row]) -> Tensor:
+        """That of each document's kept tokens together, float32 [documents], without gradient."""
+
+
+@dataclass(frozen=True)
+class AdapterOff(ReferenceModel):
+    """The trained model without its adapter."""
+
+    forward: Forward
+
+    def log_probabilities(self, engine: Any, rows: Sequence[Row]) -> Tensor:
+        """One more forward pass of the engine's own model."""
+        with engine.module.disable_adapter():
+            return answer_log_probabilities(self.forward, engine, rows)
+
+
+@dataclass(frozen=True)
+class FrozenCopy(ReferenceModel):
+    """A second model, whole on every rank."""
+
+    forward: Forward
+    model: torch.nn.Module
+
+    def log_probabilities(self, engine: Any, rows: Sequence[Row]) -> Tensor:
+        """One forward pass of the second model."""
+        return answer_log_probabilities(self.forward, self.model, rows)
+
+
+def reference_model(setting: Setting, chosen: Reference | None) -> ReferenceModel:
+    """The reference that a manifest asks for."""
+    if chosen is Reference.BASE:
+        return AdapterOff(setting.forward)
+    spec = setting.job.spec
+    model: Any = load_model(
+        setting.model_path,
+        dtype=torch.bfloat16 if spec.training.precision is Precision.BF16 else torch.float32,
+        uri=spec.model.uri,
+    )
+    model.requires_grad_(False).to(setting.forward.device).eval()
+    return FrozenCopy(replace(setting.forward, head=KeptPositions(model)), model)
+
+
+@torch.no_grad()
+def answer_log_probabilities(forward: Forward, model: Any, rows: Sequence[Row]) -> Tensor:
+    """Of each document the log-probability of its kept tokens together, float32 [documents]; without dropout."""
+    with without_dropout(model):
+        return -forward.kept(model, rows).sums()
+
+
+@contextmanager
+def without_dropout(model: Any) -> Iterator[None]:
+    """The model, or the engine around it, in evaluation mode, and then as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+__all__ = ["AdapterOff", "FrozenCopy", "ReferenceModel", "answer_log_probabilities", "reference_model"]
