@@ -13,12 +13,14 @@ from finetune_trainer.data import (
     DataSettings,
     EvalSet,
     IndexProgress,
+    LabelSet,
     TokenForm,
     TrainStream,
     find_form,
     form_facts,
     form_key,
     job_indices,
+    with_labels,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.quarantine import QuarantineFile
@@ -43,6 +45,9 @@ class Dataset:
     bad: QuarantineFile | None
     """Rank 0's."""
 
+    labels: LabelSet | None = None
+    """A classifier's."""
+
     @property
     def id(self) -> str:
         """The index's id: a hash of content, formats and weights."""
@@ -62,12 +67,12 @@ def open_dataset(
 
     Sources whose token form was published for `tokenizer_id` (`ModelIdentity.tokenizer`) are read in that form.
     """
-    settings = DataSettings.of(job.spec, micro_batch_size)
+    chosen = DataSettings.of(job.spec, micro_batch_size)
 
-    def find(tell: Tell) -> list[Found]:
-        return list(_find_all(job, settings, tokenizer_id, tell)) if control.is_main else []
+    def find(tell: Tell) -> tuple[DataSettings, list[Found]]:
+        return _find_all(job, chosen, tokenizer_id, tell) if control.is_main else (chosen, [])
 
-    found = control.agree_long(find, context)[0]
+    settings, found = control.agree_long(find, context)[0]
     _say_which(found, context)
     (train, forms), *held_out = found
     bad = QuarantineFile(log.journal.store, log.journal.run_id) if control.is_main else None
@@ -78,7 +83,7 @@ def open_dataset(
         source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, form=of_set.get(0))
         for source, (index, of_set) in named
     }
-    return Dataset(train, stream, sets, bad)
+    return Dataset(train, stream, sets, bad, settings.labels)
 
 
 def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
@@ -99,13 +104,19 @@ def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
     return job_indices(job.spec, progress)
 
 
-def _find_all(job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell: Tell) -> Iterator[Found]:
-    """Every index, with the token forms of its sources that there are."""
+def _find_all(
+    job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell: Tell
+) -> tuple[DataSettings, list[Found]]:
+    """The settings with the labels that are found, and every index with the token forms that its sources have."""
     store = open_store(f"{job.spec.checkpoint.uri}/{TOKENS_FOLDER}")
+    found: list[Found] = []
     for index in index_sources(job, tell):
+        if not found:
+            settings = with_labels(settings, job.spec, index)
         keys = (form_key(form_facts(index, i, settings, tokenizer_id)) for i in range(len(index.sources)))
         forms = {i: form for i, key in enumerate(keys) if (form := find_form(store, key)) is not None}
-        yield index, forms
+        found.append((index, forms))
+    return settings, found
 
 
 def _say_which(found: Sequence[Found], context: RunContext) -> None:

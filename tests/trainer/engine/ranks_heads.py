@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from head_reference import CENTER, HEADS, PAD, REWARD, labels_of, scored_steps
+from ranks_engine import join
 
 from finetune_trainer.data import deal
 from finetune_trainer.engine.batch import Forward
@@ -21,8 +23,6 @@ from finetune_trainer.model.score import ScorePositions
 from finetune_trainer.objectives.classification import KINDS
 from finetune_trainer.objectives.reward import BradleyTerry
 from finetune_trainer.spec import LoRA, ProblemType
-from head_reference import CENTER, HEADS, PAD, REWARD, labels_of, scored_steps
-from ranks_engine import join
 from reference import LEARNING_RATE, job
 
 DEVICE = torch.device("cpu")

@@ -12,9 +12,8 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from finetune_trainer.errors import DataError
-from loop_runner import Recorder, Train
-from small_job import SmallJob, make_small_job
+from loop_runner import Train
+from small_job import make_small_job
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 TOPICS = {

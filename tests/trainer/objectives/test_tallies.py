@@ -67,7 +67,9 @@ def test_numbers_are_measured_as_numpy_does() -> None:
     generator = np.random.default_rng(0)
     true = generator.normal(50, 3, 40)
     given = true + generator.normal(0, 2, 40)
-    parts = [number_tally(torch.from_numpy(given[part]), torch.from_numpy(true[part])) for part in (slice(9), slice(9, None))]
+    parts = [
+        number_tally(torch.from_numpy(given[part]), torch.from_numpy(true[part])) for part in (slice(9), slice(9, None))
+    ]
     found = number_metrics(sum(parts).flatten().tolist())  # type: ignore[union-attr]
     assert found["mse"] == pytest.approx(np.mean((given - true) ** 2), rel=1e-9)
     assert found["correlation"] == pytest.approx(np.corrcoef(given, true)[0, 1], rel=1e-9)

@@ -110,7 +110,11 @@ def tokenizer(folder: Path) -> Any:
 
 CLASSIFIERS: dict[str, tuple[str, list[list[float]], torch.dtype]] = {
     "SingleLabel": ("single_label_classification", [[0], [2], [2], [1], [0], [1]], torch.int64),
-    "MultiLabel": ("multi_label_classification", [[0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], torch.float32),
+    "MultiLabel": (
+        "multi_label_classification",
+        [[0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        torch.float32,
+    ),
     "Regression": ("regression", [[0.5], [-1.5], [3.0], [0.0], [2.0], [-0.1]], torch.float32),
 }
 

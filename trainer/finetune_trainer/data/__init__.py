@@ -13,6 +13,8 @@ from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.label_set import LabelSet
+from finetune_trainer.data.labels import with_labels
 from finetune_trainer.data.pack import best_fit
 from finetune_trainer.data.report import DataReport
 from finetune_trainer.data.report_read import Amount, data_report
@@ -48,6 +50,7 @@ __all__ = [
     "Encoder",
     "EvalSet",
     "IndexProgress",
+    "LabelSet",
     "ListedSource",
     "Quarantined",
     "RecordId",
@@ -74,4 +77,5 @@ __all__ = [
     "publish",
     "source_results",
     "token_type",
+    "with_labels",
 ]

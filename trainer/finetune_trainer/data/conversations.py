@@ -25,9 +25,9 @@ SHARE_GPT_ROLES = {
 
 def from_messages(messages: object, tools: list[dict[str, Any]] | None = None) -> Chat:
     """A chat whose assistant messages are trained unless their `weight` is 0; raises BadRecord."""
-    if not isinstance(messages, list) or not messages:
-        raise BadRecord("the messages are not a list of at least one message")
-    checked = [_message(message, i) for i, message in enumerate(messages)]
+    chat = read_messages(messages, tools)
+    assert isinstance(messages, list)
+    checked = chat.messages
     answers = [i for i, message in enumerate(checked) if message["role"] == "assistant"]
     if not answers:
         raise BadRecord("no assistant message to train on")
@@ -35,6 +35,13 @@ def from_messages(messages: object, tools: list[dict[str, Any]] | None = None) -
     if not trained:
         raise BadRecord("every assistant message has weight 0: nothing to train on")
     return Chat(checked, trained, tools)
+
+
+def read_messages(messages: object, tools: list[dict[str, Any]] | None = None) -> Chat:
+    """A chat of which nothing is trained, to be read only; raises BadRecord."""
+    if not isinstance(messages, list) or not messages:
+        raise BadRecord("the messages are not a list of at least one message")
+    return Chat([_message(message, i) for i, message in enumerate(messages)], (), tools)
 
 
 def from_share_gpt(values: dict[str, Any]) -> Chat:

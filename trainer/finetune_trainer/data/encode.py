@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from finetune_trainer.data.answers import ChatRenderer, Rendering
+from finetune_trainer.data.backend import plain_backend, token_at
 from finetune_trainer.data.examples import (
     BadRecord,
     Chat,
@@ -26,6 +27,7 @@ from finetune_trainer.data.examples import (
 )
 from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.data.rows import IGNORED
+from finetune_trainer.data.template import ChatTemplate
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
 
@@ -80,20 +82,30 @@ class Encoder:
 
     No token spans the border between a prompt and its answer: where tokenising the whole text makes one, the text is
     cut there and tokenised in pieces, which is what a server does when it is given the prompt alone.
+
+    `scored`: texts and conversations are read and not answered. A text is what the tokenizer makes of it by itself, and
+    every token counts as trained.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], *, train_prompts: bool = False
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        formats: Collection[Format],
+        *,
+        train_prompts: bool = False,
+        scored: bool = False,
     ) -> None:
         if not tokenizer.is_fast:
             raise DataError("the model's tokenizer is not a fast one: add its tokenizer.json to the model's folder")
         self._tokenizer = tokenizer
         self._train_prompts = train_prompts
-        self._backend = _plain_backend(tokenizer)
+        self._backend = plain_backend(tokenizer)
         self._takes_chats = bool(CHAT_FORMATS.intersection(formats))
-        if self._takes_chats:
+        self._read = ChatTemplate(tokenizer) if scored and self._takes_chats else None
+        self._scored = scored
+        if self._takes_chats and not scored:
             self._prove_template()
-        if not CHAT_FORMATS.issuperset(formats):
+        if not CHAT_FORMATS.issuperset(formats) and not scored:
             self._eos  # noqa: B018 -- raises now, not at the first record
 
     def encode(self, examples: Sequence[Example | BadRecord]) -> list[Document | BadRecord]:
@@ -128,7 +140,7 @@ class Encoder:
         if isinstance(example, Chat):
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
-            return self._chats.render(example)
+            return self._chats.render(example) if self._read is None else _read_only(self._read, example)
         if isinstance(example, Completion):
             text = example.prompt + example.completion
             return Rendering(text, ((len(example.prompt), len(text)),))
@@ -146,10 +158,10 @@ class Encoder:
     def _tokens(self, rendering: Rendering, encoding: Encoding) -> _Tokens:
         spans = []
         for start, end in rendering.spans:
-            first, cut = _token_at(encoding, start, len(rendering.text))
+            first, cut = token_at(encoding, start, len(rendering.text))
             if cut:
                 return self._tokens_in_pieces(rendering)
-            spans.append((first, _token_at(encoding, end, len(rendering.text))[0]))
+            spans.append((first, token_at(encoding, end, len(rendering.text))[0]))
         return _Tokens(np.array(encoding.ids, dtype=np.int32), spans)
 
     def _tokens_in_pieces(self, rendering: Rendering) -> _Tokens:
@@ -161,7 +173,7 @@ class Encoder:
         for i, encoding in enumerate(self._backend.encode_batch(pieces, add_special_tokens=False)):
             if i:
                 start, end = rendering.spans[i - 1]
-                spans.append((len(ids), len(ids) + _token_at(encoding, end - start, len(pieces[i]))[0]))
+                spans.append((len(ids), len(ids) + token_at(encoding, end - start, len(pieces[i]))[0]))
             ids += encoding.ids
         return _Tokens(np.array(ids, dtype=np.int32), spans)
 
@@ -192,17 +204,20 @@ class Encoder:
         ids = tokens.ids
         if not rendering.whole:
             ids, labels = self._completed(ids, labels)
-        labels[:1] = IGNORED
+        if not self._scored:
+            labels[:1] = IGNORED
         if not np.any(labels != IGNORED):
-            return BadRecord("the answer has no token to train")
+            return BadRecord("the text has no token" if self._scored else "the answer has no token to train")
         return Document(ids, labels)
 
     def _completed(
         self, ids: NDArray[np.int32], labels: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """With the tokens that begin (where the tokenizer writes one) and end a text, unless they are there already."""
-        before = [] if ids[: len(self._bos)].tolist() == self._bos else self._bos
-        after = [] if ids[-1:].tolist() == [self._eos] else [self._eos]
+        bos, behind = self._around
+        before = [] if ids[: len(bos)].tolist() == bos else bos
+        end = behind if self._scored else [self._eos]
+        after = [] if ids[len(ids) - len(end) :].tolist() == end else end
         masked = np.full(len(before), IGNORED, dtype=np.int32)
         return (
             np.concatenate([np.array(before, dtype=np.int32), ids, np.array(after, dtype=np.int32)]),
@@ -221,12 +236,12 @@ class Encoder:
             ) from sample
 
     @cached_property
-    def _bos(self) -> list[int]:
-        """What the tokenizer writes in front of a text on its own account."""
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer writes in front of a text and behind it on its own account."""
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         ids = list(self._tokenizer("a")["input_ids"])
         starts = [i for i in range(len(ids)) if ids[i : i + len(plain)] == plain]
-        return ids[: starts[0]] if starts else []
+        return (ids[: starts[0]], ids[starts[0] + len(plain) :]) if starts else ([], [])
 
     @cached_property
     def _eos(self) -> int:
@@ -252,6 +267,13 @@ def _joined(example: Example | BadRecord, documents: Sequence[Document | BadReco
     return Document(ids, labels, None, targets_of(example), tuple(len(one.input_ids) for one in good))
 
 
+def _read_only(template: ChatTemplate, chat: Chat) -> Rendering:
+    """A conversation as its template writes it, all of it."""
+    template.check(chat)
+    text = template.apply(chat, len(chat.messages))
+    return Rendering(text, ((0, len(text)),), whole=True)
+
+
 def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
     batch: list[Rendering] = []
     size = 0
@@ -263,27 +285,3 @@ def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy of the tokenizer that adds nothing, cuts nothing, and whose offsets cover white space too."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = None  # byte-level ones trim white space from offsets
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def _token_at(encoding: Encoding, position: int, length: int) -> tuple[int, bool]:
-    """The first token that begins at or behind a character, and whether the one before reaches over the character."""
-    for at in range(position, length):  # a character that no token covers, such as a dropped space, is passed over
-        token = encoding.char_to_token(at)
-        if token is not None:
-            over = _begin(encoding, token) < position
-            return token + over, over
-    return len(encoding.ids), False
-
-
-def _begin(encoding: Encoding, token: int) -> int:
-    chars = encoding.token_to_chars(token)
-    return 0 if chars is None else chars[0]

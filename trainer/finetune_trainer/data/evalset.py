@@ -51,7 +51,9 @@ class EvalSet:
         self._world_size = world_size
         self._on_bad = on_bad
         self._order = SequentialOrder(index.table)
-        encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
+        encoder = Encoder(
+            tokenizer, index.rendered_formats, train_prompts=settings.train_prompts, scored=settings.scored
+        )
         self._record_encoder = RecordEncoder(index, settings, encoder)
         self._forms = {} if form is None else {0: form}
         self._builder = BlockBuilder(settings)

@@ -1,6 +1,6 @@
 """Texts and conversations with a label, or several, or a number: the records of classifiers.
 
-Sources: the columns `text` and `label` of text classification sets on the Hugging Face hub; `messages` as OpenAI has them.
+Sources: the columns `text` and `label` of text classification sets on the Hugging Face hub; OpenAI's `messages`.
 """
 
 from __future__ import annotations

@@ -54,9 +54,10 @@ def count_labels(index: DatasetIndex, cache: ObjectStore) -> LabelCounts:
 
 
 def _counted(index: DatasetIndex) -> LabelCounts:
-    counters: list[Counter[Value]] = [Counter() for _ in index.sources]
-    with RecordReader(index) as reader:
-        for block in SequentialOrder(index.table).blocks():
+    whole = DatasetIndex(sources=tuple(source.model_copy(update={"weight": 1.0}) for source in index.sources))
+    counters: list[Counter[Value]] = [Counter() for _ in whole.sources]
+    with RecordReader(whole) as reader:
+        for block in SequentialOrder(whole.table).blocks():
             for record in reader.read(block):
                 source = index.sources[record.source]
                 try:

@@ -100,7 +100,9 @@ def _read(
     one: _Pass, settings: DataSettings, tokenizer: PreTrainedTokenizerBase, prints: Fingerprints, progress: Progress
 ) -> Tally:
     train, order = one.train, one.order
-    encoder = Encoder(tokenizer, one.index.rendered_formats, train_prompts=settings.train_prompts)
+    encoder = Encoder(
+        tokenizer, one.index.rendered_formats, train_prompts=settings.train_prompts, scored=settings.scored
+    )
     records_encoder, builder = RecordEncoder(one.index, settings, encoder), BlockBuilder(settings)
     tally = Tally(one.index, order, settings, prints, train=train)
     read = 0

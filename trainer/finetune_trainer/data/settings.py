@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from finetune_trainer.data.label_set import LabelSet
 from finetune_trainer.spec.data import Overlong, Packing
 from finetune_trainer.spec.job import JobSpec
-from finetune_trainer.spec.objective import OBJECTIVES, trains_prompts
+from finetune_trainer.spec.objective import OBJECTIVES, ObjectiveType, trains_prompts
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class DataSettings:
     """Lengths in tokens, batch sizes in rows; exactly one of `epochs` and `max_steps` is set.
 
     `train_prompts`: every token is trained, as continued pre-training asks for, instead of the answers alone.
-    `paired`: a record is two documents, which stand in the same row. `max_bad_ratio`: share of an epoch's records that
+    `paired`: a record is two documents, which stand in the same row. `scored`: documents are read as a whole and given
+    a label, one of `labels`, which are those of the training data. `max_bad_ratio`: share of an epoch's records that
     may be bad.
     """
 
@@ -29,6 +31,8 @@ class DataSettings:
     max_bad_ratio: float = 0.001
     train_prompts: bool = False
     paired: bool = False
+    scored: bool = False
+    labels: LabelSet | None = None
 
     @classmethod
     def of(cls, spec: JobSpec, micro_batch_size: int) -> DataSettings:
@@ -45,4 +49,5 @@ class DataSettings:
             max_bad_ratio=spec.data.bad_records.max_ratio,
             train_prompts=trains_prompts(spec.objective),
             paired=OBJECTIVES[spec.objective.type].paired,
+            scored=spec.objective.type is ObjectiveType.CLASSIFICATION,
         )

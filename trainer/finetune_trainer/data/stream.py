@@ -83,7 +83,9 @@ class TrainStream:
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
-        self._encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
+        self._encoder = Encoder(
+            tokenizer, index.rendered_formats, train_prompts=settings.train_prompts, scored=settings.scored
+        )
         self._forms = forms or {}
         self._builder = BlockBuilder(settings)
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)

@@ -55,6 +55,14 @@ class Objective(ABC):
     def begin(self, engine: Any) -> None:  # noqa: B027 -- most have nothing to do
         """Called once before the first step of a start, with the weights that it goes on from; collective."""
 
+    def measured(self, sums: Sequence[float]) -> dict[str, float]:
+        """Its metrics, of `Loss.sums` added up over rows and laid end to end."""
+        return means(self.metrics, sums)
+
+    def details(self, sums: Sequence[float]) -> dict[str, Any]:
+        """What a held-out set's sums say beyond the metrics, JSON-able; for most objectives nothing."""
+        return {}
+
     def sums(self, parts: Mapping[str, tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
         """`Loss.sums` of the sum and the count of each metric by name."""
         values = [value for name in self.metrics for value in parts[name]]

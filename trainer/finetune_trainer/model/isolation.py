@@ -56,8 +56,9 @@ class IsolationReport:
 def prove_isolation(model: nn.Module, device: torch.device, head: Positions | None = None) -> IsolationReport:
     """Run `model`, a causal language model whole or inside a DeepSpeed engine, on packed documents; collective.
 
-    With `head` a model that says something else of each position (`score.ScorePositions`) is run. Every rank runs the same four forward passes of one short row, without gradients and dropout. Raises SpecError that
-    tells to set `spec.data.packing: None` if one document's logits depend on its neighbour.
+    With `head` a model that says something else of each position (`score.ScorePositions`) is run. Every rank runs the
+    same four forward passes of one short row, without gradients and dropout. Raises SpecError that tells to set
+    `spec.data.packing: None` if one document's logits depend on its neighbour.
     """
     report = measure_isolation(model, device, head)
     if not report.isolated:

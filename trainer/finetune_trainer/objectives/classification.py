@@ -55,7 +55,7 @@ class Classifier(Objective):
 
     @abstractmethod
     def tally(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """`Loss.sums`; while gradients are computed only what `metrics` names, else all that `measured` makes use of."""
+        """`Loss.sums`: in training what `metrics` names, without gradients all that `measured` makes use of."""
 
 
 class SingleLabel(Classifier):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedTokenizerFast
+
 from finetune_trainer.data import LabelSet
 from finetune_trainer.model.score import ScoreHead
 from finetune_trainer.spec import FineTuneJob, ObjectiveType, ProblemType
@@ -17,12 +19,13 @@ REWARD = "reward"
 NUMBER = "number"
 
 
-def score_head(job: FineTuneJob, labels: LabelSet | None, pad_id: int) -> ScoreHead | None:
+def score_head(job: FineTuneJob, labels: LabelSet | None, tokenizer: PreTrainedTokenizerFast) -> ScoreHead | None:
     """The head of the job's objective, None where it trains a language model; `labels` are those of a classifier.
 
     A reward counts as a regression, so that transformers' pipelines hand it out as it is.
     """
-    seed = job.spec.training.seed
+    seed, pad_id = job.spec.training.seed, tokenizer.pad_token_id
+    assert isinstance(pad_id, int)  # `model.tokenizer.load_tokenizer` sees to it
     if job.spec.objective.type is ObjectiveType.REWARD:
         return ScoreHead((REWARD,), PROBLEM_TYPES[ProblemType.REGRESSION], pad_id, seed)
     if labels is None:

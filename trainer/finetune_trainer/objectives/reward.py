@@ -1,4 +1,4 @@
-"""A reward model of pairs: the chosen answer's reward shall lie above the other's, by the pair's margin (Bradley-Terry).
+"""A reward model of pairs: the chosen answer's reward shall lie above the other's by a margin (Bradley-Terry).
 
 The loss is that of TRL's RewardTrainer, and of arXiv:2307.09288, section 3.2.2; rewards are centred as in
 arXiv:2312.09244.
@@ -19,36 +19,31 @@ from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.loss import Loss, Objective, Whole
 from finetune_trainer.engine.scores import document_scores
+from finetune_trainer.objectives.pairs import METRICS, apart, count, measured
 from finetune_trainer.objectives.setting import Setting
 from finetune_trainer.spec import Reward
 
 
 @dataclass(frozen=True)
 class BradleyTerry(Objective):
-    """Nats per pair; `accuracy`: share of pairs whose chosen answer has the higher reward, `margin`: by how much."""
+    """Nats per pair."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "margin", "reward")
+    metrics: ClassVar[tuple[str, ...]] = METRICS
 
     forward: Forward
     center_coefficient: float = 0.0
 
     def weight(self, rows: Sequence[Row]) -> float:
         """Pairs."""
-        return sum(len(row.records) for row in rows) / 2
+        return count(rows)
 
     def loss(self, engine: Any, rows: Sequence[Row], whole: Whole) -> Loss:
         """The sum over the pairs."""
         rewards = document_scores(self.forward, engine, rows)[:, 0]
-        chosen, rejected = rewards[0::2], rewards[1::2]
+        chosen, rejected = apart(rewards)
         margins = _margins(rows).to(rewards.device)
         total = pair_losses(chosen, rejected, margins, self.center_coefficient).sum()
-        pairs, parts = len(chosen), (chosen - rejected).detach()
-        found = {
-            "accuracy": ((parts > 0).sum(), pairs),
-            "margin": (parts.sum(), pairs),
-            "reward": (rewards.detach().sum(), len(rewards)),
-        }
-        return Loss(total, self.sums(found, total))
+        return Loss(total, self.sums(measured(chosen, rejected), total))
 
 
 def pair_losses(chosen: Tensor, rejected: Tensor, margins: Tensor, center_coefficient: float) -> Tensor:

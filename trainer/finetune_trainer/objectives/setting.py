@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data import Row
+from finetune_trainer.data import LabelSet, Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Objective
@@ -20,7 +20,7 @@ class Setting:
     """A run as an objective sees it.
 
     `model_path`: the local folder of the model that training starts from. `first_rows`: of the first block of the
-    training data, for a look at what they hold.
+    training data, for a look at what they hold. `labels`: a classifier's.
     """
 
     job: FineTuneJob
@@ -28,6 +28,7 @@ class Setting:
     control: ControlGroup
     model_path: Path
     first_rows: Sequence[Row]
+    labels: LabelSet | None = None
 
 
 def objective_of(setting: Setting) -> Objective:

@@ -45,7 +45,7 @@ def label_metrics(sums: Sequence[float], labels: int) -> dict[str, float]:
 
 
 def label_details(sums: Sequence[float], names: Sequence[str], *, single: bool) -> dict[str, Any]:
-    """JSON-able: precision, recall and F1 of each label, and the confusion matrix of single labels, a row per true one."""
+    """JSON-able: precision, recall and F1 by label; of single labels the confusion matrix, a row for each true one."""
     right, given, true = _by_label(sums, len(names))
     found: dict[str, Any] = {
         "labels": {

@@ -6,6 +6,7 @@ from finetune_trainer.spec.data import BadRecords, Data, EvalSource, Format, Ove
 from finetune_trainer.spec.deepspeed import DeepSpeed, Offload
 from finetune_trainer.spec.derived import ignored_locally, logs_uri, ranks, run_id, to_manifest, with_absolute_paths
 from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
+from finetune_trainer.spec.heads import Classification, ProblemType, Reward
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
@@ -31,6 +32,7 @@ __all__ = [
     "WHICH_WORDS",
     "BadRecords",
     "Checkpoint",
+    "Classification",
     "Data",
     "DeepSpeed",
     "EarlyStopping",
@@ -59,7 +61,9 @@ __all__ = [
     "Overlong",
     "Packing",
     "Precision",
+    "ProblemType",
     "Resources",
+    "Reward",
     "RuntimeRef",
     "Schedule",
     "ScheduleType",

@@ -20,7 +20,7 @@ class Reward(Part):
     """
 
     center_coefficient: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """Weight of the squared sum of a pair's rewards, which keeps rewards around 0 (arXiv:2312.09244): for instance 0.01."""
+    """Weight of the square of the sum of a pair's rewards, which keeps them around 0 (arXiv:2312.09244): try 0.01."""
 
 
 class ProblemType(StrEnum):
@@ -49,4 +49,4 @@ class Classification(Part):
     the texts that have it against those that have not."""
 
     balance_classes: bool = False
-    """Weigh every label as much as any other, however often it is there; with `SingleLabel`, instead of `classWeights`."""
+    """Weigh every label as much as any other, however often it is there: with `SingleLabel`, without `classWeights`."""

@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema
 
 from finetune_trainer.spec.base import Part
 from finetune_trainer.spec.data import Format, Overlong
+from finetune_trainer.spec.heads import Classification, Reward
 
 
 class ObjectiveType(StrEnum):
@@ -120,10 +121,10 @@ class Objective(Part):
     kto: KTO | None = None
     """Options of `type: KTO`."""
 
-    reward: Options | None = None
+    reward: Reward | None = None
     """Options of `type: Reward`."""
 
-    classification: Options | None = None
+    classification: Classification | None = None
     """Options of `type: Classification`."""
 
     grpo: Options | None = None
@@ -160,7 +161,10 @@ OBJECTIVES: dict[ObjectiveType, Takes] = {
     ),
     ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward"),
     ObjectiveType.CLASSIFICATION: Takes(
-        (Format.AUTO, Format.CLASSIFICATION), auto=Format.CLASSIFICATION, options="classification"
+        (Format.AUTO, Format.CLASSIFICATION),
+        overlong=(Overlong.TRUNCATE, Overlong.DROP),
+        auto=Format.CLASSIFICATION,
+        options="classification",
     ),
     ObjectiveType.GRPO: Takes((Format.AUTO,), options="grpo"),
 }
