@@ -161,9 +161,9 @@ class Run:
         losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
         measured = {f"eval/{name}/{of}": finite(one) for of, own in found.metrics.items() for name, one in own.items()}
         mean = finite(found.mean)
+        details = {f"evalDetails/{name}": one for name, one in found.details.items() if one}
         record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
-        record |= {f"evalDetails/{name}": details for name, details in found.details.items() if details}
-        self.history.add(record)
+        self.history.add(record | details)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
 

@@ -1,4 +1,4 @@
-"""What a classifier's records are given: labels by name or id, one or several, numbers; declared, or found and counted."""
+"""What a classifier's records are given: labels by name or id, one or several, or numbers; declared, or found."""
 
 from __future__ import annotations
 

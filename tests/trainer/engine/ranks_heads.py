@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from head_reference import CENTER, HEADS, PAD, REWARD, labels_of, scored_steps
-from ranks_engine import join
+import torch.distributed as dist
 
 from finetune_trainer.data import deal
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config
 from finetune_trainer.engine.loss import Objective
-from finetune_trainer.engine.start import start_engine
+from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.engine.step import train_step
 from finetune_trainer.model.isolation import prove_isolation
 from finetune_trainer.model.load import load_model
@@ -23,6 +23,7 @@ from finetune_trainer.model.score import ScorePositions
 from finetune_trainer.objectives.classification import KINDS
 from finetune_trainer.objectives.reward import BradleyTerry
 from finetune_trainer.spec import LoRA, ProblemType
+from head_reference import CENTER, HEADS, PAD, REWARD, labels_of, scored_steps
 from reference import LEARNING_RATE, job
 
 DEVICE = torch.device("cpu")
@@ -30,7 +31,9 @@ DEVICE = torch.device("cpu")
 
 def train(payload: dict[str, Any]) -> dict[str, Any]:
     """For each of `payload["cases"]` ([kind, method, ZeRO stage]): losses and gradient norms of its steps."""
-    control = join()
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    init_communication(DEVICE)
+    control = ControlGroup.create(60)
     return {"cases": [_train(control, payload, *case) for case in payload["cases"]]}
 
 

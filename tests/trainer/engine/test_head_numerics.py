@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from head_reference import HEADS, REWARD, head_reference_run, scored_steps
 
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.spec import LoRA
+from head_reference import HEADS, REWARD, head_reference_run, scored_steps
 from ranks import run_ranks
 
 ROWS = {"seed": 3, "steps": 4, "rows": 5}

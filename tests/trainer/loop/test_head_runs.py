@@ -90,7 +90,7 @@ def test_the_classifier_of_the_example_learns_and_its_export_says_the_same(
     assert accuracies[-1] > 0.9
     assert scores[-1] > 0.9
     held_out = [labelled(number) for number in range(480, 560)]
-    classify = pipeline("text-classification", model=str(folder), device="cpu")  # type: ignore[call-overload]
+    classify = pipeline("text-classification", model=str(folder), device="cpu")
     answers = classify([record["text"] for record in held_out], batch_size=8)
     right = [answer["label"] == record["label"] for answer, record in zip(answers, held_out, strict=True)]
     assert sum(right) / len(right) == pytest.approx(accuracies[-1])

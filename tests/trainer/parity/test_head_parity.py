@@ -1,4 +1,4 @@
-"""Losses and gradients of score heads on one batch: TRL's RewardTrainer and transformers' own losses are the references."""
+"""Losses and gradients of score heads on one batch, against TRL's RewardTrainer and transformers' own losses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def loaded(folder: Path, names: tuple[str, ...], problem: str) -> Any:
 
 
 def row(documents: list[list[int]], targets: list[list[float]]) -> Row:
-    ids = np.array(sum(documents, []), dtype=np.int32)
+    ids = np.concatenate(documents).astype(np.int32)
     positions = np.concatenate([np.arange(len(one)) for one in documents]).astype(np.int32)
     records = tuple(f"made up#{n}" for n in range(len(documents)))
     return Row(ids, ids, positions, records, targets=np.array(targets, dtype=np.float32))
@@ -89,7 +89,7 @@ def test_a_reward_models_loss_and_gradients_equal_trls(
         bf16=False,
         gradient_checkpointing=False,
     )
-    trainer = RewardTrainer(
+    trainer: Any = RewardTrainer(
         model=copy.deepcopy(model),
         args=config,
         train_dataset=Dataset.from_list(records),

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.spec import Classification, Reward, parse_job
+from finetune_trainer.spec.example import MINIMAL
+
 Problems = Callable[[dict[str, Any]], list[str]]
 
 PATH = "spec.objective.classification"
@@ -14,16 +17,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "labels of a regression": (
         {"problem": "Regression", "labels": ["low", "high"], "classWeights": {"low": 2.0}, "balanceClasses": True},
         [
-            f"{PATH}.labels: has no effect with problem: Regression: remove it, or write problem: SingleLabel (got 'a list')",
-            f"{PATH}.classWeights: has no effect with problem: Regression: remove it, or write problem: SingleLabel (got 'a mapping')",
-            f"{PATH}.balanceClasses: has no effect with problem: Regression: remove it, or write problem: SingleLabel (got True)",
+            f"{PATH}.{name}: has no effect with problem: Regression: remove it, or write problem: SingleLabel "
+            f"(got {got})"
+            for name, got in {"labels": "'a list'", "classWeights": "'a mapping'", "balanceClasses": True}.items()
         ],
     ),
     "a single label": (
         {"labels": ["spam"]},
         [
-            f"{PATH}.labels: leaves nothing to choose from: name two labels or more, or leave it out to take those of the "
-            "data (got 'a list')"
+            f"{PATH}.labels: leaves nothing to choose from: name two labels or more, or leave it out to take those of "
+            "the data (got 'a list')"
         ],
     ),
     "a label twice": (
@@ -33,7 +36,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a balance of several labels": (
         {"problem": "MultiLabel", "balanceClasses": True},
         [
-            f"{PATH}.balanceClasses: weighs single labels against each other: remove it, or write classWeights (got True)"
+            f"{PATH}.balanceClasses: weighs single labels against each other: remove it, or write classWeights "
+            "(got True)"
         ],
     ),
     "two ways to weigh": (
@@ -43,8 +47,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "the weight of an unknown label": (
         {"labels": ["spam", "ham"], "classWeights": {"very spam": 2.0}},
         [
-            f'{PATH}.classWeights["very spam"]: is the weight of a label that {PATH}.labels does not name: write one of '
-            "spam, ham (got 2.0)"
+            f'{PATH}.classWeights["very spam"]: is the weight of a label that {PATH}.labels does not name: write one '
+            "of spam, ham (got 2.0)"
         ],
     ),
 }
@@ -61,8 +65,13 @@ def test_options_that_contradict_each_other_are_refused(problems: Problems, case
     assert problems(CLASSIFIER | {"objective.classification": options}) == expected
 
 
-def test_a_classifier_needs_no_option(problems: Problems) -> None:
-    assert problems(CLASSIFIER) == []
+def test_options_are_filled_in_and_pairs_are_never_cut() -> None:
+    jobs = {
+        kind: parse_job(MINIMAL.replace("type: SFT", f"type: {kind}")).spec for kind in ("Reward", "Classification")
+    }
+    assert jobs["Reward"].objective.reward == Reward()
+    assert jobs["Classification"].objective.classification == Classification()
+    assert [str(spec.data.overlong) for spec in jobs.values()] == ["Drop", "Truncate"]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,8 @@ def test_a_classifier_needs_no_option(problems: Problems) -> None:
     [
         (
             CLASSIFIER | {"data.train": [{"uri": "s3://data/a.jsonl", "format": "Messages"}]},
-            "spec.data.train[0].format: does not suit objective Classification: write Auto or Classification (got 'Messages')",
+            "spec.data.train[0].format: does not suit objective Classification: write Auto or Classification (got "
+            "'Messages')",
         ),
         (
             CLASSIFIER | {"data.overlong": "Split"},

@@ -66,7 +66,8 @@ _NO_HEAD = (
 
 def _check_labels(config: PreTrainedConfig, head: ScoreHead, uri: str) -> None:
     """A head that was trained before goes on with the scores that it has, in their order, if they have names."""
-    there = tuple(config.id2label[i] for i in range(config.num_labels))
+    named: Any = config.id2label  # filled by transformers, by id
+    there = tuple(named[i] for i in range(len(named)))
     unnamed = len(there) == 1 or there == tuple(f"LABEL_{i}" for i in range(len(there)))
     if len(there) != len(head.labels) or (there != head.labels and not unnamed):
         raise DataError(

@@ -12,7 +12,7 @@ from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, M
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
 from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
 from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
-from finetune_trainer.spec.objective import Objective, ObjectiveType
+from finetune_trainer.spec.objective import OBJECTIVES, Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
 from finetune_trainer.spec.training import (
     GradientCheckpointing,
@@ -29,6 +29,7 @@ __all__ = [
     "ALL_LINEAR",
     "API_VERSION",
     "KIND",
+    "OBJECTIVES",
     "WHICH_WORDS",
     "BadRecords",
     "Checkpoint",

@@ -136,7 +136,8 @@ class Takes:
     """What an objective takes. `formats`: of records. `paired`: a record is two documents, which stand in one row.
 
     `overlong`: what may become of records longer than a row, the default first. `auto`: the format that `Auto` means,
-    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options.
+    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options. `scores`:
+    the model gets a score head and is no language model any more.
     """
 
     formats: tuple[Format, ...]
@@ -144,6 +145,7 @@ class Takes:
     overlong: tuple[Overlong, ...] = (Overlong.TRUNCATE, Overlong.SPLIT, Overlong.DROP)
     auto: Format | None = None
     options: str | None = None
+    scores: bool = False
 
 
 CHATS = (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION)
@@ -159,12 +161,13 @@ OBJECTIVES: dict[ObjectiveType, Takes] = {
     ObjectiveType.KTO: Takes(
         (Format.AUTO, Format.UNPAIRED_PREFERENCE), overlong=WHOLE, auto=Format.UNPAIRED_PREFERENCE, options="kto"
     ),
-    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward"),
+    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward", scores=True),
     ObjectiveType.CLASSIFICATION: Takes(
         (Format.AUTO, Format.CLASSIFICATION),
         overlong=(Overlong.TRUNCATE, Overlong.DROP),
         auto=Format.CLASSIFICATION,
         options="classification",
+        scores=True,
     ),
     ObjectiveType.GRPO: Takes((Format.AUTO,), options="grpo"),
 }
