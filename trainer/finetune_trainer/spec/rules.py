@@ -33,7 +33,7 @@ COLUMNS = {
     Format.TEXT: ("text",),
     Format.PREFERENCE: ("chosen", "rejected", "prompt", "margin", "tools"),
     Format.UNPAIRED_PREFERENCE: ("prompt", "completion", "label", "tools"),
-    Format.CLASSIFICATION: ("text", "messages", "label", "tools"),
+    Format.CLASSIFICATION: ("label", "text", "messages", "tools"),
 }
 OUTPUTS = {
     MethodType.FULL: (OutputFormat.FULL,),
