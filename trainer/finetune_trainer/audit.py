@@ -16,9 +16,10 @@ def compose_audit(
 ) -> dict[str, Any]:
     """JSON: trainable share, adapter coverage, isolation proof, kept-token share, counts, a sample with its mask.
 
-    `dataReport`: what `finetune data report` says, of the first block of records.
+    `labels`: how often each of a classifier's is seen in an epoch. `dataReport`: what `finetune data report` says, of
+    the first block of records.
     """
-    data = dataset.stream.audit()
+    data, labels = dataset.stream.audit(), dataset.labels
     return {
         "trainableShare": coverage.trainable_share,
         "coverage": coverage.to_json(),
@@ -26,6 +27,7 @@ def compose_audit(
         "keptTokenShare": data.kept_share,
         "counts": data.counters.model_dump(),
         "sources": data.sources,
+        **({} if labels is None else {"labels": dict(zip(labels.names, labels.counts, strict=True))}),
         "dataReport": data.report and data.report.model_dump(mode="json"),
         "datasetId": dataset.id,
         "estimatedSteps": dataset.stream.estimated_batches(),

@@ -27,12 +27,14 @@ from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import ModelIdentity, identify
-from finetune_trainer.model.head import KeptPositions
+from finetune_trainer.model.head import KeptPositions, Positions
 from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
+from finetune_trainer.model.score import ScoreHead, ScorePositions
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.objectives import Setting, objective_of
+from finetune_trainer.objectives.heads import score_head
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
 from finetune_trainer.shares import Stage
@@ -77,7 +79,8 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     resources = ExitStack()
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
-    engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
+    head = score_head(job, dataset.labels, tokenizer)
+    engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device, head)
     stage = Stage(
         context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None,
         context.rank,
@@ -108,6 +111,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
                 start={"model": model.model_dump(), **record(start)},
                 first_rows=dataset.stream.first_rows(),
                 once=dataset.once,
+                labels=dataset.labels,
             )
         ),
         micro_batch_size=micro,
@@ -170,9 +174,17 @@ def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, con
 
 
 def load_engine(
-    job: FineTuneJob, control: ControlGroup, path: Path, tokenizer: PreTrainedTokenizerFast, device: torch.device
+    job: FineTuneJob,
+    control: ControlGroup,
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    device: torch.device,
+    score: ScoreHead | None = None,
 ) -> tuple[Any, Forward, Coverage, IsolationReport | None]:
-    """The model on its device, adapted, proved to keep packed documents apart, and wrapped by DeepSpeed; collective."""
+    """The model on its device, adapted, proved to keep packed documents apart, and wrapped by DeepSpeed; collective.
+
+    With `score` it is a sequence classifier with that head.
+    """
     spec = job.spec
     on_gpu = device.type == "cuda"
     model: Any = load_model(
@@ -182,15 +194,16 @@ def load_engine(
         ds_config=deepspeed_config(job, control.world_size, on_gpu=on_gpu),
         gradient_checkpointing=use_gradient_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
         uri=spec.model.uri,
+        head=score,
     )
     if spec.method.type == MethodType.LORA and spec.method.lora is not None:
         model, coverage = apply_lora(model, spec.method.lora, seed=spec.training.seed)
     else:
         coverage = full_coverage(model)
-    head = KeptPositions(model)
+    head: Positions = KeptPositions(model) if score is None else ScorePositions(model)
     soft_capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
     engine = start_engine(job, model, control.world_size, device)
-    isolation = prove_isolation(engine.module, device) if spec.data.packing == Packing.BEST_FIT else None
+    isolation = prove_isolation(engine.module, device, head) if spec.data.packing == Packing.BEST_FIT else None
     assert isinstance(tokenizer.pad_token_id, int)
     forward = Forward(
         head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped, alone=spec.data.packing is Packing.NONE

@@ -17,6 +17,7 @@ from finetune_trainer.data import (
     EvalSet,
     IndexProgress,
     Keeping,
+    LabelSet,
     NodeCache,
     TokenForm,
     TrainStream,
@@ -25,6 +26,7 @@ from finetune_trainer.data import (
     form_key,
     job_indices,
     used_pages,
+    with_labels,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.quarantine import QuarantineFile
@@ -58,6 +60,9 @@ class Dataset:
     cache: NodeCache | None = None
     """What the ranks of this node share, where more than one reads, or reads more than once."""
 
+    labels: LabelSet | None = None
+    """A classifier's."""
+
     @property
     def id(self) -> str:
         """The index's id: a hash of content, formats and weights."""
@@ -82,12 +87,12 @@ def open_dataset(
 
     Sources whose token form was published for `tokenizer_id` (`ModelIdentity.tokenizer`) are read in that form.
     """
-    settings = DataSettings.of(job.spec, micro_batch_size)
+    chosen = DataSettings.of(job.spec, micro_batch_size)
 
-    def find(tell: Tell) -> list[Found]:
-        return list(_find_all(job, settings, tokenizer_id, tell)) if control.is_main else []
+    def find(tell: Tell) -> tuple[DataSettings, list[Found]]:
+        return _find_all(job, chosen, tokenizer_id, tell) if control.is_main else (chosen, [])
 
-    found = control.agree_long(find, context)[0]
+    settings, found = control.agree_long(find, context)[0]
     _say_which(found, context)
     (train, forms), *held_out = found
     bad = QuarantineFile(log.journal.store, log.journal.run_id) if control.is_main else None
@@ -108,7 +113,7 @@ def open_dataset(
         every.what = "the training data"
         return [every, *sets.values()]
 
-    return Dataset(train, stream, sets, bad, once, cache)
+    return Dataset(train, stream, sets, bad, once, cache, settings.labels)
 
 
 def node_cache(found: Sequence[Found], context: RunContext, settings: DataSettings) -> NodeCache | None:
@@ -142,13 +147,19 @@ def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:
     return job_indices(job.spec, progress)
 
 
-def _find_all(job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell: Tell) -> Iterator[Found]:
-    """Every index, with the token forms of its sources that there are."""
+def _find_all(
+    job: FineTuneJob, settings: DataSettings, tokenizer_id: str, tell: Tell
+) -> tuple[DataSettings, list[Found]]:
+    """The settings with the labels that are found, and every index with the token forms that its sources have."""
     store = open_store(f"{job.spec.checkpoint.uri}/{TOKENS_FOLDER}")
+    found: list[Found] = []
     for index in index_sources(job, tell):
+        if not found:
+            settings = with_labels(settings, job.spec, index)
         keys = (form_key(form_facts(index, i, settings, tokenizer_id)) for i in range(len(index.sources)))
         forms = {i: form for i, key in enumerate(keys) if (form := find_form(store, key)) is not None}
-        yield index, forms
+        found.append((index, forms))
+    return settings, found
 
 
 def _say_which(found: Sequence[Found], context: RunContext) -> None:

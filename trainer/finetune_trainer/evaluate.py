@@ -12,7 +12,7 @@ import torch
 from finetune_trainer.data import Counters, EvalSet
 from finetune_trainer.engine.batch import kept_tokens
 from finetune_trainer.engine.collectives import ControlGroup
-from finetune_trainer.engine.loss import Objective, means
+from finetune_trainer.engine.loss import Objective
 from finetune_trainer.errors import DataError
 
 
@@ -20,8 +20,8 @@ from finetune_trainer.errors import DataError
 class Evaluation:
     """`losses`: the objective's loss of each named set (SFT: nats per kept token); `mean`: of all of them together.
 
-    `tokens`: kept tokens. `counts`: what became of each set's records, on all ranks together. `metrics`: the
-    objective's, by set.
+    `tokens`: kept tokens. `counts`: what became of each set's records, on all ranks together. `metrics` and `details`:
+    the objective's, by set.
     """
 
     mean: float
@@ -29,6 +29,7 @@ class Evaluation:
     tokens: int
     counts: dict[str, Counters]
     metrics: dict[str, dict[str, float]]
+    details: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def evaluate(
         losses={name: one.loss / one.weight for name, one in found.items()},
         tokens=int(sum(one.tokens for one in found.values())),
         counts={name: held_out.counters or Counters() for name, held_out in sets.items()},
-        metrics={name: means(objective.metrics, one.sums) for name, one in found.items()},
+        metrics={name: objective.measured(one.sums) for name, one in found.items()},
+        details={name: objective.details(one.sums) for name, one in found.items()},
     )
 
 

@@ -20,7 +20,7 @@ from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.export.weights import export_weights
 from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
-from finetune_trainer.spec import identity, run_id
+from finetune_trainer.spec import OBJECTIVES, identity, run_id
 from finetune_trainer.starting_point import record
 from finetune_trainer.store import Checkpoint, CorruptObject, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
@@ -153,7 +153,8 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     formats = run.dataset.index.rendered_formats
     run.history.close()  # flushes its files
     with writing(folder):
-        export_tokenizer(run.tokenizer, formats, run.model_path, folder)
+        scores = OBJECTIVES[run.job.spec.objective.type].scores
+        export_tokenizer(run.tokenizer, formats, run.model_path, folder, scores=scores)
         _write(folder / REPORT["audit"], _json(audit))
         _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None))
         if plot is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +22,7 @@ from finetune_trainer.data import (
     publish,
     source_results,
     token_type,
+    with_labels,
 )
 from finetune_trainer.dataset import TOKENS_FOLDER, index_sources
 from finetune_trainer.engine.collectives import Tell
@@ -50,8 +52,11 @@ def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = 
     settings = DataSettings.of(job.spec, micro_batch_size=1)
     path = fetch_model(job.spec.model.uri, models)
     tokenizer = load_tokenizer(path, job.spec.model.chat_template)
+    indices = index_sources(job, tell)
+    train = next(indices)
+    settings = with_labels(settings, job.spec, train)
     publisher = _Publisher(job, settings, tokenizer, tokenizer_digest(path, tokenizer), to)
-    for index in index_sources(job, tell):
+    for index in chain([train], indices):
         for source in range(len(index.sources)):
             yield publisher.prepared(index, source)
 

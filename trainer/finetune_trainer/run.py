@@ -162,8 +162,9 @@ class Run:
         losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
         measured = {f"eval/{held}/{of}": finite(one) for held, own in found.metrics.items() for of, one in own.items()}
         mean = finite(found.mean)
+        details = {f"evalDetails/{name}": one for name, one in found.details.items() if one}
         record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
-        self.history.add(record)
+        self.history.add(record | details)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         event |= {} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}
         self.report(event | ({"metrics": found.metrics} if any(found.metrics.values()) else {}))

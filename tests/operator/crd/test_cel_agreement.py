@@ -15,6 +15,8 @@ from finetune_trainer.spec.rules import RULES
 from mistakes import JOB_TABLES, NO_FURTHER, Mistake, Object, mistakes
 
 NOT_IN_CEL = {
+    "each_label_once": "comparing a thousand names with each other is too costly for the API server",
+    "weights_of_labels_that_there_are": "as is comparing the weights' names with the labels'",
     "held_out_sets_have_their_own_names": "the schema says it: spec.data.eval is a list with `name` as its key",
 }
 """Checks of the trainer without a CEL rule. Of `output_beside_checkpoints`, the half about the run's own folder is not

@@ -17,7 +17,7 @@ from finetune_trainer.spec.fields import entries
 
 VALID = copy.deepcopy(EXAMPLE)
 for _part, _field in (
-    *(("objective", name) for name in ("dpo", "orpo", "kto")),
+    *(("objective", name) for name in ("dpo", "orpo", "kto", "reward", "classification")),
     ("training", "maxSteps"),
     ("workers", "minReplicas"),
 ):

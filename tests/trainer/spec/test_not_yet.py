@@ -17,26 +17,19 @@ NOT_YET: dict[str, tuple[dict[str, Any], list[str]]] = {
     **{
         name: (
             {"objective.type": name},
-            [f"spec.objective.type: is not available yet: write CPT, SFT, DPO, ORPO or KTO (got '{name}')"],
+            [
+                "spec.objective.type: is not available yet: write CPT, SFT, DPO, ORPO, KTO, Reward or Classification "
+                f"(got '{name}')"
+            ],
         )
-        for name in ("Reward", "Classification", "GRPO")
+        for name in ("GRPO",)
     },
     **{
         f"options of {name}": (
             {f"objective.{name}": {"beta": 0.2}},
             [f"spec.objective.{name}: is not available yet: remove it (got 'a mapping')"],
         )
-        for name in ("reward", "classification", "grpo")
-    },
-    **{
-        name: (
-            {"data.train.0.format": name},
-            [
-                "spec.data.train[0].format: is not available yet: write Auto, Messages, ShareGPT, Alpaca, "
-                f"PromptCompletion, Text, Preference or UnpairedPreference (got '{name}')"
-            ],
-        )
-        for name in ("Classification",)
+        for name in ("grpo",)
     },
     "NVMe": (
         {"deepspeed.offloadOptimizer": "NVMe"},

@@ -66,7 +66,7 @@ def report(job: Job, sample: Sample = None, limit: Limit = None, output: OutputO
 
 
 def _report(path: Path, sample: int | None, limit: int | None) -> DataReport:
-    from finetune_trainer.data import Amount, DataSettings, data_report, job_indices
+    from finetune_trainer.data import Amount, DataSettings, data_report, job_indices, with_labels
     from finetune_trainer.launch.folders import workdir
     from finetune_trainer.model.fetch import fetch_tokenizer
     from finetune_trainer.model.tokenizer import load_tokenizer
@@ -80,7 +80,8 @@ def _report(path: Path, sample: int | None, limit: int | None) -> DataReport:
         tokenizer = load_tokenizer(folder, spec.model.chat_template)
         sets = {source.name: index for source, index in zip(spec.data.eval, held_out, strict=True)}
         amount = Amount(sample) if limit is None else Amount(sample, limit)
-        return data_report(train, sets, DataSettings.of(spec, 1), tokenizer, amount, bars.read)
+        settings = with_labels(DataSettings.of(spec, 1), spec, train)
+        return data_report(train, sets, settings, tokenizer, amount, bars.read)
 
 
 class _Bars:

@@ -14,6 +14,8 @@ from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
 from finetune_trainer.data.keep import Keeping
+from finetune_trainer.data.label_set import LabelSet
+from finetune_trainer.data.labels import with_labels
 from finetune_trainer.data.pack import best_fit
 from finetune_trainer.data.pages import UNSHARED, NodeCache, Pages
 from finetune_trainer.data.report import DataReport
@@ -53,6 +55,7 @@ __all__ = [
     "EvalSet",
     "IndexProgress",
     "Keeping",
+    "LabelSet",
     "ListedSource",
     "NodeCache",
     "Pages",
@@ -83,4 +86,5 @@ __all__ = [
     "source_results",
     "token_type",
     "used_pages",
+    "with_labels",
 ]

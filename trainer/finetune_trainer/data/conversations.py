@@ -29,9 +29,9 @@ def from_messages(messages: object, tools: list[dict[str, Any]] | None = None) -
 
     A weight is a number from 0 to 100, by which the losses of a message's tokens are multiplied.
     """
-    if not isinstance(messages, list) or not messages:
-        raise BadRecord("the messages are not a list of at least one message")
-    checked = [_message(message, i) for i, message in enumerate(messages)]
+    chat = read_messages(messages, tools)
+    assert isinstance(messages, list)
+    checked = chat.messages
     answers = [i for i, message in enumerate(checked) if message["role"] == "assistant"]
     if not answers:
         raise BadRecord("no assistant message to train on")
@@ -40,6 +40,13 @@ def from_messages(messages: object, tools: list[dict[str, Any]] | None = None) -
     if not trained:
         raise BadRecord("every assistant message has weight 0: nothing to train on")
     return Chat(checked, trained, tools, weights)
+
+
+def read_messages(messages: object, tools: list[dict[str, Any]] | None = None) -> Chat:
+    """A chat of which nothing is trained, to be read only; raises BadRecord."""
+    if not isinstance(messages, list) or not messages:
+        raise BadRecord("the messages are not a list of at least one message")
+    return Chat([_message(message, i) for i, message in enumerate(messages)], (), tools)
 
 
 def from_share_gpt(values: dict[str, Any]) -> Chat:

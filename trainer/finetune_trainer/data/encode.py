@@ -28,6 +28,7 @@ from finetune_trainer.data.examples import (
 from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.data.rows import IGNORED
 from finetune_trainer.data.settings import DataSettings
+from finetune_trainer.data.template import ChatTemplate
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
 from finetune_trainer.spec.objective import RoleWeights
@@ -83,6 +84,9 @@ class Encoder:
 
     No token spans the border between a prompt and its answer: where tokenising the whole text makes one, the text is
     cut there and tokenised in pieces, which is what a server does when it is given the prompt alone.
+
+    `scored`: texts and conversations are read and not answered. A text is what the tokenizer makes of it by itself, and
+    every token counts as trained.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Encoder:
         *,
         train_prompts: bool = False,
         role_weights: RoleWeights | None = None,
+        scored: bool = False,
     ) -> None:
         if not tokenizer.is_fast:
             raise DataError("the model's tokenizer is not a fast one: add its tokenizer.json to the model's folder")
@@ -100,9 +105,11 @@ class Encoder:
         self._role_weights = role_weights
         self._backend = plain_backend(tokenizer)
         self._takes_chats = bool(CHAT_FORMATS.intersection(formats))
-        if self._takes_chats:
+        self._read = ChatTemplate(tokenizer) if scored and self._takes_chats else None
+        self._scored = scored
+        if self._takes_chats and not scored:
             self._prove_template()
-        if not CHAT_FORMATS.issuperset(formats):
+        if not CHAT_FORMATS.issuperset(formats) and not scored:
             self._eos  # noqa: B018 -- raises now, not at the first record
 
     def encode(self, examples: Sequence[Example | BadRecord]) -> list[Document | BadRecord]:
@@ -137,6 +144,8 @@ class Encoder:
         if isinstance(example, Chat):
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
+            if self._read is not None:
+                return _read_only(self._read, example)
             own = any(example.weights.get(i, 1.0) != 1.0 for i in example.trained)
             if own or (self._role_weights is not None and not self._train_prompts):
                 return self._chats.weighted(example, self._role_weights)
@@ -207,17 +216,20 @@ class Encoder:
         ids = tokens.ids
         if not rendering.whole:
             ids, labels = self._completed(ids, labels)
-        labels[:1] = IGNORED
+        if not self._scored:
+            labels[:1] = IGNORED
         if not np.any(labels != IGNORED):
-            return BadRecord("the answer has no token to train")
+            return BadRecord("the text has no token" if self._scored else "the answer has no token to train")
         return Document(ids, labels, weights)
 
     def _completed(
         self, ids: NDArray[np.int32], labels: NDArray[np.int32]
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """With the tokens that begin (where the tokenizer writes one) and end a text, unless they are there already."""
-        before = [] if ids[: len(self._bos)].tolist() == self._bos else self._bos
-        after = [] if ids[-1:].tolist() == [self._eos] else [self._eos]
+        bos, behind = self._around
+        before = [] if ids[: len(bos)].tolist() == bos else bos
+        end = behind if self._scored else [self._eos]
+        after = [] if ids[len(ids) - len(end) :].tolist() == end else end
         masked = np.full(len(before), IGNORED, dtype=np.int32)
         return (
             np.concatenate([np.array(before, dtype=np.int32), ids, np.array(after, dtype=np.int32)]),
@@ -236,12 +248,12 @@ class Encoder:
             ) from sample
 
     @cached_property
-    def _bos(self) -> list[int]:
-        """What the tokenizer writes in front of a text on its own account."""
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer writes in front of a text and behind it on its own account."""
         plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         ids = list(self._tokenizer("a")["input_ids"])
         starts = [i for i in range(len(ids)) if ids[i : i + len(plain)] == plain]
-        return ids[: starts[0]] if starts else []
+        return (ids[: starts[0]], ids[starts[0] + len(plain) :]) if starts else ([], [])
 
     @cached_property
     def _eos(self) -> int:
@@ -255,7 +267,13 @@ class Encoder:
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], settings: DataSettings) -> Encoder:
     """The encoder of a job's settings; `formats`: as `Encoder` takes them."""
-    return Encoder(tokenizer, formats, train_prompts=settings.train_prompts, role_weights=settings.role_weights)
+    return Encoder(
+        tokenizer,
+        formats,
+        train_prompts=settings.train_prompts,
+        role_weights=settings.role_weights,
+        scored=settings.scored,
+    )
 
 
 def _joined(example: Example | BadRecord, documents: Sequence[Document | BadRecord]) -> Document | BadRecord:
@@ -270,6 +288,13 @@ def _joined(example: Example | BadRecord, documents: Sequence[Document | BadReco
         return BadRecord("the chosen and the rejected answer are the same")
     ids, labels = (np.concatenate([getattr(one, name) for one in good]) for name in ("input_ids", "labels"))
     return Document(ids, labels, None, targets_of(example), tuple(len(one.input_ids) for one in good))
+
+
+def _read_only(template: ChatTemplate, chat: Chat) -> Rendering:
+    """A conversation as its template writes it, all of it."""
+    template.check(chat)
+    text = template.apply(chat, len(chat.messages))
+    return Rendering(text, ((0, len(text)),), whole=True)
 
 
 def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:

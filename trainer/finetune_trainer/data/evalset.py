@@ -29,7 +29,7 @@ class EvalSet:
     """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
 
     `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
-    `forms`: token forms by the number of their source. `pages`, to be set by who knows: what the node has of it. `what`:
+    `forms`: token forms by the number of their source. `pages`, to be set by who knows: what the node has. `what`:
     what it is called in messages.
     """
 

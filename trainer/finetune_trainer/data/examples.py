@@ -60,13 +60,23 @@ class Judged:
     targets: tuple[float, ...]
 
 
-Example = Written | Preference | Judged
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text or conversation to be read, and the label that its record gives it, as it stands there."""
+
+    text: Written
+    given: object
+
+
+Example = Written | Preference | Judged | Labelled
 
 
 def texts_of(example: Example | BadRecord) -> tuple[Written | BadRecord, ...]:
     """What is rendered of an example, each as a text of its own."""
     if isinstance(example, Preference):
         return example.chosen, example.rejected
+    if isinstance(example, Labelled):
+        return (example.text,)
     return (example.answer,) if isinstance(example, Judged) else (example,)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from finetune_trainer.data.conversations import check_tools, from_messages, from_share_gpt
 from finetune_trainer.data.examples import BadRecord, Completion, Example, Text
+from finetune_trainer.data.labelled import from_labelled
 from finetune_trainer.data.preferences import answered, from_judged, from_preference, string
 from finetune_trainer.spec.data import Format
 
@@ -39,6 +40,7 @@ REQUIRED: dict[Format, tuple[str, ...]] = {
     Format.TEXT: ("text",),
     Format.PREFERENCE: ("chosen", "rejected"),
     Format.UNPAIRED_PREFERENCE: ("prompt", "completion", "label"),
+    Format.CLASSIFICATION: ("label",),
 }
 """Names that a record of each format must have; `Auto` takes the first format whose names are all there."""
 
@@ -50,6 +52,7 @@ OPTIONAL: dict[Format, tuple[str, ...]] = {
     Format.TEXT: (),
     Format.PREFERENCE: ("prompt", "margin", "tools"),
     Format.UNPAIRED_PREFERENCE: ("tools",),
+    Format.CLASSIFICATION: ("text", "messages", "tools"),
 }
 
 CHAT_FORMATS = frozenset({Format.MESSAGES, Format.SHARE_GPT})
@@ -59,6 +62,7 @@ ANSWERS = {
     Format.PROMPT_COMPLETION: "completion",
     Format.UNPAIRED_PREFERENCE: "completion",
     Format.PREFERENCE: "chosen",
+    Format.CLASSIFICATION: "messages",
 }
 """The columns that hold messages where records of these formats are conversations."""
 
@@ -125,4 +129,5 @@ _CONVERTERS: dict[Format, Callable[[dict[str, Any]], Example]] = {
     Format.TEXT: _text,
     Format.PREFERENCE: from_preference,
     Format.UNPAIRED_PREFERENCE: from_judged,
+    Format.CLASSIFICATION: from_labelled,
 }

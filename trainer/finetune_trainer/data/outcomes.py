@@ -14,7 +14,7 @@ from types import TracebackType
 from finetune_trainer.data.columns import Outcomes, Refused, Result
 from finetune_trainer.data.copies import ChunkPart
 from finetune_trainer.data.encode import Document, Encoder
-from finetune_trainer.data.examples import BadRecord, Example
+from finetune_trainer.data.examples import BadRecord, Example, Labelled
 from finetune_trainer.data.formats import Raw, convert
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, Order
@@ -53,7 +53,9 @@ class RecordEncoder:
     def _convert(self, record: RawRecord) -> Example | BadRecord:
         source = self._index.sources[record.source]
         try:
-            return convert(record.raw, source.format, source.columns)
+            example = convert(record.raw, source.format, source.columns)
+            labels = self._settings.labels
+            return labels.judge(example) if labels is not None and isinstance(example, Labelled) else example
         except BadRecord as error:
             return error
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from finetune_trainer.data.label_set import LabelSet
 from finetune_trainer.spec.data import Overlong, Packing
 from finetune_trainer.spec.job import JobSpec
-from finetune_trainer.spec.objective import OBJECTIVES, RoleWeights, trains_prompts
+from finetune_trainer.spec.objective import OBJECTIVES, ObjectiveType, RoleWeights, trains_prompts
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class DataSettings:
 
     `train_prompts`: every token is trained, as continued pre-training asks for, instead of the answers alone.
     `role_weights`: how much what each role says counts, where not only the answers do.
-    `paired`: a record is two documents, which stand in the same row. `max_bad_ratio`: share of an epoch's records that
+    `paired`: a record is two documents, which stand in the same row. `scored`: documents are read as a whole and given
+    a label, one of `labels`, which are those of the training data. `max_bad_ratio`: share of an epoch's records that
     may be bad.
     """
 
@@ -31,6 +33,8 @@ class DataSettings:
     train_prompts: bool = False
     paired: bool = False
     role_weights: RoleWeights | None = None
+    scored: bool = False
+    labels: LabelSet | None = None
 
     @classmethod
     def of(cls, spec: JobSpec, micro_batch_size: int) -> DataSettings:
@@ -48,4 +52,5 @@ class DataSettings:
             train_prompts=trains_prompts(spec.objective),
             role_weights=spec.objective.sft.role_weights if spec.objective.sft else None,
             paired=OBJECTIVES[spec.objective.type].paired,
+            scored=spec.objective.type is ObjectiveType.CLASSIFICATION,
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from finetune_trainer.data import Row, collate, documents_of
 from finetune_trainer.model.cross_entropy import kept_loss_sum, kept_losses
-from finetune_trainer.model.head import KeptPositions, kept_positions
+from finetune_trainer.model.head import Positions, kept_positions
 
 _EMPTY = Row(
     input_ids=np.zeros(2, dtype=np.int32),
@@ -68,7 +68,7 @@ class Forward:
     way that needs them again (soft-capping).
     """
 
-    head: KeptPositions
+    head: Positions
     device: torch.device
     pad_id: int
     reuse_logits: bool = False

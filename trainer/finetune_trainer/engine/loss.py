@@ -62,6 +62,14 @@ class Objective(ABC):
         each micro-batch of what takes long, equally often on every rank; it ends that by raising.
         """
 
+    def measured(self, sums: Sequence[float]) -> dict[str, float]:
+        """Its metrics, of `Loss.sums` added up over rows and laid end to end."""
+        return means(self.metrics, sums)
+
+    def details(self, sums: Sequence[float]) -> dict[str, Any]:
+        """What a held-out set's sums say beyond the metrics, JSON-able; for most objectives nothing."""
+        return {}
+
     def sums(self, parts: Mapping[str, tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
         """`Loss.sums` of the sum and the count of each metric by name."""
         values = [value for name in self.metrics for value in parts[name]]

@@ -16,7 +16,7 @@ import torch
 
 from finetune_trainer.data import Row
 from finetune_trainer.engine.collectives import ControlGroup
-from finetune_trainer.engine.loss import Objective, means
+from finetune_trainer.engine.loss import Objective
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def train_step(
     (total, *measured), cast = both[: len(mine)], both[len(mine) :]
     applied = applied and math.isfinite(total)
     votes = tuple(count > 0 for count in cast)
-    return StepResult(total / weight, grad_norm, applied, votes, means(objective.metrics, measured))
+    return StepResult(total / weight, grad_norm, applied, votes, objective.measured(measured))
 
 
 def _update(engine: Any, max_grad_norm: float) -> tuple[float, bool]:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.export.config import write_head_config
 from finetune_trainer.export.disk import writing
 from finetune_trainer.export.gather import IncompleteWeights, gathered, trained_weights
 
@@ -41,6 +42,7 @@ def _write(module: Any, weights: dict[str, Tensor], base_uri: str, folder: Path)
     config.base_model_name_or_path, config.revision = base_reference(base_uri)
     config.inference_mode = True
     config.save_pretrained(str(folder))
+    write_head_config(module, folder)
 
 
 def base_reference(uri: str) -> tuple[str, str | None]:

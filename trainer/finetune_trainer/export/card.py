@@ -10,7 +10,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
-from finetune_trainer.spec import FineTuneJob, OutputFormat
+from finetune_trainer.export.card_head import head_usage, metric_rows
+from finetune_trainer.spec import OBJECTIVES, FineTuneJob, ObjectiveType, OutputFormat
 
 LOSS_PLOT = "loss.svg"
 
@@ -26,7 +27,8 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"# {job.metadata.name}",
         _summary(job),
         "## Held-out loss",
-        _losses(result, "starting checkpoint" if "startedFrom" in origin else "base model"),
+        _losses(job, result, start := "starting checkpoint" if "startedFrom" in origin else "base model"),
+        *([_table(["set", "metric", start, "this model"], rows)] if (rows := metric_rows(result)) else []),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
         "## Use",
         _usage(job),
@@ -46,7 +48,8 @@ def _front_matter(job: FineTuneJob) -> dict[str, Any]:
     base = {"base_model": base_reference(spec.model.uri)[0]} if spec.model.uri.startswith("hf://") else {}
     library = "peft" if spec.output.format == OutputFormat.ADAPTER else "transformers"
     tags = ["finetune-operator", spec.method.type.lower(), spec.objective.type.lower()]
-    return {**base, "library_name": library, "pipeline_tag": "text-generation", "tags": tags}
+    task = "text-classification" if OBJECTIVES[spec.objective.type].scores else "text-generation"
+    return {**base, "library_name": library, "pipeline_tag": task, "tags": tags}
 
 
 def _summary(job: FineTuneJob) -> str:
@@ -59,14 +62,20 @@ def _summary(job: FineTuneJob) -> str:
     return f"{what} `{spec.model.uri}`, trained with objective {spec.objective.type} by finetune-operator."
 
 
-def _losses(result: Mapping[str, Any], start: str) -> str:
+def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     after, before = result["evalLosses"], result["baseLosses"]
     if not after:
         return "There was no held-out data."
-    rows = [[name, _loss(before.get(name)), _loss(after[name])] for name in after]
+    tokens = job.spec.objective.type in (ObjectiveType.SFT, ObjectiveType.CPT)
+    show = _loss if tokens else _plain_loss
+    rows = [[name, show(before.get(name)), show(after[name])] for name in after]
     if len(rows) > 1:
-        rows.append(["all tokens together", _loss(result["baseLoss"]), _loss(result["evalLoss"])])
+        rows.append(
+            [f"all {'tokens' if tokens else 'sets'} together", show(result["baseLoss"]), show(result["evalLoss"])]
+        )
     note = "Nats per token, and perplexity, of the tokens that are trained in such records."
+    if not tokens:
+        note = f"The loss of objective {job.spec.objective.type}, as in training."
     return _table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
@@ -74,9 +83,15 @@ def _loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f} (perplexity {exp(min(value, 700)):.4g})"
 
 
+def _plain_loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
 def _usage(job: FineTuneJob) -> str:
     place = job.spec.output.uri
     folder = place.removeprefix("file://") if place.startswith("file://") else "<this folder>"
+    if OBJECTIVES[job.spec.objective.type].scores:
+        return head_usage(job, folder)
     kind = "AutoPeftModelForCausalLM" if job.spec.output.format == OutputFormat.ADAPTER else "AutoModelForCausalLM"
     module = "peft" if job.spec.output.format == OutputFormat.ADAPTER else "transformers"
     lines = [

@@ -3,25 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from finetune_trainer.model.folder import CONFIG
+from finetune_trainer.model.score import classifier
 
 GENERATION = "generation_config.json"
+HEAD_KEYS = ("architectures", "id2label", "label2id", "problem_type")
 
 
-def write_config(model_path: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Copy the base model's configuration, with the dtype of the exported weights, which loaders go by."""
-    config = json.loads((model_path / CONFIG).read_text(encoding="utf-8"))
+NOTHING: Mapping[str, Any] = {}
+
+
+def write_config(model_path: Path, folder: Path, dtype: torch.dtype, head: Mapping[str, Any] = NOTHING) -> None:
+    """Copy the base model's configuration, with the dtype of the exported weights, which loaders go by.
+
+    `head`: what the configuration of a classifier says besides (`head_config`).
+    """
+    config = json.loads((model_path / CONFIG).read_text(encoding="utf-8")) | dict(head)
+    if "text_config" in config and "pad_token_id" in head:  # the text model's own is what is looked at
+        config["text_config"] = {**config["text_config"], "pad_token_id": head["pad_token_id"]}
     name = str(dtype).removeprefix("torch.")
     config["dtype"] = name
     if "torch_dtype" in config:  # what transformers before 4.56 reads
         config["torch_dtype"] = name
     _write(folder / CONFIG, config)
+
+
+def head_config(module: nn.Module) -> dict[str, Any]:
+    """What `config.json` must say of the score head of an engine's module; nothing for a causal language model."""
+    model = classifier(module)
+    if model is None:
+        return {}
+    config = model.config
+    return {
+        "architectures": [type(model).__name__],
+        "id2label": {str(number): label for number, label in config.id2label.items()},
+        "label2id": dict(config.label2id),
+        "problem_type": config.problem_type,
+        "pad_token_id": config.get_text_config().pad_token_id,
+    }
+
+
+def write_head_config(module: nn.Module, folder: Path) -> None:
+    """The configuration of a classifier beside its adapter, because that of its base knows of no head; else nothing."""
+    model = classifier(module)
+    if model is not None:
+        config = deepcopy(model.config)
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(folder)
+
+
+def read_head_config(adapter: Path) -> dict[str, Any]:
+    """`head_config` of the adapter in a folder, as `write_head_config` left it."""
+    path = adapter / CONFIG
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    pad = config.get("text_config", {}).get("pad_token_id", config.get("pad_token_id"))
+    return {key: config[key] for key in HEAD_KEYS} | {"pad_token_id": pad} if config else {}
 
 
 def write_generation_config(model_path: Path, folder: Path, eos: Iterable[int], pad: int | None) -> None:

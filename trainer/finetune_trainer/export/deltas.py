@@ -18,8 +18,11 @@ from finetune_trainer.export.adapter import ADAPTER, WEIGHTS
 from finetune_trainer.export.full import as_published
 from finetune_trainer.model.coverage import base_name
 from finetune_trainer.model.folder import indexed_weights
-from finetune_trainer.model.keys import causal_model_class, read_headers, without_zero3
+from finetune_trainer.model.keys import SCORE_WEIGHT, published_class, read_headers, without_zero3
 from finetune_trainer.model.load import load_config
+
+ADAPTED_SCORE = f"base_model.model.{SCORE_WEIGHT}"
+"""The trained score head among the weights of an adapter."""
 
 
 class CannotMerge(FinetuneError):
@@ -56,6 +59,11 @@ class Deltas:
                 "exports without training again"
             )
 
+    def output_embedding(self) -> str | None:
+        """Name of the weight that makes logits, where the files may have one: no part of a classifier."""
+        head = getattr(self._base, "get_output_embeddings", lambda: None)()
+        return next((f"{name}.weight" for name, module in self._base.named_modules() if module is head), None)
+
     def of(self, names: Collection[str]) -> dict[str, Tensor]:
         """What to add to each of the file's weights `names` that has an adapter: float32, of the weight's shape."""
         layers = dict.fromkeys(self._sources[name] for name in names if name in self._sources)
@@ -69,15 +77,16 @@ class Deltas:
 
 def _without_memory(model_path: Path, headers: dict[str, Tensor]) -> Any:
     config = load_config(model_path)
-    load: Any = causal_model_class(config, str(model_path)).from_pretrained
+    load: Any = published_class(config, headers, str(model_path)).from_pretrained
     return load(None, config=config, state_dict=headers, device_map="meta", dtype=torch.float32)
 
 
 def _adapted(base: Any, adapter: Path) -> Any:
     """The adapter in memory around a base without; peft's own loading would move it to the base's device."""
-    config = PeftConfig.from_pretrained(str(adapter))
+    config: Any = PeftConfig.from_pretrained(str(adapter))
+    config.modules_to_save = None  # a score head is taken as it is
     model: Any = PeftModel(base, config, ADAPTER, low_cpu_mem_usage=True)
-    stored = load_file(adapter / WEIGHTS)
+    stored = {name: value for name, value in load_file(adapter / WEIGHTS).items() if name != ADAPTED_SCORE}
     named = {f"{name.removesuffix('.weight')}.{ADAPTER}.weight": value.float() for name, value in stored.items()}
     unexpected = model.load_state_dict(named, strict=False, assign=True).unexpected_keys
     if unexpected:

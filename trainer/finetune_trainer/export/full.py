@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from finetune_trainer.engine.collectives import ControlGroup
-from finetune_trainer.export.config import write_config
+from finetune_trainer.export.config import head_config, write_config
 from finetune_trainer.export.gather import gathered, weights_to_save
 from finetune_trainer.export.shards import SHARD_BYTES, ShardWriter
 
@@ -30,7 +30,8 @@ def export_full(
 
     for weights in gathered(weights_to_save(module), keep=control.is_main):
         control.agree(lambda weights=weights: take(weights))  # type: ignore[misc]
-    control.agree(lambda: write_config(model_path, folder, writer.finish()) if writer is not None else None)
+    head = head_config(module)
+    control.agree(lambda: write_config(model_path, folder, writer.finish(), head) if writer is not None else None)
 
 
 def as_published(module: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:

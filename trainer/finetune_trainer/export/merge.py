@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from finetune_trainer.engine.collectives import ControlGroup
-from finetune_trainer.export.config import write_config
-from finetune_trainer.export.deltas import Deltas
+from finetune_trainer.export.adapter import WEIGHTS
+from finetune_trainer.export.config import read_head_config, write_config
+from finetune_trainer.export.deltas import ADAPTED_SCORE, Deltas
 from finetune_trainer.export.gather import parent_module
 from finetune_trainer.export.shards import SHARD_BYTES, ShardWriter
 from finetune_trainer.model.folder import indexed_weights
-from finetune_trainer.model.keys import open_weights
+from finetune_trainer.model.keys import SCORE_WEIGHT, open_weights
 
 
 def export_merged(
@@ -40,25 +41,33 @@ class _Merging:
         self._dtype = dtype
         self._writer = ShardWriter(folder, shard)
         self._deltas: Deltas | None = None
+        self._left_out: set[str | None] = set()
 
     def start(self) -> None:
         model_path, adapter, _ = self._places
         self._deltas = Deltas(model_path, adapter)
+        with open_weights(adapter / WEIGHTS) as stored:
+            if ADAPTED_SCORE in stored.keys():  # noqa: SIM118  (no dictionary)
+                self._left_out = {SCORE_WEIGHT, self._deltas.output_embedding()}
+                self._writer.add({SCORE_WEIGHT: stored.get_tensor(ADAPTED_SCORE)})
 
     def add(self, file: Path) -> None:
         assert self._deltas is not None
-        for weights in _merged(file, self._deltas, self._dtype):
+        for weights in _merged(file, self._deltas, self._dtype, self._left_out):
             self._writer.add(weights)
 
     def finish(self) -> None:
-        model_path, _, folder = self._places
-        write_config(model_path, folder, torch.promote_types(self._writer.finish(), self._dtype))
+        model_path, adapter, folder = self._places
+        dtype = torch.promote_types(self._writer.finish(), self._dtype)
+        write_config(model_path, folder, dtype, read_head_config(adapter))
 
 
-def _merged(file: Path, deltas: Deltas, dtype: torch.dtype) -> Iterator[dict[str, Tensor]]:
-    """The file's weights with what the adapter adds, a few modules at a time."""
+def _merged(
+    file: Path, deltas: Deltas, dtype: torch.dtype, left_out: Collection[str | None]
+) -> Iterator[dict[str, Tensor]]:
+    """The file's weights, but for some, with what the adapter adds, a few modules at a time."""
     with open_weights(file) as stored:
-        for _, group in groupby(sorted(stored.keys()), key=parent_module):
+        for _, group in groupby(sorted(set(stored.keys()) - set(left_out)), key=parent_module):
             names = list(group)
             added = deltas.of(names)
             yield {name: _sum(stored.get_tensor(name), added.get(name), dtype) for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,22 @@ import psutil
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from finetune_trainer.export.adapter import ADAPTER
 from finetune_trainer.export.deltas import CannotMerge
 from finetune_trainer.model.folder import indexed_weights
-from finetune_trainer.model.keys import causal_model_class, read_headers, without_zero3
+from finetune_trainer.model.keys import captured_report, published_class, read_headers, without_zero3
 from finetune_trainer.model.load import load_config
 
-TOKENS = 32
+ROWS, TOKENS = 8, 32  # a classifier says one thing of each row
 # Root mean square of the difference of logits over that of the logits. Rounding a weight to bfloat16 moves it by up to
 # 2**-9, about 1e-3 on average, and the layers' errors add up like a random walk: 1e-2 after 64 blocks.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 
 
 def check_merged(model_path: Path, adapter: Path, merged: Path) -> dict[str, Any]:
-    """Run base with adapter and merged model, both in float32 on the CPU, over `TOKENS` tokens; rank 0 only.
+    """Run base with adapter and merged model, both in float32 on the CPU, over some random rows; rank 0 only.
 
     Returns JSON: the relative difference of their logits, how far the adapter moves them, and the tolerance for the
     dtype of the merged files; or why there was no check, where the host has no memory for one whole float32 model.
@@ -34,11 +36,14 @@ def check_merged(model_path: Path, adapter: Path, merged: Path) -> dict[str, Any
     available = psutil.virtual_memory().available
     if needed > available:
         return {"checked": False, "reason": f"it takes {needed} bytes of memory, {available} are available"}
-    with without_zero3(), torch.random.fork_rng(devices=[]):
-        base, tuned = _logits(model_path, adapter)
-        (found,) = _logits(merged)
+    config = load_config(merged)
+    names = read_headers([merged / name for name in indexed_weights(merged, str(merged))])
+    model_class = published_class(config, names, str(merged))
+    with without_zero3(), captured_report(), torch.random.fork_rng(devices=[]):
+        base, tuned = _logits(model_class, config, model_path, adapter)
+        (found,) = _logits(model_class, config, merged)
     difference, effect = _distance(found, tuned), _distance(base, tuned)
-    dtype = load_config(merged).dtype
+    dtype = config.dtype
     assert isinstance(dtype, torch.dtype)  # `config.write_config` has written it
     tolerance = TOLERANCE[dtype]
     if not difference <= tolerance:
@@ -51,13 +56,13 @@ def check_merged(model_path: Path, adapter: Path, merged: Path) -> dict[str, Any
 
 
 @torch.no_grad()
-def _logits(path: Path, adapter: Path | None = None) -> list[Tensor]:
+def _logits(model_class: Any, config: PreTrainedConfig, path: Path, adapter: Path | None = None) -> list[Tensor]:
     """Float64 logits of the model, then those with the adapter, if there is one; the tokens depend on nothing else."""
-    config = load_config(path)
-    load: Any = causal_model_class(config, str(path)).from_pretrained
-    model = load(path, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()
+    model = model_class.from_pretrained(
+        path, config=deepcopy(config), dtype=torch.float32, local_files_only=True, use_safetensors=True
+    ).eval()
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(config.get_text_config().vocab_size, (1, TOKENS), generator=generator)
+    tokens = torch.randint(config.get_text_config().vocab_size, (ROWS, TOKENS), generator=generator)
     found = [model(input_ids=tokens, use_cache=False).logits.double()]
     if adapter is not None:
         tuned: Any = PeftModel.from_pretrained(model, str(adapter), ADAPTER, torch_device="cpu").eval()

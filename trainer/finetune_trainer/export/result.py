@@ -10,6 +10,7 @@ from finetune_trainer.metrics import Record
 from finetune_trainer.state import Progress, finite
 
 EVAL_PREFIX = "evalLoss/"
+METRIC_PREFIX = "eval/"
 
 
 def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None, dict[str, float | None]]:
@@ -20,6 +21,17 @@ def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None,
     named = {key.removeprefix(EVAL_PREFIX): loss for key, loss in found[-1].items() if key.startswith(EVAL_PREFIX)}
     losses = {name: finite(loss) for name, loss in named.items()}
     return finite(found[-1]["evalLoss"]), losses
+
+
+def held_out_metrics(records: Sequence[Record], step: int) -> dict[str, dict[str, float]]:
+    """The metrics at `step` of each held-out set, by set and name; {} if there was no evaluation."""
+    found: dict[str, dict[str, float]] = {}
+    for record in records:
+        for key, value in record.items() if record["step"] == step else ():
+            if key.startswith(METRIC_PREFIX) and value is not None:
+                metric, _, name = key.removeprefix(METRIC_PREFIX).rpartition("/")
+                found.setdefault(name, {})[metric] = value
+    return found
 
 
 def tokens_per_second(records: Sequence[Record]) -> float | None:
@@ -57,7 +69,8 @@ def overlong(counts: Counters) -> dict[str, int]:
 def summarise(progress: Progress, records: Sequence[Record], exported_step: int) -> dict[str, Any]:
     """The numbers of the result, by the names that events have; losses in nats per token.
 
-    `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's.
+    `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's;
+    `evalMetrics` and `baseMetrics` are the objective's metrics of both, by held-out set.
     `overlong` counts over all epochs, `evalOverlong` over one pass through each set that has such records.
     """
     held_out = {name: overlong(counts) for name, counts in progress.eval_counts.items()}
@@ -70,6 +83,8 @@ def summarise(progress: Progress, records: Sequence[Record], exported_step: int)
         "baseLoss": progress.base_mean,
         "evalLosses": losses,
         "baseLosses": progress.base or {},
+        "evalMetrics": held_out_metrics(records, exported_step),
+        "baseMetrics": held_out_metrics(records, 0),
         "verdict": verdict(progress.base_mean, loss),
         "exportedStep": exported_step,
         "best": progress.best.model_dump() if progress.best is not None else None,

@@ -14,10 +14,15 @@ from finetune_trainer.spec.data import Format
 
 
 def export_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, formats: Collection[Format], model_path: Path, folder: Path
+    tokenizer: PreTrainedTokenizerFast, formats: Collection[Format], model_path: Path, folder: Path, *, scores: bool
 ) -> None:
-    """Write the tokenizer with the chat template in use, and generation settings that stop at a trained turn's end."""
+    """Write the tokenizer with the chat template in use, and generation settings that stop at a trained turn's end.
+
+    `scores`: the model generates nothing, so that there is nothing to set.
+    """
     tokenizer.save_pretrained(folder)
+    if scores:
+        return
     pad = tokenizer.pad_token_id
     write_generation_config(model_path, folder, trained_ends(tokenizer, formats), pad if isinstance(pad, int) else None)
 

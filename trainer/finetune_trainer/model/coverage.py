@@ -13,6 +13,9 @@ from transformers.pytorch_utils import Conv1D
 from finetune_trainer.model.load import full_shape
 from finetune_trainer.model.targets import fused_experts, kind_of
 
+COPY = ".modules_to_save.default"
+"""In the name of a module that is trained whole beside adapters, as a copy of the frozen one."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -84,7 +87,7 @@ def adapted_weights(model: nn.Module) -> set[str]:
 
 def base_name(name: str) -> str:
     """The name that a module or parameter inside a PEFT model has in the base model."""
-    return name.removeprefix("base_model.model.").replace(".base_layer", "")
+    return name.removeprefix("base_model.model.").replace(".base_layer", "").replace(COPY, "")
 
 
 def _base_weights(model: nn.Module) -> dict[str, str]:
@@ -92,13 +95,18 @@ def _base_weights(model: nn.Module) -> dict[str, str]:
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not _is_adapter(name) and not isinstance(module, LoraLayer)
+        if isinstance(module, nn.Linear | Conv1D) and not isinstance(module, LoraLayer) and not _is_hidden(name)
     ]
     return {name: base_name(name) for name in [*linear, *fused_experts(model)]}
 
 
 def _is_adapter(name: str) -> bool:
-    return ".lora_" in name
+    return ".lora_" in name or COPY in name
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a module is a part of an adapter, or stands aside while a copy of it is trained."""
+    return ".lora_" in name or name.endswith(".original_module")
 
 
 def _requires_grad(model: nn.Module, name: str) -> bool:

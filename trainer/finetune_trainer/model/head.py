@@ -8,8 +8,8 @@ positions only; whatever the model does with logits afterwards (scaling, soft-ca
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,13 @@ def kept_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
     flat = shifted.reshape(-1)
     index = (flat != -100).nonzero()[:, 0]
     return index, flat[index]
+
+
+class Positions(Protocol):
+    """Makes a model say something of chosen positions only: `KeptPositions`, or `score.ScorePositions`."""
+
+    def select(self, index: Tensor) -> AbstractContextManager[None]:
+        """While open, `model(...).logits` is [1, K, N]: rows `index` (int64 [K]) of the flattened [B*L, N]."""
 
 
 class KeptPositions:

@@ -8,6 +8,7 @@ the logits of a document behind another one are compared with those of the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune_trainer.errors import Problem, SpecError
+from finetune_trainer.model.head import Positions
 from finetune_trainer.model.load import full_shape
 
 # Relative to the spread of logits. float32: measured 1e-6 for isolated architectures, 0.1 and more for leaks. In lower
@@ -51,29 +53,30 @@ class IsolationReport:
         return asdict(self) | {"isolated": self.isolated}
 
 
-def prove_isolation(model: nn.Module, device: torch.device) -> IsolationReport:
+def prove_isolation(model: nn.Module, device: torch.device, head: Positions | None = None) -> IsolationReport:
     """Run `model`, a causal language model whole or inside a DeepSpeed engine, on packed documents; collective.
 
-    Every rank runs the same four forward passes of one short row, without gradients and dropout. Raises SpecError that
-    tells to set `spec.data.packing: None` if one document's logits depend on its neighbour.
+    With `head` a model that says something else of each position (`score.ScorePositions`) is run. Every rank runs the
+    same four forward passes of one short row, without gradients and dropout. Raises SpecError that tells to set
+    `spec.data.packing: None` if one document's logits depend on its neighbour.
     """
-    report = measure_isolation(model, device)
+    report = measure_isolation(model, device, head)
     if not report.isolated:
         raise SpecError([Problem("spec.data.packing", "BestFit", _reason(report))])
     return report
 
 
 @torch.no_grad()
-def measure_isolation(model: nn.Module, device: torch.device) -> IsolationReport:
+def measure_isolation(model: nn.Module, device: torch.device, head: Positions | None = None) -> IsolationReport:
     """The differences that `prove_isolation` judges; a model that takes no positions leaks by definition."""
     training = model.training
     model.train(False)
     try:
         first, second, other = _documents(model, device)
-        alone = _logits(model, [second])
-        packed = _logits(model, [first, second])[len(first) :]
-        beside_other = _logits(model, [other, second])[len(other) :]
-        followed = _logits(model, [second, first])[: len(second)]
+        alone = _logits(model, [second], head)
+        packed = _logits(model, [first, second], head)[len(first) :]
+        beside_other = _logits(model, [other, second], head)[len(other) :]
+        followed = _logits(model, [second, first], head)[: len(second)]
     finally:
         model.train(training)
     spread = alone.std().clamp(min=torch.finfo(torch.float32).tiny)
@@ -99,12 +102,12 @@ def _documents(model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor, 
     return first, second, other
 
 
-def _logits(model: nn.Module, documents: Sequence[Tensor]) -> Tensor:
+def _logits(model: nn.Module, documents: Sequence[Tensor], head: Positions | None) -> Tensor:
     """Float32 logits [L, V] of one row of packed documents, called as training calls the model."""
     positions = torch.cat([torch.arange(len(document), device=document.device) for document in documents])
-    output = model(
-        input_ids=torch.cat(list(documents))[None], position_ids=positions[None], attention_mask=None, use_cache=False
-    )
+    ids = torch.cat(list(documents))[None]
+    with nullcontext() if head is None else head.select(torch.arange(ids.numel(), device=ids.device)):
+        output = model(input_ids=ids, position_ids=positions[None], attention_mask=None, use_cache=False)
     logits: Tensor = output.logits[0].float()
     return logits
 

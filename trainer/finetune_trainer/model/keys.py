@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,20 @@ import torch
 import transformers.integrations.deepspeed as hf_deepspeed
 from safetensors import safe_open
 from torch import Tensor
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as _transformers_logging
 
 from finetune_trainer.errors import DataError
 
 transformers_logging: Any = _transformers_logging  # untyped functions
+SCORE = "score"
+"""Where transformers' classifiers of decoders have the linear layer that reads single positions."""
+SCORE_WEIGHT = f"{SCORE}.weight"
 SHOWN = 8  # names in a message
 REMEDY = "write a folder whose config.json and weights were saved together, or copy all of its files again"
 
@@ -53,14 +61,15 @@ def open_weights(file: Path) -> Iterator[Any]:
         yield weights
 
 
-def check_weights(config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: str) -> None:
-    """DataError if the weights with these `headers` are not exactly those of the architecture in `config`.
+def check_weights(
+    config: PreTrainedConfig, headers: Mapping[str, Tensor], uri: str, model_class: type[PreTrainedModel]
+) -> None:
+    """DataError if the weights with these `headers` are not exactly those of `model_class` with this `config`.
 
     It names what is missing, unexpected, or of another shape. A tied output embedding need not be there.
     """
-    model_class = causal_model_class(config, uri)
     load: Any = model_class.from_pretrained  # returns a pair with output_loading_info, which its annotation omits
-    with without_zero3(), _captured_report() as report:
+    with without_zero3(), captured_report() as report:
         try:
             _, info = load(
                 None,
@@ -99,6 +108,15 @@ def causal_model_class(config: PreTrainedConfig, uri: str) -> type[PreTrainedMod
     return model_class
 
 
+def published_class(config: PreTrainedConfig, names: Collection[str], uri: str) -> type[PreTrainedModel]:
+    """The class of a folder whose weights have these `names`: a classifier if its head is there, else as above."""
+    mapping: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    if SCORE_WEIGHT in names and type(config) in mapping:
+        found: type[PreTrainedModel] = mapping[type(config)]
+        return found
+    return causal_model_class(config, uri)
+
+
 @contextmanager
 def without_zero3() -> Iterator[None]:
     """Let transformers build whole or empty models while a ZeRO-3 configuration is alive in this process."""
@@ -111,7 +129,7 @@ def without_zero3() -> Iterator[None]:
 
 
 @contextmanager
-def _captured_report() -> Iterator[list[str]]:
+def captured_report() -> Iterator[list[str]]:
     """Keep transformers' load report out of the log and hand it over: what it says becomes one error of ours."""
     logger = logging.getLogger("transformers")
     before, level, bars = logger.handlers[:], logger.level, transformers_logging.is_progress_bar_enabled()

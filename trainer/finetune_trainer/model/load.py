@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -14,10 +16,21 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from finetune_trainer.errors import DataError, Problem, SpecError
 from finetune_trainer.model.folder import check_folder
-from finetune_trainer.model.keys import causal_model_class, check_weights, open_weights, read_headers, without_zero3
+from finetune_trainer.model.keys import (
+    SCORE_WEIGHT,
+    captured_report,
+    causal_model_class,
+    check_weights,
+    open_weights,
+    read_headers,
+    without_zero3,
+)
+from finetune_trainer.model.score import ScoreHead, scoring_class
 
 # What decides how ZeRO-3 partitions at load; batch sizes and the optimizer do not, and may not be known yet.
 PARTITIONING_KEYS = ("zero_optimization", "bf16", "fp16", "data_types")
+INITIALIZER_RANGE = 0.02
+"""Standard deviation of a new score head where the configuration has no `initializer_range`; transformers' default."""
 
 
 def load_model(
@@ -28,8 +41,11 @@ def load_model(
     ds_config: Mapping[str, Any] | None = None,
     gradient_checkpointing: bool = False,
     uri: str = "",
+    head: ScoreHead | None = None,
 ) -> PreTrainedModel:
     """The causal language model in the folder `path`, in `dtype` (rotary frequencies stay float32), to be trained.
+
+    With `head` it is a sequence classifier with that head on the same weights, a new one unless the folder has it.
 
     With `zero_stage` 3 every parameter is partitioned over the ranks of the initialised process group while the model
     is built, so that no rank ever holds all of it: `ds_config` is the dictionary that `deepspeed.initialize` will get.
@@ -43,10 +59,16 @@ def load_model(
     uri = uri or str(path)
     weights = [path / name for name in check_folder(path, uri)]
     config = load_config(path)
-    check_weights(config, read_headers(weights), uri)
+    headers = read_headers(weights)
+    model_class = causal_model_class(config, uri) if head is None else scoring_class(config, headers, head, uri)
+    if head is None:
+        check_weights(config, headers, uri, model_class)
     alive = _zero3_config(ds_config, dtype) if zero_stage == 3 else None
+    new = [SCORE_WEIGHT] if head is not None and SCORE_WEIGHT not in headers else []
     with nullcontext() if zero_stage == 3 else without_zero3():  # an older engine may live on in this process
-        model = _from_pretrained(path, config, dtype)
+        model = _from_pretrained(model_class, path, config, dtype, new)
+    if head is not None and new:
+        initialise_score(model, head.seed)
     check_spot(model, weights)
     model.config.use_cache = False
     if gradient_checkpointing:
@@ -74,6 +96,19 @@ def full_shape(parameter: Tensor) -> torch.Size:
     """The parameter's shape, also while ZeRO-3 has it partitioned and `parameter.shape` is [0]."""
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
+
+
+@torch.no_grad()
+def initialise_score(model: PreTrainedModel, seed: int) -> None:
+    """Set a new score head to normal values, as transformers does, but the same on every rank, at every ZeRO stage."""
+    spread = getattr(model.config.get_text_config(), "initializer_range", INITIALIZER_RANGE)
+    digest = hashlib.sha256(f"{seed}/{SCORE_WEIGHT}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+    weight = model.get_parameter(SCORE_WEIGHT)
+    values = torch.zeros(full_shape(weight)).normal_(0.0, spread, generator=generator)
+    gathered = [weight] if is_partitioned(weight) else []
+    with deepspeed.zero.GatheredParameters(gathered, modifier_rank=0, enabled=bool(gathered)):
+        weight.copy_(values)
 
 
 def check_spot(model: nn.Module, files: list[Path]) -> None:
@@ -125,19 +160,22 @@ def _enable_checkpointing(model: Any) -> None:
         raise SpecError([Problem("spec.training.gradientCheckpointing", "On", message)]) from error
 
 
-def _from_pretrained(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> Any:
-    model_class: Any = causal_model_class(config, str(path))
-    model, info = model_class.from_pretrained(
-        path,
-        config=config,
-        dtype=dtype,
-        attn_implementation="sdpa" if model_class._supports_sdpa else "eager",  # eager: Gemma 2's soft-capping
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    left = sorted(set(info["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", {})))
+def _from_pretrained(
+    model_class: Any, path: Path, config: PreTrainedConfig, dtype: torch.dtype, new: Collection[str]
+) -> Any:
+    """The model, whole but for the weights `new`, which are left for the caller to set."""
+    with captured_report() if new else nullcontext():
+        model, info = model_class.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa" if model_class._supports_sdpa else "eager",  # eager: Gemma 2's soft-capping
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    left = sorted(set(info["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", {})) - set(new))
     if left or info["error_msgs"]:
         raise DataError(f"spec.model.uri: {path} was not loaded whole: missing {left}; {'; '.join(info['error_msgs'])}")
     return model

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.model.coverage import Coverage, adapted_weights, coverage
+from finetune_trainer.model.keys import SCORE
 from finetune_trainer.model.load import full_shape, is_partitioned
 from finetune_trainer.model.targets import PATH, Targets, endings, find_targets
 from finetune_trainer.spec.method import LoRA
@@ -88,7 +89,7 @@ def _lora_config(model: PreTrainedModel, lora: LoRA, targets: Targets) -> Any:
     wanted = set(targets.modules) - renamed
     others = {name for name, _ in model.named_modules()} - wanted
     return LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if SCORE in model._modules else "CAUSAL_LM",  # the former trains and saves the score head
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,

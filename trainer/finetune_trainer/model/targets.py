@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from finetune_trainer.errors import Problem, SpecError
+from finetune_trainer.model.keys import SCORE
 from finetune_trainer.model.load import full_shape
 from finetune_trainer.spec.method import ALL_LINEAR
 
@@ -30,9 +31,11 @@ def find_targets(model: nn.Module, patterns: Sequence[str]) -> Targets:
     """What `patterns` name: `all-linear`, a name or name ending such as `self_attn.q_proj`, or a glob on the full name.
 
     `all-linear` is every linear layer but the output embedding, and every fused expert weight; routers stay as they
-    are. Raises SpecError for each pattern that names nothing an adapter can be added to, with what there is.
+    are. A score head gets no adapter: it is trained whole beside them. Raises SpecError for each pattern that names
+    nothing an adapter can be added to, with what there is.
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    modules = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    linear = [name for name in modules if name != SCORE]
     experts = fused_experts(model)
     head = _output_embedding(model)
     usual = [name for name in [*linear, *experts] if name != head]

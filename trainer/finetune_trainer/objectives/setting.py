@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data import EvalSet, Row
+from finetune_trainer.data import EvalSet, LabelSet, Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Objective
@@ -22,7 +22,7 @@ class Setting:
     `model_path`: the local folder of the model that training starts from; `start`: JSON that tells this model, its
     tokenizer and the checkpoint whose weights are put into it from others. `first_rows`: of the first block of the
     training data, for a look at what they hold. `once`: the training data and the held-out sets, each to be read once
-    and in order.
+    and in order. `labels`: a classifier's.
     """
 
     job: FineTuneJob
@@ -32,6 +32,7 @@ class Setting:
     start: Mapping[str, Any]
     first_rows: Sequence[Row]
     once: Callable[[], Sequence[EvalSet]]
+    labels: LabelSet | None = None
 
 
 def objective_of(setting: Setting) -> Objective:

@@ -6,12 +6,13 @@ from finetune_trainer.spec.data import BadRecords, Data, EvalSource, Format, Ove
 from finetune_trainer.spec.deepspeed import DeepSpeed, Offload
 from finetune_trainer.spec.derived import ignored_locally, logs_uri, ranks, run_id, to_manifest, with_absolute_paths
 from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
+from finetune_trainer.spec.heads import Classification, ProblemType, Reward
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
 from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
 from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
-from finetune_trainer.spec.objective import Objective, ObjectiveType
+from finetune_trainer.spec.objective import OBJECTIVES, Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
 from finetune_trainer.spec.training import (
     GradientCheckpointing,
@@ -28,9 +29,11 @@ __all__ = [
     "ALL_LINEAR",
     "API_VERSION",
     "KIND",
+    "OBJECTIVES",
     "WHICH_WORDS",
     "BadRecords",
     "Checkpoint",
+    "Classification",
     "Data",
     "DeepSpeed",
     "EarlyStopping",
@@ -59,7 +62,9 @@ __all__ = [
     "Overlong",
     "Packing",
     "Precision",
+    "ProblemType",
     "Resources",
+    "Reward",
     "RuntimeRef",
     "Schedule",
     "ScheduleType",

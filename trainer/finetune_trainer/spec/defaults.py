@@ -48,8 +48,8 @@ def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `spec` (camelCase, unvalidated) with what follows from other fields, as if the user had written it.
 
     - `method.lora`: its defaults, with LoRA.
-    - `objective.dpo`, `.orpo`, `.kto`: their defaults, with that type; `reference`: Base with LoRA from the model
-      itself, else Precomputed with DPO and Copy with KTO.
+    - `objective.dpo`, `.orpo`, `.kto`, `.reward`, `.classification`: their defaults, with that type; `reference`: Base
+      with LoRA from the model itself, else Precomputed with DPO and Copy with KTO.
     - `data.overlong`: Split with CPT, where every token counts, Drop where answers are judged, else Truncate.
     - `checkpoint.keepBest`: 1 when `evaluation.everySteps` is set, so that the best model is not lost, else 0.
     - `evaluation.compareBase`: true when `data.eval` is given, so that a run shows whether it was worth it.
@@ -79,7 +79,7 @@ def _fill_objective(spec: dict[str, Any]) -> None:
     takes = OBJECTIVES[ObjectiveType(kind)]
     _default(spec, "data", "overlong", str(takes.overlong[0]))
     fallback = {"DPO": "Precomputed", "KTO": "Copy"}.get(kind)
-    if kind in ("DPO", "ORPO", "KTO"):
+    if kind in ("DPO", "ORPO", "KTO", "Reward", "Classification"):
         _default(spec, "objective", kind.lower(), {})
     if fallback and isinstance(options := spec["objective"].get(kind.lower()), Mapping):
         base = _get(spec, "method", "type") != "Full" and _get(spec, "model", "checkpoint") is None

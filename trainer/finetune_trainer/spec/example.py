@@ -37,6 +37,13 @@ EXAMPLE: dict[str, Any] = {
             "dpo": {"beta": 0.1, "loss": "Sigmoid", "labelSmoothing": 0.0, "reference": "Base"},
             "orpo": {"beta": 0.1},
             "kto": {"beta": 0.1, "desirableWeight": 1.0, "undesirableWeight": 1.0, "reference": "Base"},
+            "reward": {"centerCoefficient": 0.01},
+            "classification": {
+                "problem": "SingleLabel",
+                "labels": ["ham", "spam"],
+                "classWeights": {"spam": 5.0},
+                "balanceClasses": False,
+            },
         },
         "data": {
             "train": [

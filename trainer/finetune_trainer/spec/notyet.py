@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from finetune_trainer.spec.data import Format
 from finetune_trainer.spec.deepspeed import Offload
 from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.objective import ObjectiveType
@@ -13,15 +12,12 @@ from finetune_trainer.spec.objective import ObjectiveType
 VALUES: frozenset[StrEnum] = frozenset(
     {
         MethodType.QLORA,
-        ObjectiveType.REWARD,
-        ObjectiveType.CLASSIFICATION,
         ObjectiveType.GRPO,
-        Format.CLASSIFICATION,
         Offload.NVME,
     }
 )
 
-OBJECTIVE_OPTIONS = ("reward", "classification", "grpo")
+OBJECTIVE_OPTIONS = ("grpo",)
 
 
 def available(choices: Sequence[str]) -> list[str]:

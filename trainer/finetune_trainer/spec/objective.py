@@ -10,6 +10,7 @@ from pydantic import Field, WithJsonSchema
 
 from finetune_trainer.spec.base import Part
 from finetune_trainer.spec.data import Format, Overlong
+from finetune_trainer.spec.heads import Classification, Reward
 
 
 class ObjectiveType(StrEnum):
@@ -147,10 +148,10 @@ class Objective(Part):
     kto: KTO | None = None
     """Options of `type: KTO`."""
 
-    reward: Options | None = None
+    reward: Reward | None = None
     """Options of `type: Reward`."""
 
-    classification: Options | None = None
+    classification: Classification | None = None
     """Options of `type: Classification`."""
 
     grpo: Options | None = None
@@ -162,7 +163,8 @@ class Takes:
     """What an objective takes. `formats`: of records. `paired`: a record is two documents, which stand in one row.
 
     `overlong`: what may become of records longer than a row, the default first. `auto`: the format that `Auto` means,
-    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options.
+    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options. `scores`:
+    the model gets a score head and is no language model any more.
     """
 
     formats: tuple[Format, ...]
@@ -170,6 +172,7 @@ class Takes:
     overlong: tuple[Overlong, ...] = (Overlong.TRUNCATE, Overlong.SPLIT, Overlong.DROP)
     auto: Format | None = None
     options: str | None = None
+    scores: bool = False
 
 
 CHATS = (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION)
@@ -185,9 +188,13 @@ OBJECTIVES: dict[ObjectiveType, Takes] = {
     ObjectiveType.KTO: Takes(
         (Format.AUTO, Format.UNPAIRED_PREFERENCE), overlong=WHOLE, auto=Format.UNPAIRED_PREFERENCE, options="kto"
     ),
-    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward"),
+    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward", scores=True),
     ObjectiveType.CLASSIFICATION: Takes(
-        (Format.AUTO, Format.CLASSIFICATION), auto=Format.CLASSIFICATION, options="classification"
+        (Format.AUTO, Format.CLASSIFICATION),
+        overlong=(Overlong.TRUNCATE, Overlong.DROP),
+        auto=Format.CLASSIFICATION,
+        options="classification",
+        scores=True,
     ),
     ObjectiveType.GRPO: Takes((Format.AUTO,), options="grpo"),
 }

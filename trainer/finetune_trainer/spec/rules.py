@@ -18,10 +18,11 @@ from finetune_trainer.spec.objective import OBJECTIVES
 from finetune_trainer.spec.output import OutputFormat
 from finetune_trainer.spec.overrides import check_value
 from finetune_trainer.spec.rule import RuleBook
+from finetune_trainer.spec.rules_heads import HEAD_RULES
 from finetune_trainer.spec.rules_objective import OBJECTIVE_RULES
 from finetune_trainer.spec.uri import is_inside
 
-RULES = RuleBook(OBJECTIVE_RULES)
+RULES = RuleBook(OBJECTIVE_RULES, HEAD_RULES)
 
 FORMATS = {kind: takes.formats for kind, takes in OBJECTIVES.items() if kind not in VALUES}
 COLUMNS = {
@@ -32,6 +33,7 @@ COLUMNS = {
     Format.TEXT: ("text",),
     Format.PREFERENCE: ("chosen", "rejected", "prompt", "margin", "tools"),
     Format.UNPAIRED_PREFERENCE: ("prompt", "completion", "label", "tools"),
+    Format.CLASSIFICATION: ("label", "text", "messages", "tools"),
 }
 OUTPUTS = {
     MethodType.FULL: (OutputFormat.FULL,),

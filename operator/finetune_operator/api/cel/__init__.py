@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune_operator.api.cel.across import across_rules
 from finetune_operator.api.cel.address import address_rules
 from finetune_operator.api.cel.changes import change_rules
+from finetune_operator.api.cel.heads import head_rules
 from finetune_operator.api.cel.name import name_rule
 from finetune_operator.api.cel.notyet import not_yet_rules
 from finetune_operator.api.cel.objective import objective_rules
@@ -18,6 +19,7 @@ JOB_RULES: tuple[Rule, ...] = (
     *cpu_rules("spec.workers.resources.cpu"),
     *memory_rules("spec.workers.resources.memory"),
     *objective_rules(),
+    *head_rules(),
     *across_rules(),
     *change_rules(),
 )

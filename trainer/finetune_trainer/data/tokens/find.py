@@ -32,6 +32,7 @@ def form_facts(index: DatasetIndex, source: int, settings: DataSettings, tokeniz
         "maxLength": settings.max_length,
         "overlong": str(settings.overlong),
         "trainPrompts": settings.train_prompts,
+        **({"labels": [settings.labels.problem, *settings.labels.names]} if settings.labels is not None else {}),
         # With no conversation among all sources, one that turns up is a bad record.
         "conversations": bool(CHAT_FORMATS & index.rendered_formats),
         "format": str(one.format),
