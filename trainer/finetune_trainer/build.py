@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,9 @@ from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.errors import DataError, Stopped
 from finetune_trainer.export.publish import check_vacant
+from finetune_trainer.initial_adapter import take_out_initial
 from finetune_trainer.metrics import History
+from finetune_trainer.model.added_tokens import make_room, new_ids, token_ids
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import ModelIdentity, identify
@@ -31,6 +33,8 @@ from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
+from finetune_trainer.model.partial import freeze
+from finetune_trainer.model.quantize import check_quantised, quantization
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
@@ -38,7 +42,6 @@ from finetune_trainer.shares import Stage
 from finetune_trainer.spec import (
     FineTuneJob,
     GradientCheckpointing,
-    MethodType,
     Packing,
     Precision,
     identity,
@@ -67,16 +70,20 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     writer, start = claim(job, context, control, log)
     _enter(control, context, FETCHING, job.spec.model.uri)
     path = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
-    tokenizer = load_tokenizer(path, job.spec.model.chat_template)
-    check_fits(tokenizer, load_config(path), job.spec.data.max_length)
-    model = agree_on_model(job.spec.model.uri, path, tokenizer, control)
+    added = job.spec.model.added_tokens
+    tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
+    check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
+    model = agree_on_model(job, path, tokenizer, control)
     check_early(job, control, log, start, model)
     micro = micro_batch_size(job, control.world_size)
     _enter(control, context, INDEXING)
     resources = ExitStack()
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
-    engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
+    base = load_base(job, control, path, tokenizer, device)
+    adapted, coverage = adapt(job, base, token_ids(tokenizer, added))
+    take_out_initial(adapted, job, control, log, start, device)
+    engine, forward, isolation = load_engine(job, control, adapted, tokenizer, device)
     stage = Stage(
         context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None,
         context.rank,
@@ -145,9 +152,12 @@ def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:
     return fetch_model(uri, context.workdir.parent / "models", progress=progress)
 
 
-def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, control: ControlGroup) -> ModelIdentity:
+def agree_on_model(
+    job: FineTuneJob, path: Path, tokenizer: PreTrainedTokenizerFast, control: ControlGroup
+) -> ModelIdentity:
     """What every rank has in its folder `path`; collective. Raises DataError when it is not the same."""
-    found = control.agree(lambda: identify(path, tokenizer))
+    uri = job.spec.model.uri
+    found = control.agree(lambda: identify(path, tokenizer, job.spec.model.added_tokens))
     for rank, one in enumerate(found):
         if (one.weights, one.tokenizer) != (found[0].weights, found[0].tokenizer):
             raise DataError(
@@ -157,30 +167,49 @@ def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, con
     return found[0]
 
 
-def load_engine(
+def load_base(
     job: FineTuneJob, control: ControlGroup, path: Path, tokenizer: PreTrainedTokenizerFast, device: torch.device
-) -> tuple[Any, Forward, Coverage, IsolationReport | None]:
-    """The model on its device, adapted, proved to keep packed documents apart, and wrapped by DeepSpeed; collective."""
+) -> Any:
+    """The model as training begins with it, before adapters, with room for added tokens; collective with ZeRO-3."""
     spec = job.spec
     on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32
     model: Any = load_model(
         path,
-        dtype=torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32,
+        dtype=dtype,
         zero_stage=spec.deepspeed.zero_stage,
         ds_config=deepspeed_config(job, control.world_size, on_gpu=on_gpu),
         gradient_checkpointing=use_gradient_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
         uri=spec.model.uri,
+        quantization=quantization(spec.method.qlora, dtype, device) if spec.method.qlora is not None else None,
     )
-    if spec.method.type == MethodType.LORA and spec.method.lora is not None:
-        model, coverage = apply_lora(model, spec.method.lora, seed=spec.training.seed)
-    else:
-        coverage = full_coverage(model)
+    if spec.method.qlora is not None:
+        check_quantised(model)
+    if spec.model.added_tokens:
+        make_room(model, len(tokenizer), new_ids(path, tokenizer, spec.model.added_tokens))
+    return model
+
+
+def adapt(job: FineTuneJob, model: Any, tokens: Sequence[int]) -> tuple[Any, Coverage]:
+    """The model with what is trained, and a gradient for nothing else; `tokens` are ids of added tokens."""
+    method = job.spec.method
+    if method.lora is not None:
+        return apply_lora(model, method.lora, job.spec.training.seed, tokens)
+    if method.full is not None:
+        freeze(model, method.full)
+    return model, full_coverage(model)
+
+
+def load_engine(
+    job: FineTuneJob, control: ControlGroup, model: Any, tokenizer: PreTrainedTokenizerFast, device: torch.device
+) -> tuple[Any, Forward, IsolationReport | None]:
+    """The model on its device, proved to keep packed documents apart, and wrapped by DeepSpeed; collective."""
     head = KeptPositions(model)
     soft_capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
     engine = start_engine(job, model, control.world_size, device)
-    isolation = prove_isolation(engine.module, device) if spec.data.packing == Packing.BEST_FIT else None
+    isolation = prove_isolation(engine.module, device) if job.spec.data.packing == Packing.BEST_FIT else None
     assert isinstance(tokenizer.pad_token_id, int)
-    return engine, Forward(head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped), coverage, isolation
+    return engine, Forward(head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped), isolation
 
 
 def fresh_folder(parent: Path, name: str) -> Path:

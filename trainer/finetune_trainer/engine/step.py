@@ -17,6 +17,7 @@ import torch
 from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.optimizer import set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ def train_step(
 
     Every rank passes the same number of micro-batches; an empty one is run with zero weight so that collectives match.
     """
-    for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
+    set_learning_rate(engine.optimizer, learning_rate)
     scale = control.world_size / kept_tokens
     local_sum = torch.zeros((), dtype=torch.float64, device=forward.device)
     for number, rows in enumerate(micro_batches, start=1):

@@ -14,13 +14,19 @@ from finetune_trainer.model.folder import CONFIG
 GENERATION = "generation_config.json"
 
 
-def write_config(model_path: Path, folder: Path, dtype: torch.dtype) -> None:
-    """Copy the base model's configuration, with the dtype of the exported weights, which loaders go by."""
+def write_config(model_path: Path, folder: Path, dtype: torch.dtype, vocabulary: int = 0) -> None:
+    """Copy the base model's configuration, with the dtype of the exported weights, which loaders go by.
+
+    `vocabulary` is the number of embeddings, which added tokens may have made more.
+    """
     config = json.loads((model_path / CONFIG).read_text(encoding="utf-8"))
     name = str(dtype).removeprefix("torch.")
     config["dtype"] = name
     if "torch_dtype" in config:  # what transformers before 4.56 reads
         config["torch_dtype"] = name
+    text = config if "vocab_size" in config else config.get("text_config", {})
+    if vocabulary > text.get("vocab_size", vocabulary):
+        text["vocab_size"] = vocabulary
     _write(folder / CONFIG, config)
 
 

@@ -34,11 +34,13 @@ def check_merged(model_path: Path, adapter: Path, merged: Path) -> dict[str, Any
     available = psutil.virtual_memory().available
     if needed > available:
         return {"checked": False, "reason": f"it takes {needed} bytes of memory, {available} are available"}
+    config = load_config(merged)
+    size = config.get_text_config().vocab_size
     with without_zero3(), torch.random.fork_rng(devices=[]):
-        base, tuned = _logits(model_path, adapter)
-        (found,) = _logits(merged)
+        base, tuned = _logits(model_path, size, adapter)
+        (found,) = _logits(merged, size)
     difference, effect = _distance(found, tuned), _distance(base, tuned)
-    dtype = load_config(merged).dtype
+    dtype = config.dtype
     assert isinstance(dtype, torch.dtype)  # `config.write_config` has written it
     tolerance = TOLERANCE[dtype]
     if not difference <= tolerance:
@@ -51,13 +53,18 @@ def check_merged(model_path: Path, adapter: Path, merged: Path) -> dict[str, Any
 
 
 @torch.no_grad()
-def _logits(path: Path, adapter: Path | None = None) -> list[Tensor]:
-    """Float64 logits of the model, then those with the adapter, if there is one; the tokens depend on nothing else."""
+def _logits(path: Path, size: int, adapter: Path | None = None) -> list[Tensor]:
+    """Float64 logits of the model, then those with the adapter, if there is one, for the same tokens.
+
+    Tokens that were added to a vocabulary, which has `size` then, have random embeddings until the adapter brings them.
+    """
     config = load_config(path)
     load: Any = causal_model_class(config, str(path)).from_pretrained
     model = load(path, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(config.get_text_config().vocab_size, (1, TOKENS), generator=generator)
+    tokens = torch.randint(size, (1, TOKENS), generator=generator)
+    if size > config.get_text_config().vocab_size:
+        model.resize_token_embeddings(size, mean_resizing=False)
     found = [model(input_ids=tokens, use_cache=False).logits.double()]
     if adapter is not None:
         tuned: Any = PeftModel.from_pretrained(model, str(adapter), ADAPTER, torch_device="cpu").eval()

@@ -28,6 +28,7 @@ def load_model(
     ds_config: Mapping[str, Any] | None = None,
     gradient_checkpointing: bool = False,
     uri: str = "",
+    quantization: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The causal language model in the folder `path`, in `dtype` (rotary frequencies stay float32), to be trained.
 
@@ -37,7 +38,8 @@ def load_model(
     every rank loads the whole model on the CPU.
 
     Attention is torch's `scaled_dot_product_attention` where the architecture allows it; `config.use_cache` is False,
-    without which packed documents leak into each other. Raises DataError naming every missing, unexpected or wrongly
+    without which packed documents leak into each other. With `quantization` (`model.quantize`) linear layers have 4 bits
+    a weight. Raises DataError naming every missing, unexpected or wrongly
     shaped weight, before any is read; `uri` is what the manifest calls the folder, for messages.
     """
     uri = uri or str(path)
@@ -46,7 +48,7 @@ def load_model(
     check_weights(config, read_headers(weights), uri)
     alive = _zero3_config(ds_config, dtype) if zero_stage == 3 else None
     with nullcontext() if zero_stage == 3 else without_zero3():  # an older engine may live on in this process
-        model = _from_pretrained(path, config, dtype)
+        model = _from_pretrained(path, config, dtype, quantization or {})
     check_spot(model, weights)
     model.config.use_cache = False
     if gradient_checkpointing:
@@ -71,7 +73,9 @@ def is_partitioned(parameter: Tensor) -> bool:
 
 
 def full_shape(parameter: Tensor) -> torch.Size:
-    """The parameter's shape, also while ZeRO-3 has it partitioned and `parameter.shape` is [0]."""
+    """The weight's shape, also while ZeRO-3 has it partitioned and `parameter.shape` is [0], or in 4 bits."""
+    if (quantised := getattr(parameter, "quant_state", None)) is not None:
+        return torch.Size(quantised.shape)
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
@@ -80,9 +84,10 @@ def check_spot(model: nn.Module, files: list[Path]) -> None:
     """Compare one value of every parameter with the file it came from; DataError if it was initialised instead.
 
     Each rank looks at the first value that it holds, so that this costs nothing next to the load. Parameters that
-    transformers fuses from several tensors have no counterpart by name and are left to `check_weights`.
+    transformers fuses from several tensors have no counterpart by name and are left to `check_weights`; so are those in
+    4 bits, whose values are not the file's.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: one for name, one in model.named_parameters() if one.dtype.is_floating_point}
     wrong = []
     for file in files:
         with open_weights(file) as weights:
@@ -125,7 +130,7 @@ def _enable_checkpointing(model: Any) -> None:
         raise SpecError([Problem("spec.training.gradientCheckpointing", "On", message)]) from error
 
 
-def _from_pretrained(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -> Any:
+def _from_pretrained(path: Path, config: PreTrainedConfig, dtype: torch.dtype, options: Mapping[str, Any]) -> Any:
     model_class: Any = causal_model_class(config, str(path))
     model, info = model_class.from_pretrained(
         path,
@@ -136,6 +141,7 @@ def _from_pretrained(path: Path, config: PreTrainedConfig, dtype: torch.dtype) -
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
+        **options,
     )
     left = sorted(set(info["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", {})))
     if left or info["error_msgs"]:

@@ -9,8 +9,18 @@ from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
-from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
-from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
+from finetune_trainer.spec.method import (
+    ALL_LINEAR,
+    Full,
+    Initialization,
+    LoRA,
+    Method,
+    MethodType,
+    ModuleRank,
+    QLoRA,
+    QuantType,
+)
+from finetune_trainer.spec.model import WHICH_WORDS, AdapterUse, Model, StartAdapter, StartCheckpoint
 from finetune_trainer.spec.objective import Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
 from finetune_trainer.spec.training import (
@@ -29,6 +39,7 @@ __all__ = [
     "API_VERSION",
     "KIND",
     "WHICH_WORDS",
+    "AdapterUse",
     "BadRecords",
     "Checkpoint",
     "Data",
@@ -41,14 +52,17 @@ __all__ = [
     "FailureRule",
     "FineTuneJob",
     "Format",
+    "Full",
     "GradientCheckpointing",
     "Hub",
+    "Initialization",
     "JobSpec",
     "LoRA",
     "Metadata",
     "Method",
     "MethodType",
     "Model",
+    "ModuleRank",
     "Objective",
     "ObjectiveType",
     "Offload",
@@ -59,11 +73,14 @@ __all__ = [
     "Overlong",
     "Packing",
     "Precision",
+    "QLoRA",
+    "QuantType",
     "Resources",
     "RuntimeRef",
     "Schedule",
     "ScheduleType",
     "Source",
+    "StartAdapter",
     "StartCheckpoint",
     "Storage",
     "TrainSource",

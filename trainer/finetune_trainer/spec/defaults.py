@@ -45,18 +45,21 @@ def drop_nulls(value: Any) -> Any:
 def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `spec` (camelCase, unvalidated) with what follows from other fields, as if the user had written it.
 
-    - `method.lora`: its defaults, with LoRA.
+    - `method.lora`: its defaults, with LoRA and QLoRA; `method.qlora`: its defaults, with QLoRA.
     - `data.overlong`: Split with CPT, where every token counts, else Truncate.
     - `checkpoint.keepBest`: 1 when `evaluation.everySteps` is set, so that the best model is not lost, else 0.
     - `evaluation.compareBase`: true when `data.eval` is given, so that a run shows whether it was worth it.
-    - `output.format`: Adapter with LoRA, else Full.
+    - `output.format`: Adapter with LoRA and QLoRA, Merged with them where an adapter is merged first, else Full.
 
     A member that is no mapping is left as it is, for the validation to refuse.
     """
     filled = dict(spec)
     method = _get(spec, "method", "type")
-    if method == "LoRA":
+    adapts = method in ("LoRA", "QLoRA")
+    if adapts:
         _default(filled, "method", "lora", {})
+    if method == "QLoRA":
+        _default(filled, "method", "qlora", {})
     if _get(spec, "objective", "type") == "CPT":
         _default(filled, "data", "overlong", "Split")
     if _get(spec, "evaluation", "everySteps") is not None:
@@ -64,8 +67,15 @@ def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     if _get(spec, "data", "eval"):
         filled.setdefault("evaluation", {})
         _default(filled, "evaluation", "compareBase", True)
-    _default(filled, "output", "format", "Adapter" if method == "LoRA" else "Full")
+    _default(filled, "output", "format", _output(spec) if adapts else "Full")
     return filled
+
+
+def _output(spec: Mapping[str, Any]) -> str:
+    """An adapter beside merged weights fits no model that has an address."""
+    adapter = _get(spec, "model", "adapter")
+    merges = isinstance(adapter, Mapping) and adapter.get("use") == "Merge"
+    return "Merged" if merges else "Adapter"
 
 
 def _get(spec: Mapping[str, Any], part: str, field: str) -> Any:

@@ -7,12 +7,10 @@ from enum import StrEnum
 
 from finetune_trainer.spec.data import Format
 from finetune_trainer.spec.deepspeed import Offload
-from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.objective import ObjectiveType
 
 VALUES: frozenset[StrEnum] = frozenset(
     {
-        MethodType.QLORA,
         ObjectiveType.DPO,
         ObjectiveType.ORPO,
         ObjectiveType.KTO,

@@ -19,11 +19,12 @@ from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES
 from finetune_trainer.spec.overrides import ALLOWED
 
 COMPUTED_DEFAULTS = {
-    "spec.method.lora": "its defaults, with `type: LoRA`",
+    "spec.method.lora": "its defaults, with `type: LoRA` or `QLoRA`",
+    "spec.method.qlora": "its defaults, with `type: QLoRA`",
     "spec.data.overlong": "`Split` with CPT, else `Truncate`",
     "spec.checkpoint.keepBest": "`1` with `evaluation.everySteps`, else `0`",
     "spec.evaluation.compareBase": "`true` with `data.eval`, else `false`",
-    "spec.output.format": "`Adapter` with LoRA, else `Full`",
+    "spec.output.format": "`Adapter` with LoRA and QLoRA, `Merged` where `model.adapter` is merged first, else `Full`",
 }
 TABLE = "\n| Field | Type | Default | What it does |\n|---|---|---|---|\n"
 SECTIONS = {

@@ -38,6 +38,10 @@ class RuleBook:
 
         return add
 
+    def include(self, other: RuleBook) -> None:
+        """Adds all rules of another book."""
+        self._rules += other._rules
+
     def names(self) -> tuple[str, ...]:
         """The checks' names, in order."""
         return tuple(rule.check.__name__ for rule in self._rules)

@@ -12,7 +12,8 @@ from finetune_trainer.spec.deepspeed import Offload
 from finetune_trainer.spec.derived import ranks, run_id
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING, shown_path
-from finetune_trainer.spec.method import ALL_LINEAR, MethodType
+from finetune_trainer.spec.method import MethodType
+from finetune_trainer.spec.method_rules import METHOD_RULES
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, available, one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.output import OutputFormat
@@ -36,6 +37,7 @@ COLUMNS = {
 OUTPUTS = {
     MethodType.FULL: (OutputFormat.FULL,),
     MethodType.LORA: (OutputFormat.ADAPTER, OutputFormat.MERGED),
+    MethodType.QLORA: (OutputFormat.ADAPTER, OutputFormat.MERGED),
 }
 MAX_ZERO_STAGE = 3
 
@@ -113,15 +115,7 @@ def whole_micro_batches(job: FineTuneJob) -> Iterator[Problem]:
         yield Problem("spec.training.globalBatchSize", batch, message)
 
 
-@RULES.rule("spec.method.type", "spec.method.lora.targetModules[*]")
-def lora_options_for_lora(job: FineTuneJob) -> Iterator[Problem]:
-    method = job.spec.method
-    if method.type is MethodType.FULL and method.lora is not None:
-        yield Problem("spec.method.lora", "a mapping", "has no effect with type: Full: remove it, or write type: LoRA")
-    targets = method.lora.target_modules if method.lora else ()
-    if ALL_LINEAR in targets and len(targets) > 1:
-        message = "all-linear names every linear layer already: write it alone, or remove it"
-        yield Problem("spec.method.lora.targetModules", list(targets), message)
+RULES.include(METHOD_RULES)
 
 
 @RULES.rule("spec.method.type", "spec.output.format")
