@@ -22,6 +22,7 @@ from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.errors import DataError, Stopped
+from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.initial_adapter import take_out_initial
 from finetune_trainer.metrics import History
@@ -35,11 +36,13 @@ from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.partial import freeze
 from finetune_trainer.model.quantize import check_quantised, quantization
+from finetune_trainer.model.start_adapter import fetch_adapter, load_adapter
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import (
+    AdapterUse,
     FineTuneJob,
     GradientCheckpointing,
     Packing,
@@ -69,7 +72,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
     writer, start = claim(job, context, control, log)
     _enter(control, context, FETCHING, job.spec.model.uri)
-    path = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
+    path, adapter = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
     added = job.spec.model.added_tokens
     tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
     check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
@@ -81,7 +84,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
     base = load_base(job, control, path, tokenizer, device)
-    adapted, coverage = adapt(job, base, token_ids(tokenizer, added))
+    adapted, coverage = adapt(job, base, token_ids(tokenizer, added), adapter)
     take_out_initial(adapted, job, control, log, start, device)
     engine, forward, isolation = load_engine(job, control, adapted, tokenizer, device)
     stage = Stage(
@@ -101,6 +104,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         model_path=path,
         model=model,
         start=start,
+        adapter=adapter,
         tokenizer=tokenizer,
         dataset=dataset,
         engine=engine,
@@ -141,15 +145,23 @@ def claim(
     return log.writer(*claimed[:2]), claimed[2]
 
 
-def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:
-    """The local folder of the model, read once per node."""
-    uri = job.spec.model.uri
+def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> tuple[Path, Path | None]:
+    """The local folder of the model, read once per node, and that of an adapter to start from.
+
+    An adapter that is merged first is part of the model then.
+    """
+    uri, start = job.spec.model.uri, job.spec.model.adapter
+    cache = context.workdir.parent / "models"
 
     def progress(here: int, total: int) -> None:
         amount = {"done": here, "total": total, "unit": "bytes"}
         tell({"kind": "phase", "name": FETCHING, "detail": uri, **amount})
 
-    return fetch_model(uri, context.workdir.parent / "models", progress=progress)
+    path = fetch_model(uri, cache, progress=progress)
+    adapter = fetch_adapter(start.uri, cache) if start is not None else None
+    if adapter is not None and start is not None and start.use is AdapterUse.MERGE:
+        return merge_start(path, adapter, cache, compute_dtype(job)), adapter
+    return path, adapter
 
 
 def agree_on_model(
@@ -167,13 +179,18 @@ def agree_on_model(
     return found[0]
 
 
+def compute_dtype(job: FineTuneJob) -> torch.dtype:
+    """What weights are computed with."""
+    return torch.bfloat16 if job.spec.training.precision == Precision.BF16 else torch.float32
+
+
 def load_base(
     job: FineTuneJob, control: ControlGroup, path: Path, tokenizer: PreTrainedTokenizerFast, device: torch.device
 ) -> Any:
     """The model as training begins with it, before adapters, with room for added tokens; collective with ZeRO-3."""
     spec = job.spec
     on_gpu = device.type == "cuda"
-    dtype = torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32
+    dtype = compute_dtype(job)
     model: Any = load_model(
         path,
         dtype=dtype,
@@ -190,11 +207,17 @@ def load_base(
     return model
 
 
-def adapt(job: FineTuneJob, model: Any, tokens: Sequence[int]) -> tuple[Any, Coverage]:
-    """The model with what is trained, and a gradient for nothing else; `tokens` are ids of added tokens."""
-    method = job.spec.method
+def adapt(job: FineTuneJob, model: Any, tokens: Sequence[int], adapter: Path | None) -> tuple[Any, Coverage]:
+    """The model with what is trained, and a gradient for nothing else; `tokens` are ids of added tokens.
+
+    `adapter` is the folder of one to start from; collective with ZeRO-3.
+    """
+    method, start = job.spec.method, job.spec.model.adapter
     if method.lora is not None:
-        return apply_lora(model, method.lora, job.spec.training.seed, tokens)
+        adapted, covered = apply_lora(model, method.lora, job.spec.training.seed, tokens)
+        if adapter is not None and start is not None and start.use is AdapterUse.CONTINUE:
+            load_adapter(adapted, adapter, start.uri, method.lora)
+        return adapted, covered
     if method.full is not None:
         freeze(model, method.full)
     return model, full_coverage(model)

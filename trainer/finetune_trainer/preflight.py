@@ -11,6 +11,7 @@ from finetune_trainer.data import list_sources
 from finetune_trainer.errors import FinetuneError, StorageError
 from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
 from finetune_trainer.model.quantize import check_installed
+from finetune_trainer.model.start_adapter import look
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import check_start
 from finetune_trainer.store import StoreUnreachable, open_store, probe
@@ -43,6 +44,7 @@ def _checks(job: FineTuneJob) -> list[Callable[[], object]]:
         partial(list_sources, data.eval, "spec.data.eval"),
         partial(_require_model, job.spec.model.uri),
         partial(check_start, job),
+        partial(look, job),
     ]
 
 

@@ -9,7 +9,6 @@ import torch
 
 from finetune_trainer.spec import FineTuneJob, Offload
 
-
 LEARNING_RATE_RATIO = "learning_rate_ratio"
 """Key of a group whose learning rate is so many times that of the schedule."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
-from finetune_trainer.spec import FineTuneJob, OutputFormat
+from finetune_trainer.spec import AdapterUse, FineTuneJob, OutputFormat
 
 LOSS_PLOT = "loss.svg"
 
@@ -26,7 +26,7 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"# {job.metadata.name}",
         _summary(job),
         "## Held-out loss",
-        _losses(result, "starting checkpoint" if "startedFrom" in origin else "base model"),
+        _losses(result, _start(origin)),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
         "## Use",
         _usage(job),
@@ -39,6 +39,17 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"```yaml\n{_yaml(origin['job'])}```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _start(origin: Mapping[str, Any]) -> str:
+    """What the loss before training is the loss of."""
+    return (
+        "starting checkpoint"
+        if "startedFrom" in origin
+        else "starting adapter"
+        if "adapter" in origin
+        else "base model"
+    )
 
 
 def _front_matter(job: FineTuneJob) -> dict[str, Any]:
@@ -127,7 +138,8 @@ def _origin(origin: Mapping[str, Any]) -> str:
     commit = f"commit `{base['revision']}`, " if base["revision"] else ""
     digest = f"SHA-256 of its {base['hashed']} `{base['sha256']}`"
     rows = [
-        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}"],
+        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}{_made_by(base)}"],
+        *([["adapter", _adapter(adapter)]] if (adapter := origin.get("adapter")) else []),
         *([["started from", _checkpoint(start)]] if (start := origin.get("startedFrom")) else []),
         ["training data", f"{_uris(data['train'])}, index `{data['id']}`"],
         ["held-out data", _uris(data["eval"]) or "none"],
@@ -137,6 +149,16 @@ def _origin(origin: Mapping[str, Any]) -> str:
         ],
     ]
     return _table(["", ""], rows)
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    use = "merged into it first" if adapter["use"] == AdapterUse.MERGE else "trained on"
+    return f"`{adapter['uri']}`, {use}, SHA-256 `{adapter['sha256']}`{_made_by(adapter)}"
+
+
+def _made_by(part: Mapping[str, Any]) -> str:
+    made = part.get("madeBy")
+    return f", made by the run `{made['run']}`, step {made['step']}" if made else ""
 
 
 def _checkpoint(one: Mapping[str, Any]) -> str:

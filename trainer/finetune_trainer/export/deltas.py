@@ -51,7 +51,8 @@ class Change:
         if self.magnitude is None:
             return changed
         axis = 1 if self.magnitude.shape[1] == 1 else 0
-        return changed * (self.magnitude / torch.linalg.vector_norm(changed, dim=axis, keepdim=True))
+        lengths: Tensor = torch.linalg.vector_norm(changed, dim=axis, keepdim=True)
+        return changed * (self.magnitude / lengths)
 
 
 class Deltas:
@@ -105,6 +106,7 @@ class Deltas:
     def _published(self, layer: str) -> dict[str, Change]:
         source = self._layers[layer]
         if isinstance(source, Change):
+            assert source.whole is not None
             whole = as_published(self._base, {layer: source.whole})
             return {name: Change(whole=value, rows=source.rows) for name, value in whole.items()}
         deltas = as_published(self._base, {layer: _delta(source)})

@@ -35,6 +35,15 @@ def export_merged(
     control.agree(lambda: merging.finish() if control.is_main else None)
 
 
+def merge_files(adapter: Path, model_path: Path, folder: Path, dtype: torch.dtype) -> None:
+    """The same in this process alone."""
+    merging = _Merging(adapter, model_path, folder, dtype, SHARD_BYTES)
+    merging.start()
+    for name in indexed_weights(model_path, str(model_path)):
+        merging.add(model_path / name)
+    merging.finish()
+
+
 class _Merging:
     def __init__(self, adapter: Path, model_path: Path, folder: Path, dtype: torch.dtype, shard: int) -> None:
         self._places = (model_path, adapter, folder)

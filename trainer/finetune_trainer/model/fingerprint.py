@@ -41,9 +41,7 @@ class ModelIdentity(BaseModel):
     revision: str | None = None
 
 
-def identify(
-    model_path: Path, tokenizer: PreTrainedTokenizerFast, added_tokens: Sequence[str] = ()
-) -> ModelIdentity:
+def identify(model_path: Path, tokenizer: PreTrainedTokenizerFast, added_tokens: Sequence[str] = ()) -> ModelIdentity:
     """The model in a folder, with the tokenizer loaded from it, and chat template and tokens that this one has now."""
     weights = hashlib.sha256((model_path / CONFIG).read_bytes())
     weights.update(fingerprint(model_path, whole_below=START_HASH_BYTES)["sha256"].encode())
@@ -51,9 +49,7 @@ def identify(
     return ModelIdentity(weights=weights.hexdigest(), tokenizer=text, revision=hub_revision(model_path))
 
 
-def tokenizer_digest(
-    model_path: Path, tokenizer: PreTrainedTokenizerFast, added_tokens: Sequence[str] = ()
-) -> str:
+def tokenizer_digest(model_path: Path, tokenizer: PreTrainedTokenizerFast, added_tokens: Sequence[str] = ()) -> str:
     """SHA-256 of the tokenizer's files in a model folder, of its chat template now, and of what it got beside them."""
     text = hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode())
     for file in sorted(model_path.iterdir()):

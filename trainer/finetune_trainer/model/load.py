@@ -38,9 +38,9 @@ def load_model(
     every rank loads the whole model on the CPU.
 
     Attention is torch's `scaled_dot_product_attention` where the architecture allows it; `config.use_cache` is False,
-    without which packed documents leak into each other. With `quantization` (`model.quantize`) linear layers have 4 bits
-    a weight. Raises DataError naming every missing, unexpected or wrongly
-    shaped weight, before any is read; `uri` is what the manifest calls the folder, for messages.
+    without which packed documents leak into each other. With `quantization` (`model.quantize`) linear layers have 4
+    bits a weight. Raises DataError naming every missing, unexpected or wrongly shaped weight, before any is read; `uri`
+    is what the manifest calls the folder, for messages.
     """
     uri = uri or str(path)
     weights = [path / name for name in check_folder(path, uri)]

@@ -152,9 +152,7 @@ def _is_renamed(pattern: str, renamed: Iterable[str]) -> bool:
 
 def _check(adapted: nn.Module, ranks: Mapping[str, RankAndAlpha], lora: LoRA) -> None:
     """Whether peft did exactly what was asked for."""
-    found = {
-        name: (layer.r["default"], layer.lora_alpha["default"]) for name, layer in adapted_layers(adapted).items()
-    }
+    found = {name: (layer.r["default"], layer.lora_alpha["default"]) for name, layer in adapted_layers(adapted).items()}
     if different := sorted(dict(found.items() ^ ranks.items())):
         message = (
             "peft adapts other weights than were asked for, or with other ranks; the difference is "

@@ -33,7 +33,9 @@ def _weights(names: list[str], patterns: Sequence[str], field: str) -> list[str]
     """Those of the weights' `names` that a pattern names, or names a module around."""
     around = {".".join(parts[:end]) for parts in map(_parts, names) for end in range(1, len(parts) + 1)}
     chosen = set(choose(sorted(around), patterns, f"{PATH}.{field}", "no weight of this model"))
-    return [name for name in names if any(".".join(_parts(name)[:end]) in chosen for end in range(1, name.count(".") + 2))]
+    return [
+        name for name in names if any(".".join(_parts(name)[:end]) in chosen for end in range(1, name.count(".") + 2))
+    ]
 
 
 def _parts(name: str) -> list[str]:

@@ -21,9 +21,9 @@ def load_tokenizer(
     """The fast tokenizer in the model folder `path`, always with a padding token.
 
     `chat_template` replaces the tokenizer's own: Jinja text, or `file:///template.jinja`. A tokenizer without padding
-    token gets the one its vocabulary reserves, else its end-of-sequence token; no other token is added. Padding being equal
-    to the end of sequence hides no target here: what is trained is decided by labels and never by token id. Those of
-    `added_tokens` that it does not know get the next free ids, in this order.
+    token gets the one its vocabulary reserves, else its end-of-sequence token; no token is added for it. Padding being
+    equal to the end of sequence hides no target here: what is trained is decided by labels and never by token id. Those
+    of `added_tokens` that it does not know get the next free ids, in this order.
 
     Raises DataError if there is no fast tokenizer, SpecError if the template cannot be read or is no Jinja.
     """
@@ -45,9 +45,7 @@ def load_tokenizer(
     return tokenizer
 
 
-def check_fits(
-    tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, max_length: int, added: int = 0
-) -> None:
+def check_fits(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, max_length: int, added: int = 0) -> None:
     """Whether ids and positions lie within the model's tables, which grow by up to `added` tokens.
 
     DataError if the tokenizer has ids that the model has no embedding for, SpecError if rows of `max_length` tokens
@@ -56,8 +54,8 @@ def check_fits(
     text = config.get_text_config()
     if len(tokenizer) - added > text.vocab_size:
         raise DataError(
-            f"spec.model.uri: the tokenizer has {len(tokenizer) - added} tokens, the model embeds {text.vocab_size}: they "
-            "belong to different models, or the embeddings were not resized before saving"
+            f"spec.model.uri: the tokenizer has {len(tokenizer) - added} tokens, the model embeds {text.vocab_size}: "
+            "they belong to different models, or the embeddings were not resized before saving"
         )
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and max_length > positions:

@@ -82,12 +82,12 @@ class LoRA(Part):
     """Train the length of each of a weight's rows beside its direction (DoRA, arXiv:2402.09353)."""
 
     rslora: bool = False
-    """Divide alpha by the root of the rank (rsLoRA, arXiv:2312.03732), so that a high rank learns as fast as a low one."""
+    """Divide alpha by the root of the rank (rsLoRA, arXiv:2312.03732), so that high ranks learn as fast as low ones."""
 
     initialization: Initialization = Initialization.DEFAULT
-    """What the adapters are before the first step: nothing (`Default`), or a part of the weights, which stays in them no
-    longer: their largest singular values (`PiSSA`, arXiv:2404.02948) or the first columns of their QR decomposition
-    (`OLoRA`, arXiv:2406.01775). What is exported fits the model's own weights always."""
+    """What the adapters are before the first step: nothing (`Default`), or a part that is taken out of the weights, of
+    the largest singular values (`PiSSA`, arXiv:2404.02948) or the first columns of the QR decomposition (`OLoRA`,
+    arXiv:2406.01775). What is exported fits the model's own weights in any case."""
 
     learning_rate_ratio: Annotated[float, Field(ge=1, le=1024)] = 1.0
     """Learning rate of the adapters' second matrix, B, over that of everything else (LoRA+, arXiv:2402.12354: 16)."""

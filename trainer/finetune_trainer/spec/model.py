@@ -85,5 +85,5 @@ class Model(Part):
     """Start from the model with this adapter, instead of the untrained model."""
 
     added_tokens: AddedTokens = ()
-    """Tokens that the tokenizer shall have beside its own, for instance `<tool_call>`. Their embeddings begin as the mean
-    of all others; with LoRA they are trained beside the adapters, and no other embedding is."""
+    """Tokens that the tokenizer shall have beside its own, for instance `<tool_call>`. Embeddings of new ones begin as
+    the mean of all others; with LoRA the embeddings of all of them are trained beside the adapters, and no others."""
