@@ -35,7 +35,7 @@ from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.partial import freeze
-from finetune_trainer.model.quantize import check_quantised, quantization
+from finetune_trainer.model.quantize import quantization, settle
 from finetune_trainer.model.start_adapter import fetch_adapter, load_adapter
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.preflight import preflight
@@ -201,7 +201,7 @@ def load_base(
         quantization=quantization(spec.method.qlora, dtype, device) if spec.method.qlora is not None else None,
     )
     if spec.method.qlora is not None:
-        check_quantised(model)
+        settle(model)
     if spec.model.added_tokens:
         make_room(model, len(tokenizer), new_ids(path, tokenizer, spec.model.added_tokens))
     return model

@@ -16,8 +16,8 @@ from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.decompose import EXACT_BELOW, Factors, decompose, take_out
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
-from finetune_trainer.model.quantize import quantization
-from finetune_trainer.spec.method import Initialization, LoRA, ModuleRank, QLoRA, QuantType
+from finetune_trainer.model.quantize import check_installed, quantization, settle
+from finetune_trainer.spec.method import Initialization, LoRA, MethodType, ModuleRank, QLoRA, QuantType
 
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 43).reshape(2, 20)
@@ -72,8 +72,8 @@ def ours(base: Any, **options: Any) -> tuple[Any, Coverage]:
 
 def plain(base: Any, model: Any, **options: Any) -> Any:
     """peft's own, with our first values where peft's are random."""
-    config = LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": LINEAR, "task_type": "CAUSAL_LM"} | options)
-    theirs: Any = get_peft_model(base, config, autocast_adapter_dtype=False)
+    usual: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": LINEAR, "task_type": "CAUSAL_LM"}
+    theirs: Any = get_peft_model(base, LoraConfig(**usual | options), autocast_adapter_dtype=False)
     if not isinstance(options.get("init_lora_weights"), str):
         values = {name: one for name, one in model.state_dict().items() if ".lora_A." in name or ".lora_B." in name}
         assert theirs.load_state_dict(values, strict=False).unexpected_keys == []
@@ -117,6 +117,7 @@ def test_four_bits_learn_what_peft_learns_on_them(tmp_path: Path, options: dict[
     path = tiny_models.save("llama", tmp_path, hidden_size=64, intermediate_size=128)
     qlora = QLoRA(quant_type=QuantType.NF4, double_quantization=double)
     base = load_model(path, dtype=torch.float32, quantization=quantization(qlora, torch.float32, CPU))
+    settle(base)
     model, covered = ours(base, **options)
     make: Any = BitsAndBytesConfig
     wanted = make(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double)
@@ -153,7 +154,7 @@ def test_what_adapters_begin_as_leaves_the_logits_and_hangs_on_nothing_but_weigh
 
 
 def test_a_module_that_is_saved_counts_as_trained_and_only_once() -> None:
-    base = tiny_models.build("llama")
+    base: Any = tiny_models.build("llama")
     size = sum(one.numel() for one in base.parameters())
     head = base.get_output_embeddings().weight.numel()
     plain_cover, covered = ours(tiny_models.build("llama"))[1], ours(base, modules_to_save=("lm_head",))[1]
@@ -206,3 +207,29 @@ def test_what_cannot_be_is_refused_by_name_with_what_is_near(case: str) -> None:
     kind, options, message = REFUSED[case]
     with pytest.raises(SpecError, match=message):
         ours(tiny_models.build(kind), **options)
+
+
+def test_weights_of_four_bits_are_the_same_before_and_after_an_evaluation(tmp_path: Path) -> None:
+    path = tiny_models.save("llama", tmp_path, hidden_size=64, intermediate_size=128)
+    model: Any = load_model(path, dtype=torch.float32, quantization=quantization(QLoRA(), torch.float32, CPU))
+    settle(model)
+    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    first = model.train()(input_ids=IDS).logits
+    with torch.no_grad():
+        evaluated = model.eval()(input_ids=IDS).logits
+    torch.testing.assert_close(evaluated, first, rtol=1e-5, atol=1e-5)
+    assert torch.equal(model.train()(input_ids=IDS).logits, first)
+    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+
+
+def test_fused_experts_are_refused_in_four_bits() -> None:
+    with pytest.raises(SpecError, match=r"spec\.method\.type: cannot quantise .*experts.*: write LoRA \(got 'QLoRA'\)"):
+        settle(tiny_models.build("mixtral"))
+
+
+def test_without_bitsandbytes_a_job_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_installed(MethodType.QLORA)
+    monkeypatch.setattr("finetune_trainer.model.quantize.find_spec", lambda name: None)
+    check_installed(MethodType.LORA)
+    with pytest.raises(SpecError, match=r"spec\.method\.type: needs bitsandbytes.*install finetune-operator\[qlora\]"):
+        check_installed(MethodType.QLORA)

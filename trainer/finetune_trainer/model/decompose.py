@@ -22,7 +22,7 @@ ITERATIONS = 16
 """Of the randomised decomposition of larger ones: enough for the error of the exact one (PiSSA, section 4)."""
 
 Factors = dict[str, Tensor]
-"""`<name of the module in the base model>.A` [rank, in] and `.B` [out, rank] for each adapter, of the weight's dtype."""
+"""`<name of the module in the base model>.A` [rank, in] and `.B` [out, rank] for each adapter, in its dtype."""
 
 
 @torch.no_grad()

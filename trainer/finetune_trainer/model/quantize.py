@@ -37,8 +37,15 @@ def quantization(qlora: QLoRA, dtype: torch.dtype, device: torch.device) -> dict
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def check_quantised(model: nn.Module) -> None:
-    """SpecError when the bulk of the weights is none of a linear layer's, and has stayed as it was."""
+def settle(model: nn.Module) -> None:
+    """Keep weights of 4 bits as they are, in training and evaluation alike.
+
+    bitsandbytes packs them anew for some CPUs once they are used without gradient, and rounds their scales. SpecError
+    when the bulk of the weights is none of a linear layer's, and has 16 or 32 bits still.
+    """
     if experts := fused_experts(model):
         message = f"cannot quantise {experts[0]} and the other fused experts, most of this model: write LoRA"
         raise SpecError([Problem("spec.method.type", "QLoRA", message)])
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False

@@ -176,5 +176,7 @@ def _about() -> Iterator[None]:
     try:
         yield
     except FinetuneError as error:
-        text = str(error).replace("spec.model.uri", FIELD)
-        raise type(error)(text if text.startswith(FIELD) else f"{FIELD}: {text}") from error
+        text = str(error)
+        raise type(error)(
+            text if text.startswith(FIELD) else f"{FIELD}: {text.removeprefix('spec.model.uri: ')}"
+        ) from error
