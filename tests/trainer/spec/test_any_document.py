@@ -16,7 +16,14 @@ from finetune_trainer.spec.example import EXAMPLE
 from finetune_trainer.spec.fields import entries
 
 VALID = copy.deepcopy(EXAMPLE)
-for _part, _field in (("objective", "dpo"), ("training", "maxSteps"), ("workers", "minReplicas")):
+for _part, _field in (
+    ("model", "adapter"),
+    ("method", "qlora"),
+    ("method", "full"),
+    ("objective", "dpo"),
+    ("training", "maxSteps"),
+    ("workers", "minReplicas"),
+):
     del VALID["spec"][_part][_field]
 
 VALUES = st.recursive(
