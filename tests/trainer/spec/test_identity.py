@@ -104,7 +104,4 @@ def test_an_upgrade_keeps_the_identity_of_a_running_job(manifest: Manifest) -> N
     # A new field enters the identity only when its value is not the one that runs had before it existed.
     later = ("perModule", "dora", "rslora", "learningRateRatio", "modulesToSave")
     left_out = {"model.checkpoint": None} | {f"method.lora.{name}": None for name in later}
-    assert (
-        identity(parse_job(manifest(left_out)))
-        == "81620956542cf90fa9d21a2a46ab930d2bdccdd08eb3ddf2c34a6f50080267ce"
-    )
+    assert identity(parse_job(manifest(left_out))) == "81620956542cf90fa9d21a2a46ab930d2bdccdd08eb3ddf2c34a6f50080267ce"

@@ -73,7 +73,8 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "another rank that is none": (
         {"method.lora.perModule": [{"modules": ["q_proj"]}]},
         [
-            "spec.method.lora.perModule[0].rank: is required unless alpha is given: write for instance rank: 64 (got nothing)"
+            "spec.method.lora.perModule[0].rank: is required unless alpha is given: write for instance rank: 64 "
+            "(got nothing)"
         ],
     ),
     "QLoRA with ZeRO-3": (
@@ -83,19 +84,22 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "PiSSA with ZeRO-3": (
         {"method.lora.initialization": "PiSSA"},
         [
-            "spec.method.lora.initialization: decomposes whole weights, which zeroStage 3 takes apart: write Default, or zeroStage: 2 (got 'PiSSA')"
+            "spec.method.lora.initialization: decomposes whole weights, which zeroStage 3 takes apart: write "
+            "Default, or zeroStage: 2 (got 'PiSSA')"
         ],
     ),
     "OLoRA with QLoRA": (
         {"method.type": "QLoRA", "method.lora.initialization": "OLoRA", "deepspeed": {"zeroStage": 2}},
         [
-            "spec.method.lora.initialization: takes a part out of the weights, which QLoRA holds in 4 bits: write Default, or type: LoRA (got 'OLoRA')"
+            "spec.method.lora.initialization: takes a part out of the weights, which QLoRA holds in 4 bits: write "
+            "Default, or type: LoRA (got 'OLoRA')"
         ],
     ),
     "PiSSA with DoRA": (
         {"method.lora.initialization": "PiSSA", "method.lora.dora": True, "deepspeed": {"zeroStage": 2}},
         [
-            "spec.method.lora.initialization: cannot be exported for the model's own weights with dora: write Default, or dora: false (got 'PiSSA')"
+            "spec.method.lora.initialization: cannot be exported for the model's own weights with dora: write "
+            "Default, or dora: false (got 'PiSSA')"
         ],
     ),
     "PiSSA for an adapter that there is": (
@@ -107,13 +111,15 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "deepspeed": {"zeroStage": 2},
         },
         [
-            "spec.method.lora.initialization: is for new adapters, and spec.model.adapter has values already: write Default (got 'PiSSA')"
+            "spec.method.lora.initialization: is for new adapters, and spec.model.adapter has values already: write "
+            "Default (got 'PiSSA')"
         ],
     ),
     "added tokens with ZeRO-3": (
         {"model.addedTokens": ["<tool_call>"]},
         [
-            "spec.model.addedTokens: need more rows in embeddings that zeroStage 3 takes apart: write zeroStage: 2 or less, or add them to the model's folder beforehand (got 'a list')"
+            "spec.model.addedTokens: need more rows in embeddings that zeroStage 3 takes apart: write zeroStage: 2 "
+            "or less, or add them to the model's folder beforehand (got 'a list')"
         ],
     ),
     "an adapter and a checkpoint to start from": (
@@ -128,7 +134,8 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "model.adapter": {"uri": "s3://models/first"},
         },
         [
-            "spec.model.adapter.use: trains adapters, and type: Full trains none: write Merge, or type: LoRA (got 'Continue')"
+            "spec.model.adapter.use: trains adapters, and type: Full trains none: write Merge, or type: LoRA (got "
+            "'Continue')"
         ],
     ),
     "an adapter beside merged weights": (
@@ -138,13 +145,15 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "model.adapter": {"uri": "s3://models/first", "use": "Merge"},
         },
         [
-            "spec.output.format: would fit merged weights only, which are stored nowhere: write Merged, or use: Continue for the adapter (got 'Adapter')"
+            "spec.output.format: would fit merged weights only, which are stored nowhere: write Merged, or use: "
+            "Continue for the adapter (got 'Adapter')"
         ],
     ),
     "full model out of QLoRA": (
         {"method.type": "QLoRA", "output.format": "Full", "deepspeed": {"zeroStage": 2}},
         [
-            "spec.output.format: does not come out of method QLoRA: write Adapter or Merged, or leave it out (got 'Full')"
+            "spec.output.format: does not come out of method QLoRA: write Adapter or Merged, or leave it out (got "
+            "'Full')"
         ],
     ),
     "conversations for CPT": (
