@@ -36,22 +36,19 @@ def lora_plus(model: Any) -> torch.optim.Optimizer:
 
 
 CASES: dict[str, tuple[int, dict[str, Any], dict[str, Any], Optimizer]] = {
-    "LoRA+, stage 1": (1, {"type": "LoRA", "lora": LORA | {"learningRateRatio": RATIO}}, {}, lora_plus),
-    "DoRA, stage 2": (2, {"type": "LoRA", "lora": LORA | {"dora": True}}, {"use_dora": True}, adamw),
-    "DoRA, stage 3": (3, {"type": "LoRA", "lora": LORA | {"dora": True}}, {"use_dora": True}, adamw),
-    "a whole module, stage 3": (
-        3,
-        {"type": "LoRA", "lora": LORA | {"modulesToSave": ["lm_head"]}},
-        {"modules_to_save": ["lm_head"]},
-        adamw,
-    ),
-    "PiSSA, stage 0": (
-        0,
-        {"type": "LoRA", "lora": LORA | {"initialization": "PiSSA"}},
+    "PiSSA and LoRA+, stage 1": (
+        1,
+        {"type": "LoRA", "lora": LORA | {"initialization": "PiSSA", "learningRateRatio": RATIO}},
         {"init_lora_weights": "pissa"},
-        adamw,
+        lora_plus,
     ),
     "QLoRA, stage 2": (2, {"type": "QLoRA", "lora": LORA}, {}, adamw),
+    "DoRA and a whole module, stage 3": (
+        3,
+        {"type": "LoRA", "lora": LORA | {"dora": True, "modulesToSave": ["lm_head"]}},
+        {"use_dora": True, "modules_to_save": ["lm_head"]},
+        adamw,
+    ),
 }
 
 
@@ -90,7 +87,7 @@ def test_two_ranks_learn_what_peft_learns_in_one_process(wide_llama: Path) -> No
         assert min(losses) < losses[0]  # the reference learns, so equality says something
         for results in ranks:
             assert results[name]["losses"] == pytest.approx(losses, rel=1e-6), name
-            assert results[name]["norms"] == pytest.approx(norms, rel=1e-5), name
+            assert results[name]["norms"] == pytest.approx(norms, rel=2e-6), name
 
 
 def test_only_the_second_matrices_learn_faster_and_vectors_are_not_decayed() -> None:

@@ -24,10 +24,10 @@ class Rule:
 
 
 class RuleBook:
-    """Rules in the order in which their findings are shown."""
+    """Rules in the order in which their findings are shown, those of the `earlier` books first."""
 
-    def __init__(self) -> None:
-        self._rules: list[Rule] = []
+    def __init__(self, *earlier: RuleBook) -> None:
+        self._rules: list[Rule] = [rule for book in earlier for rule in book._rules]
 
     def rule(self, *reads: str) -> Callable[[Check], Check]:
         """Adds the decorated check, which reads the fields at `reads`."""
@@ -37,10 +37,6 @@ class RuleBook:
             return check
 
         return add
-
-    def include(self, other: RuleBook) -> None:
-        """Adds all rules of another book."""
-        self._rules += other._rules
 
     def names(self) -> tuple[str, ...]:
         """The checks' names, in order."""

@@ -13,7 +13,7 @@ from finetune_trainer.spec.derived import ranks, run_id
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING, shown_path
 from finetune_trainer.spec.method import MethodType
-from finetune_trainer.spec.method_rules import METHOD_RULES
+from finetune_trainer.spec.rules_method import METHOD_RULES
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, available, one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.output import OutputFormat
@@ -21,7 +21,7 @@ from finetune_trainer.spec.overrides import check_value
 from finetune_trainer.spec.rule import RuleBook
 from finetune_trainer.spec.uri import is_inside
 
-RULES = RuleBook()
+RULES = RuleBook(METHOD_RULES)
 
 FORMATS = {
     ObjectiveType.SFT: (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION),
@@ -113,9 +113,6 @@ def whole_micro_batches(job: FineTuneJob) -> Iterator[Problem]:
         advice = f"{below} or {above}" if below else f"{above}"
         message = f"is no multiple of microBatchSize, {micro_batch}: write {advice}, or leave microBatchSize out"
         yield Problem("spec.training.globalBatchSize", batch, message)
-
-
-RULES.include(METHOD_RULES)
 
 
 @RULES.rule("spec.method.type", "spec.output.format")

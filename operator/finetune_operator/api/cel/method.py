@@ -1,4 +1,4 @@
-"""The rules of `finetune_trainer.spec.method_rules` in CEL, and the formats that come out of each method."""
+"""The rules of `finetune_trainer.spec.rules_method` in CEL, and the formats that come out of each method."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from finetune_operator.api.cel.rule import Check, Rule, rule, text, texts
 from finetune_trainer.spec.method import ALL_LINEAR, Initialization, MethodType
-from finetune_trainer.spec.method_rules import (
+from finetune_trainer.spec.rules_method import (
     CONTINUE_FULL,
     MERGED_BASE,
     NO_INITIALIZATION,
