@@ -72,7 +72,8 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
     writer, start = claim(job, context, control, log)
     _enter(control, context, FETCHING, job.spec.model.uri)
-    path, adapter = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
+    here = control.agree_long(lambda tell: with_adapter(job, context, fetch(job, context, tell)), context)
+    path, adapter = here[control.rank]
     added = job.spec.model.added_tokens
     tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
     check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
@@ -145,23 +146,33 @@ def claim(
     return log.writer(*claimed[:2]), claimed[2]
 
 
-def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> tuple[Path, Path | None]:
-    """The local folder of the model, read once per node, and that of an adapter to start from.
-
-    An adapter that is merged first is part of the model then.
-    """
-    uri, start = job.spec.model.uri, job.spec.model.adapter
-    cache = context.workdir.parent / "models"
+def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:
+    """The local folder of the model, read once per node."""
+    uri = job.spec.model.uri
 
     def progress(here: int, total: int) -> None:
         amount = {"done": here, "total": total, "unit": "bytes"}
         tell({"kind": "phase", "name": FETCHING, "detail": uri, **amount})
 
-    path = fetch_model(uri, cache, progress=progress)
-    adapter = fetch_adapter(start.uri, cache) if start is not None else None
-    if adapter is not None and start is not None and start.use is AdapterUse.MERGE:
-        return merge_start(path, adapter, cache, compute_dtype(job)), adapter
+    return fetch_model(uri, _models(context), progress=progress)
+
+
+def with_adapter(job: FineTuneJob, context: RunContext, path: Path) -> tuple[Path, Path | None]:
+    """The folder of the model in `path` as training begins with it, and that of the adapter to start from, if any.
+
+    An adapter that is merged first is part of the model then.
+    """
+    start = job.spec.model.adapter
+    if start is None:
+        return path, None
+    adapter = fetch_adapter(start.uri, _models(context))
+    if start.use is AdapterUse.MERGE:
+        path = merge_start(path, adapter, _models(context), compute_dtype(job))
     return path, adapter
+
+
+def _models(context: RunContext) -> Path:
+    return context.workdir.parent / "models"
 
 
 def agree_on_model(

@@ -20,7 +20,10 @@ STARTED_FROM = "startedFrom"
 """Name of the record in the claim that begins a run's log."""
 
 METHOD = "spec.method."
-FREE = ("spec.method.lora.dropout", "spec.method.lora.targetModules", "spec.method.lora.learningRateRatio")
+FREE = (
+    "spec.method.full",
+    *(f"spec.method.lora.{name}" for name in ("dropout", "learningRateRatio", "modulesToSave", "targetModules")),
+)
 """What the method says of how weights are trained, and what is compared weight by weight."""
 OTHER_METHOD = "export that run and write the folder of the exported model as spec.model.uri, without a checkpoint"
 

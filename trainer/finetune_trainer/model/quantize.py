@@ -48,4 +48,4 @@ def settle(model: nn.Module) -> None:
         raise SpecError([Problem("spec.method.type", "QLoRA", message)])
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no name that nn.Module declares)

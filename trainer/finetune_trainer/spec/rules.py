@@ -13,12 +13,12 @@ from finetune_trainer.spec.derived import ranks, run_id
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING, shown_path
 from finetune_trainer.spec.method import MethodType
-from finetune_trainer.spec.rules_method import METHOD_RULES
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, available, one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.output import OutputFormat
 from finetune_trainer.spec.overrides import check_value
 from finetune_trainer.spec.rule import RuleBook
+from finetune_trainer.spec.rules_method import METHOD_RULES
 from finetune_trainer.spec.uri import is_inside
 
 RULES = RuleBook(METHOD_RULES)

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 from finetune_operator.api.cel.rule import Check, Rule, rule, text, texts
 from finetune_trainer.spec.method import ALL_LINEAR, Initialization, MethodType
+from finetune_trainer.spec.model import AdapterUse
+from finetune_trainer.spec.notyet import one_of
+from finetune_trainer.spec.output import OutputFormat
+from finetune_trainer.spec.rules import OUTPUTS
 from finetune_trainer.spec.rules_method import (
     CONTINUE_FULL,
     MERGED_BASE,
@@ -16,10 +20,6 @@ from finetune_trainer.spec.rules_method import (
     SHARDED_WEIGHTS,
     TWO_STARTS,
 )
-from finetune_trainer.spec.model import AdapterUse
-from finetune_trainer.spec.notyet import one_of
-from finetune_trainer.spec.output import OutputFormat
-from finetune_trainer.spec.rules import OUTPUTS
 
 QLORA = f"self.method.type == {text(MethodType.QLORA)}"
 STAGE_3 = f"has(self.deepspeed) && self.deepspeed.zeroStage == {SHARDED_WEIGHTS}"
