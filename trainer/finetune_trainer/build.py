@@ -77,7 +77,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     added = job.spec.model.added_tokens
     tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
     check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
-    model = agree_on_model(job, path, tokenizer, control)
+    model = agree_on_model(job.spec.model.uri, path, tokenizer, control, added)
     check_early(job, control, log, start, model)
     micro = micro_batch_size(job, control.world_size)
     _enter(control, context, INDEXING)
@@ -176,11 +176,14 @@ def _models(context: RunContext) -> Path:
 
 
 def agree_on_model(
-    job: FineTuneJob, path: Path, tokenizer: PreTrainedTokenizerFast, control: ControlGroup
+    uri: str,
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    control: ControlGroup,
+    added_tokens: Sequence[str] = (),
 ) -> ModelIdentity:
     """What every rank has in its folder `path`; collective. Raises DataError when it is not the same."""
-    uri = job.spec.model.uri
-    found = control.agree(lambda: identify(path, tokenizer, job.spec.model.added_tokens))
+    found = control.agree(lambda: identify(path, tokenizer, added_tokens))
     for rank, one in enumerate(found):
         if (one.weights, one.tokenizer) != (found[0].weights, found[0].tokenizer):
             raise DataError(
