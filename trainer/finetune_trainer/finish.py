@@ -12,7 +12,7 @@ from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
 from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
-from finetune_trainer.export.lineage import lineage
+from finetune_trainer.export.lineage import lineage, of_adapter
 from finetune_trainer.export.plot import loss_plot
 from finetune_trainer.export.publish import Exported, Manifest, check_vacant, claim, find_manifest, seal, upload
 from finetune_trainer.export.result import summarise
@@ -145,7 +145,7 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     """Rank 0: everything but the weights."""
     result = _result(run, entry)
     origin = lineage(run.job, run.model_path, run.dataset.id, entry, run.log.uri, run.audit["versions"])
-    origin |= record(run.start)
+    origin |= record(run.start) | of_adapter(run.job, run.adapter)
     plot = loss_plot(run.history.records)
     progress = run.progress
     counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)

@@ -67,6 +67,7 @@ class Run:
     model_path: Path
     model: ModelIdentity
     start: StartingPoint | None  # the checkpoint of another run that this one began with
+    adapter: Path | None  # the folder of the adapter that it began with
     tokenizer: PreTrainedTokenizerFast
     dataset: Dataset
     engine: Any

@@ -52,7 +52,7 @@ def test_generation_stops_at_the_trained_turns_end_and_where_the_base_did(tmp_pa
     (tmp_path / "base" / "config.json").write_text(json.dumps({"eos_token_id": 2}))
     settings = {"eos_token_id": 9, "temperature": 0.6, "_from_model_config": True}
     (tmp_path / "base" / "generation_config.json").write_text(json.dumps(settings))
-    export_tokenizer(tokenizer, {Format.MESSAGES}, tmp_path / "base", tmp_path / "out")
+    export_tokenizer(tokenizer, {Format.MESSAGES}, tmp_path / "base", tmp_path / "out", scores=False)
     found = GenerationConfig.from_pretrained(tmp_path / "out")
     assert found.eos_token_id == [end, eos, 9]
     assert found.temperature == 0.6

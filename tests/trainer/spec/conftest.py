@@ -24,7 +24,20 @@ FULL: dict[str, Any] = {
             "chatTemplate": "{{ messages }}",
             "checkpoint": {"uri": "s3://ckpt/support-bot/team-a.first", "which": "best"},
         },
-        "method": {"type": "LoRA", "lora": {"rank": 8, "alpha": 16, "dropout": 0.1, "targetModules": ["q_proj"]}},
+        "method": {
+            "type": "LoRA",
+            "lora": {
+                "rank": 8,
+                "alpha": 16,
+                "dropout": 0.1,
+                "targetModules": ["q_proj"],
+                "perModule": [{"modules": ["layers.0.self_attn.q_proj"], "rank": 4, "alpha": 8}],
+                "dora": True,
+                "rslora": True,
+                "learningRateRatio": 16.0,
+                "modulesToSave": ["lm_head"],
+            },
+        },
         "objective": {"type": "SFT"},
         "data": {
             "train": [

@@ -17,6 +17,9 @@ from finetune_trainer.spec.fields import entries
 
 VALID = copy.deepcopy(EXAMPLE)
 for _part, _field in (
+    ("model", "adapter"),
+    ("method", "qlora"),
+    ("method", "full"),
     *(("objective", name) for name in ("dpo", "orpo", "kto", "reward", "classification")),
     ("training", "maxSteps"),
     ("workers", "minReplicas"),

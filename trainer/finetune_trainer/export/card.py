@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
 from finetune_trainer.export.card_head import head_usage, metric_rows
-from finetune_trainer.spec import OBJECTIVES, FineTuneJob, ObjectiveType, OutputFormat
+from finetune_trainer.spec import OBJECTIVES, AdapterUse, FineTuneJob, ObjectiveType, OutputFormat
 
 LOSS_PLOT = "loss.svg"
 
@@ -27,7 +27,7 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"# {job.metadata.name}",
         _summary(job),
         "## Held-out loss",
-        _losses(job, result, start := "starting checkpoint" if "startedFrom" in origin else "base model"),
+        _losses(job, result, start := _start(origin)),
         *([_table(["set", "metric", start, "this model"], rows)] if (rows := metric_rows(result)) else []),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
         "## Use",
@@ -41,6 +41,17 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"```yaml\n{_yaml(origin['job'])}```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _start(origin: Mapping[str, Any]) -> str:
+    """What the loss before training is the loss of."""
+    return (
+        "starting checkpoint"
+        if "startedFrom" in origin
+        else "starting adapter"
+        if "adapter" in origin
+        else "base model"
+    )
 
 
 def _front_matter(job: FineTuneJob) -> dict[str, Any]:
@@ -142,7 +153,8 @@ def _origin(origin: Mapping[str, Any]) -> str:
     commit = f"commit `{base['revision']}`, " if base["revision"] else ""
     digest = f"SHA-256 of its {base['hashed']} `{base['sha256']}`"
     rows = [
-        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}"],
+        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}{_made_by(base)}"],
+        *([["adapter", _adapter(adapter)]] if (adapter := origin.get("adapter")) else []),
         *([["started from", _checkpoint(start)]] if (start := origin.get("startedFrom")) else []),
         ["training data", f"{_uris(data['train'])}, index `{data['id']}`"],
         ["held-out data", _uris(data["eval"]) or "none"],
@@ -152,6 +164,16 @@ def _origin(origin: Mapping[str, Any]) -> str:
         ],
     ]
     return _table(["", ""], rows)
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    use = "merged into it first" if adapter["use"] == AdapterUse.MERGE else "trained on"
+    return f"`{adapter['uri']}`, {use}, SHA-256 `{adapter['sha256']}`{_made_by(adapter)}"
+
+
+def _made_by(part: Mapping[str, Any]) -> str:
+    made = part.get("madeBy")
+    return f", made by the run `{made['run']}`, step {made['step']}" if made else ""
 
 
 def _checkpoint(one: Mapping[str, Any]) -> str:

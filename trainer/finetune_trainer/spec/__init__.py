@@ -10,8 +10,18 @@ from finetune_trainer.spec.heads import Classification, ProblemType, Reward
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
-from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
-from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
+from finetune_trainer.spec.method import (
+    ALL_LINEAR,
+    Full,
+    Initialization,
+    LoRA,
+    Method,
+    MethodType,
+    ModuleRank,
+    QLoRA,
+    QuantType,
+)
+from finetune_trainer.spec.model import WHICH_WORDS, AdapterUse, Model, StartAdapter, StartCheckpoint
 from finetune_trainer.spec.objective import OBJECTIVES, Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
 from finetune_trainer.spec.training import (
@@ -31,6 +41,7 @@ __all__ = [
     "KIND",
     "OBJECTIVES",
     "WHICH_WORDS",
+    "AdapterUse",
     "BadRecords",
     "Checkpoint",
     "Classification",
@@ -44,14 +55,17 @@ __all__ = [
     "FailureRule",
     "FineTuneJob",
     "Format",
+    "Full",
     "GradientCheckpointing",
     "Hub",
+    "Initialization",
     "JobSpec",
     "LoRA",
     "Metadata",
     "Method",
     "MethodType",
     "Model",
+    "ModuleRank",
     "Objective",
     "ObjectiveType",
     "Offload",
@@ -63,12 +77,15 @@ __all__ = [
     "Packing",
     "Precision",
     "ProblemType",
+    "QLoRA",
+    "QuantType",
     "Resources",
     "Reward",
     "RuntimeRef",
     "Schedule",
     "ScheduleType",
     "Source",
+    "StartAdapter",
     "StartCheckpoint",
     "Storage",
     "TrainSource",
