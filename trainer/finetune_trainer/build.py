@@ -19,9 +19,10 @@ from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup, Tell
-from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
+from finetune_trainer.engine.config import deepspeed_config, micro_batch_size, with_micro_batch
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.errors import DataError, Stopped
+from finetune_trainer.estimate import UnknownArchitecture, use_gradient_checkpointing
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
@@ -31,13 +32,13 @@ from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.isolation import IsolationReport, prove_isolation
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora, full_coverage
+from finetune_trainer.model.sizes import shape_of_model
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import (
     FineTuneJob,
-    GradientCheckpointing,
     MethodType,
     Packing,
     Precision,
@@ -71,6 +72,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     check_fits(tokenizer, load_config(path), job.spec.data.max_length)
     model = agree_on_model(job.spec.model.uri, path, tokenizer, control)
     check_early(job, control, log, start, model)
+    job = settle_micro_batch(job, control, path, device)
     micro = micro_batch_size(job, control.world_size)
     _enter(control, context, INDEXING)
     resources = ExitStack()
@@ -157,6 +159,20 @@ def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, con
     return found[0]
 
 
+def settle_micro_batch(job: FineTuneJob, control: ControlGroup, path: Path, device: torch.device) -> FineTuneJob:
+    """The job with a micro-batch that is predicted to fit into the smallest GPU of any rank; collective.
+
+    As it is on a CPU, where the manifest names one, and for models whose shape is unknown.
+    """
+    free = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    smallest = min(control.gather(free)) if free is not None else None
+    try:
+        shape = shape_of_model(f"file://{path}")
+    except UnknownArchitecture:
+        return job
+    return with_micro_batch(job, shape, smallest, control.world_size)
+
+
 def load_engine(
     job: FineTuneJob, control: ControlGroup, path: Path, tokenizer: PreTrainedTokenizerFast, device: torch.device
 ) -> tuple[Any, Forward, Coverage, IsolationReport | None]:
@@ -189,11 +205,6 @@ def fresh_folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir(parents=True)
     return folder
-
-
-def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:
-    """`Auto` is on where memory is scarce, on a GPU, and off on a CPU, where recomputing only costs time."""
-    return on_gpu if chosen == GradientCheckpointing.AUTO else chosen == GradientCheckpointing.ON
 
 
 def versions() -> dict[str, Any]:

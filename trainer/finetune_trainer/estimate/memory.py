@@ -68,7 +68,13 @@ def _moments(shape: ModelShape, setup: Setup) -> dict[str, list[Item]]:
         "loss": [*forward, Item("logits", activations.loss)],
         "backward pass through the output embedding": [*forward, Item("gradients", head), at_head],
         "backward pass": [*before, together, Item("activations", activations.saved), layer, early, weight],
-        "reduction of gradients": [*before, *reducing, *unsent, ungathered, weight if setup.zero_stage else Item("", 0)],
+        "reduction of gradients": [
+            *before,
+            *reducing,
+            *unsent,
+            ungathered,
+            weight if setup.zero_stage else Item("", 0),
+        ],
         "update": [*state, *update(counts, setup)],
     }
 

@@ -67,7 +67,7 @@ class Setup:
             lora=spec.method.lora,
             zero_stage=zero.zero_stage,
             bf16=spec.training.precision == Precision.BF16,
-            checkpointing=use_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
+            checkpointing=use_gradient_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
             offload_optimizer=zero.offload_optimizer != Offload.NONE,
             offload_parameters=zero.offload_parameters != Offload.NONE,
             ranks=ranks,
@@ -110,7 +110,7 @@ class Setup:
         return replace(self, micro_batch=micro_batch, micro_batches=ceil(rows / micro_batch))
 
 
-def use_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:
+def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:
     """`Auto` is on where memory is scarce, on a GPU, and off on a CPU, where recomputing only costs time."""
     return on_gpu if chosen == GradientCheckpointing.AUTO else chosen == GradientCheckpointing.ON
 

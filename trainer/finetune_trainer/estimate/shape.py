@@ -26,10 +26,6 @@ class Linear:
         """Elements, with the bias."""
         return self.copies * (self.inputs * self.outputs + self.outputs * self.bias)
 
-    def adapter(self, rank: int) -> int:
-        """Elements of a LoRA adapter of that rank beside it (arXiv:2106.09685, section 4.1)."""
-        return self.copies * rank * (self.inputs + self.outputs)
-
 
 @dataclass(frozen=True)
 class ModelShape:

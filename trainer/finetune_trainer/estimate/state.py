@@ -12,11 +12,11 @@ from enum import StrEnum
 
 from finetune_trainer.estimate.setup import Setup
 from finetune_trainer.estimate.shape import ModelShape
-from finetune_trainer.spec import LoRA, MethodType
+from finetune_trainer.spec import MethodType
 
 ALL_REDUCE_BUCKET = 500_000_000  # elements; DeepSpeed's engine.buffered_allreduce_fallback, not to be changed
 QUANTISED = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of a 4-bit weight: nf4, an 8-bit scale for 64 of them, a float32 for 256 scales (arXiv:2305.14314, section 3)."""
+"""Bytes of a 4-bit weight: an 8-bit scale for 64 of them, a float32 for 256 scales (arXiv:2305.14314, section 3)."""
 
 
 class Place(StrEnum):
@@ -49,24 +49,24 @@ class Counts:
 
 def count(shape: ModelShape, setup: Setup) -> Counts:
     """What trains under the setup's method."""
+    kept_whole = shape.small + sum(
+        linear.parameters for _, linear in shape.linears() if linear.parameters < setup.persistence
+    )
     if setup.lora is None or setup.method == MethodType.FULL:
         total = shape.parameters
-        return Counts(total, total, 0, shape.largest, shape.largest, shape.small)
-    adapters = adapter_elements(shape, setup.lora)
-    trainable = sum(adapters)
+        return Counts(total, total, 0, shape.largest, shape.largest, kept_whole)
+    adapters = [linear for _, linear in shape.adapted(setup.lora.target_modules)]
+    widths = [linear.copies * width for linear in adapters for width in (linear.inputs, linear.outputs)]
+    sides = [setup.lora.rank * width for width in widths]
+    trainable = sum(sides)
     return Counts(
         total=shape.parameters + trainable,
         trainable=trainable,
         quantised=shape.matrices if setup.method == MethodType.QLORA else 0,
         largest=shape.largest,
-        largest_trainable=max(adapters, default=0),
-        persistent=shape.small + sum(one for one in adapters if one < 2 * setup.persistence),
+        largest_trainable=max(sides, default=0),
+        persistent=kept_whole + sum(side for side in sides if side < setup.persistence),
     )
-
-
-def adapter_elements(shape: ModelShape, lora: LoRA) -> list[int]:
-    """Elements of each adapter."""
-    return [linear.adapter(lora.rank) for _, linear in shape.adapted(lora.target_modules)]
 
 
 def resident(counts: Counts, setup: Setup) -> Iterator[Item]:
@@ -124,7 +124,7 @@ def reduction(counts: Counts, setup: Setup) -> Iterator[Item]:
         yield Item("buckets", 0 if setup.accumulates else bucket(setup))
         yield Item("gradients", max(0.0, 4 * mine - 4 * filled))
     elif setup.zero_stage == 2:
-        yield Item("buckets", bucket(setup) + _flat(setup, filled))
+        yield Item("buckets", bucket(setup) + _flat(setup, min(filled, mine)))
         if not setup.offload_optimizer and (not setup.bf16 or not setup.accumulates):
             yield Item("gradients", 4 * mine)
     else:
@@ -176,7 +176,7 @@ def _accumulates_wide(setup: Setup) -> bool:
     return setup.zero_stage == 1 and setup.bf16 and not setup.offload_optimizer
 
 
-def _flat(setup: Setup, filled: int) -> int:
+def _flat(setup: Setup, filled: float) -> float:
     """The copy of a bucket that is sent to other ranks, and in bfloat16 the float32 one that it is converted to."""
     sent = setup.element if setup.ranks > 1 or setup.zero_stage == 3 else 0
     return (sent + (4 if setup.bf16 else 0)) * filled
