@@ -27,7 +27,7 @@ def problem_of(gpu: dict[str, str], **spec: Any) -> str | None:
     """What is said of a job of 70B parameters on a runtime with such GPUs."""
     job = make_job(model=KNOWN, **ON_EIGHT, **spec)
     found = check_memory(job.manifest, runtime(gpu=gpu))
-    return found and str(found)
+    return None if found is None else str(found)
 
 
 def test_full_fine_tuning_of_70b_does_not_fit_into_eight_gpus() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from finetune_trainer.cli.app import Options, reporting
 from finetune_trainer.cli.plan import plan
+from finetune_trainer.data import job_indices
 from finetune_trainer.errors import SpecError
 from finetune_trainer.estimate import OPT_OUT
 from finetune_trainer.launch.fitting import GPU_MEMORY, GPU_PRODUCT, check_fits
@@ -123,3 +125,14 @@ def test_the_annotation_is_heeded_by_a_run(small: SmallJob) -> None:
     job = load_local_job(path)
     assert job.metadata.annotations == {OPT_OUT: "Ignore"}
     check_fits(job, {GPU_MEMORY: str(80 * GIB)}, local=False)
+
+
+def test_steps_of_epochs_are_known_once_the_data_was_indexed(small: SmallJob) -> None:
+    """160 records of a row each, 6 rows a step: 27 steps an epoch."""
+    epochs = {"epochs": 2, "maxSteps": None}
+    alone = small.write("alone", training=epochs, data={"packing": "None"})
+    assert "optimizer steps unknown: add --tokens" in " ".join(run(alone).output.split())
+    deque(job_indices(load_local_job(alone).spec), maxlen=0)
+    assert json.loads(run(alone, "-o", "json").stdout)["work"]["steps"] == 54
+    packed = json.loads(run(small.write("packed", training=epochs), "-o", "json").stdout)["work"]["steps"]
+    assert 20 < packed < 90  # by 4 bytes a token

@@ -192,13 +192,14 @@ def test_time_follows_from_steps_speed_and_ranks() -> None:
     assert found.steps == 100
     assert found.tokens_per_step == 64 * 1024
     assert found.seconds_per_step == pytest.approx(8 * 7.5e9 * 64 * 1024 / (989e12 * 0.35 * 8), rel=0.05)
+    assert found.seconds_per_step is not None
     assert found.seconds == pytest.approx(100 * found.seconds_per_step)
 
 
-def test_steps_of_epochs_follow_from_the_tokens_of_the_data() -> None:
+def test_steps_of_epochs_follow_from_the_rows_of_the_data() -> None:
     job = manifest(training={"epochs": 3, "maxSteps": None}, method={"type": "LoRA"})
     assert estimate(job, llama_8b(), H100).work.steps is None
-    assert estimate(job, llama_8b(), H100, tokens=10 * 64 * 4096).work.steps == 30
+    assert estimate(job, llama_8b(), H100, rows=10 * 64).work.steps == 30
 
 
 def test_a_checkpoint_has_twelve_bytes_for_each_trained_parameter_and_a_price() -> None:

@@ -48,8 +48,9 @@ def test_parameters_are_counted_as_transformers_makes_them(kind: str) -> None:
     ids=lambda config: str(config.model_type),
 )
 def test_so_are_those_of_other_families(config: Any) -> None:
+    from_config: Any = transformers.AutoModelForCausalLM.from_config
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = from_config(config)
     shape = read_shape(json.loads(config.to_json_string(use_diff=False)))
     assert shape.parameters == sum(one.numel() for one in model.parameters())
 
@@ -63,7 +64,9 @@ def test_adapters_are_counted_as_peft_makes_them(targets: list[str]) -> None:
     method = manifest.spec.method.model_copy(update={"lora": chosen})
     manifest = manifest.model_copy(update={"spec": manifest.spec.model_copy(update={"method": method})})
     found = count(read_shape(config_of("llama")), Setup.of(manifest, 2, on_gpu=False))
-    pattern = {"all-linear": "all-linear", "q_proj": ["q_proj", "v_proj"]}.get(targets[0], r".*layers\.1\..*down_proj")
+    pattern: Any = {"all-linear": "all-linear", "q_proj": ["q_proj", "v_proj"]}.get(
+        targets[0], r".*layers\.1\..*down_proj"
+    )
     adapted = get_peft_model(tiny_models.build("llama"), LoraConfig(r=4, target_modules=pattern))
     assert found.trainable == sum(one.numel() for one in adapted.parameters() if one.requires_grad)
     assert found.total == sum(one.numel() for one in adapted.parameters())

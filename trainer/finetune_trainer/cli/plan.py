@@ -36,13 +36,18 @@ def plan(
     """Predict memory, steps, time, checkpoints and their cost. Exit code 12 if the job does not fit."""
     from rich.console import Console
 
+    from finetune_trainer.cli.plan_data import rows_of_an_epoch
     from finetune_trainer.cli.plan_text import show
     from finetune_trainer.estimate import Verdict, estimate
     from finetune_trainer.spec import load_local_job
 
     manifest = load_local_job(job)
     hardware = _hardware(manifest, gpu, gpu_memory, calibrate)
-    found = estimate(manifest, _shape(manifest, config), hardware, tokens)
+    model = _model(manifest, config)
+    if isinstance(model, int):
+        _show_least(manifest, model, hardware, output)
+        return
+    found = estimate(manifest, model, hardware, rows_of_an_epoch(manifest, tokens))
     if output is Output.JSON:
         typer.echo(json.dumps(as_json(found), indent=2))
     else:
@@ -61,7 +66,8 @@ def as_json(found: Estimate) -> dict[str, Any]:
     return plain
 
 
-def _shape(job: FineTuneJob, config: Path | None) -> ModelShape:
+def _model(job: FineTuneJob, config: Path | None) -> ModelShape | int:
+    """The model's shape, or the number of its parameters where its architecture has no formula."""
     from finetune_trainer.estimate import UnknownArchitecture, known_shape, read_shape
 
     uri = job.spec.model.uri
@@ -70,17 +76,35 @@ def _shape(job: FineTuneJob, config: Path | None) -> ModelShape:
             return read_shape(json.loads(config.read_text(encoding="utf-8")))
         if (known := known_shape(uri)) is not None:
             return known
-        from finetune_trainer.model.sizes import shape_of_model
+        from finetune_trainer.model.sizes import sizes_of_model
 
-        found = shape_of_model(uri)
-    except UnknownArchitecture as error:
-        raise SpecError([Problem("spec.model.uri", uri, f"cannot be estimated: {error}")]) from error
-    except (OSError, ValueError) as error:
-        raise SpecError([Problem("--config", str(config), f"cannot be read as JSON: {error}")]) from error
+        found = sizes_of_model(uri)
+    except (OSError, UnknownArchitecture, ValueError) as error:
+        path, value = ("--config", str(config)) if config else ("spec.model.uri", uri)
+        raise SpecError([Problem(path, value, f"cannot be estimated: {error}")]) from error
     if found is None:
         remedy = "is not in the table of known models: name its config.json by --config"
         raise SpecError([Problem("spec.model.uri", uri, remedy)])
     return found
+
+
+def _show_least(job: FineTuneJob, parameters: int, hardware: Hardware, output: Output) -> None:
+    """All that can be said of a model by the number of its parameters."""
+    from finetune_trainer.estimate import least_of
+
+    needed, memory = least_of(job, parameters), hardware.memory
+    fits = memory is None or needed <= memory
+    if output is Output.JSON:
+        verdict = "Unknown" if fits else "TooLarge"
+        typer.echo(json.dumps({"parameters": parameters, "least": needed, "verdict": verdict}, indent=2))
+    else:
+        typer.echo(
+            f"its architecture has no formula, {parameters:,} parameters alone are known: weights, gradients and "
+            f"optimizer state take at least {needed / 2**30:.1f} GiB on each rank"
+            + ("" if memory is None else f" of {memory / 2**30:.1f} GiB")
+        )
+    if not fits:
+        raise typer.Exit(DeviceOutOfMemory.exit_code)
 
 
 def _hardware(job: FineTuneJob, product: str | None, memory: str | None, calibrate: bool) -> Hardware:

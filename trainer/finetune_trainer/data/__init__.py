@@ -11,7 +11,14 @@ from finetune_trainer.data.collate import Batch, collate
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.indexing import (
+    IndexProgress,
+    build_index,
+    cached_index,
+    check_formats,
+    job_indices,
+    kept_train_index,
+)
 from finetune_trainer.data.report import DataReport
 from finetune_trainer.data.report_read import Amount, data_report
 from finetune_trainer.data.rows import IGNORED, Counters, DataState, RecordId, Row, StepBatch
@@ -53,6 +60,7 @@ __all__ = [
     "form_facts",
     "form_key",
     "job_indices",
+    "kept_train_index",
     "list_sources",
     "listing_digest",
     "point_to",

@@ -54,6 +54,13 @@ def job_indices(spec: JobSpec, progress: Callable[[IndexProgress], None] | None 
         yield index
 
 
+def kept_train_index(spec: JobSpec) -> DatasetIndex | None:
+    """The index of a job's training data where it is kept beside its checkpoints; nothing of the data is read."""
+    listed = list_sources(spec.data.train, "spec.data.train")
+    cache = open_store(f"{spec.checkpoint.uri}/{INDEX_FOLDER}")
+    return _kept_index(cache, f"{listing_digest(listed)}.v{INDEX_VERSION}.json")
+
+
 def cached_index(
     listed: Sequence[ListedSource], cache: ObjectStore, progress: Callable[[IndexProgress], None] | None = None
 ) -> DatasetIndex:

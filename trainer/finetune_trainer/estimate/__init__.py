@@ -5,7 +5,7 @@ from finetune_trainer.estimate.fit import Change, Verdict, choose_micro_batch, d
 from finetune_trainer.estimate.gpus import GPUS, Gpu, find_gpu
 from finetune_trainer.estimate.known import known_shape
 from finetune_trainer.estimate.memory import Peak, peak
-from finetune_trainer.estimate.plan import OPT_OUT, Estimate, Hardware, estimate, refusal, settle
+from finetune_trainer.estimate.plan import OPT_OUT, Estimate, Hardware, estimate, least_of, refusal, settle
 from finetune_trainer.estimate.setup import PERSISTENCE, REDUCE_BUCKET, Setup, use_gradient_checkpointing
 from finetune_trainer.estimate.shape import ModelShape
 from finetune_trainer.estimate.work import UTILISATION
@@ -30,6 +30,7 @@ __all__ = [
     "estimate",
     "find_gpu",
     "known_shape",
+    "least_of",
     "peak",
     "read_shape",
     "refusal",

@@ -8,6 +8,8 @@ from typing import Any
 from finetune_trainer.estimate.shape import ModelShape
 
 Config = Mapping[str, Any]
+MOST_LAYERS = 10_000
+"""More are a mistake, and would only cost time here."""
 
 
 class UnknownArchitecture(ValueError):
@@ -30,9 +32,11 @@ def read_shape(config: Config) -> ModelShape:
 
 def _common(config: Config) -> dict[str, Any]:
     heads = _size(config, "num_attention_heads")
+    if (layers := _size(config, "num_hidden_layers")) > MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {layers}")
     return {
         "hidden": _size(config, "hidden_size"),
-        "layers": _size(config, "num_hidden_layers"),
+        "layers": layers,
         "heads": heads,
         "kv_heads": int(config.get("num_key_value_heads") or heads),
         "head_dim": int(config.get("head_dim") or _size(config, "hidden_size") // heads),

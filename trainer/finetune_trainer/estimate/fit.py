@@ -52,17 +52,22 @@ def device_total(shape: ModelShape, setup: Setup) -> tuple[int, Peak]:
     return _with_overhead(top.size, setup), top
 
 
-def least(shape: ModelShape, setup: Setup) -> int:
+def least(model: ModelShape | int, setup: Setup) -> int:
     """Bytes below which no run of this setup gets: state that is held, and gradients at the update or, where that is
-    more, the activations of its shortest rows' micro-batch: one row, one token kept."""
-    counts = count(shape, setup)
+    more, the activations of its shortest rows' micro-batch: one row, one token kept.
+
+    Of a model of which only the number of parameters is known, without activations.
+    """
+    counts = count(model, setup)
     state = sum(held(counts, replace(setup, micro_batches=1), Place.DEVICE).values())
-    gradients = sum(
+    transient = sum(
         item.size for item in update(counts, setup) if item.place is Place.DEVICE and item.name != "buckets"
     )
-    one = replace(setup, micro_batch=1, length=min(setup.length, 8), packed=False, kept=0.0)
-    activations = Activations(shape, one)
-    return int(state + max(gradients, activations.saved + activations.logits)) + (CONTEXT // 2 if setup.on_gpu else 0)
+    if isinstance(model, ModelShape):
+        one = replace(setup, micro_batch=1, length=min(setup.length, 8), packed=False, kept=0.0)
+        activations = Activations(model, one)
+        transient = max(transient, activations.saved + activations.logits)
+    return int(state + transient) + (CONTEXT // 2 if setup.on_gpu else 0)
 
 
 def judge(needed: int, at_least: int, memory: int | None) -> Verdict:

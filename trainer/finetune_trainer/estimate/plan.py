@@ -53,8 +53,8 @@ class Estimate:
     work: Work
 
 
-def estimate(job: FineTuneJob, shape: ModelShape, hardware: Hardware, tokens: int | None = None) -> Estimate:
-    """The estimate of a job; `tokens` are those of its training data for an epoch, where they are known.
+def estimate(job: FineTuneJob, shape: ModelShape, hardware: Hardware, rows: float | None = None) -> Estimate:
+    """The estimate of a job; `rows` are those of its training data for an epoch, where they are known.
 
     Where the manifest leaves the micro-batch out, it is the one that a run on such a device chooses.
     """
@@ -81,7 +81,7 @@ def estimate(job: FineTuneJob, shape: ModelShape, hardware: Hardware, tokens: in
         changes=tuple(changes(shape, setup, hardware.memory or 0)[:MOST_CHANGES]) if wanted else (),
         checkpoint=size,
         cost=store_cost(job, counts, size),
-        work=work(job, shape, setup, hardware.teraflops, tokens),
+        work=work(job, shape, setup, hardware.teraflops, rows),
     )
 
 
@@ -97,8 +97,15 @@ def settle(job: FineTuneJob, shape: ModelShape, memory: int | None, world_size: 
     return setup.with_micro_batch(choose_micro_batch(shape, setup, memory, job.spec.training.global_batch_size))
 
 
-def refusal(job: FineTuneJob, shape: ModelShape, hardware: Hardware) -> Problem | None:
+def least_of(job: FineTuneJob, model: ModelShape | int) -> int:
+    """Bytes below which no rank of the job gets; `model` is a shape, or the number of its parameters alone."""
+    return least(model, Setup.of(job, ranks(job), on_gpu=job.spec.workers.gpus_per_replica > 0))
+
+
+def refusal(job: FineTuneJob, model: ModelShape | int, hardware: Hardware) -> Problem | None:
     """Why a job cannot fit, with the numbers; None where it may: only what exceeds the least that it takes is refused.
+
+    `model` is a shape, or the number of parameters of a model of which no more is known.
 
     Judged by the most ranks that the manifest asks for, which share most. A job with the annotation OPT_OUT is let
     pass.
@@ -106,13 +113,14 @@ def refusal(job: FineTuneJob, shape: ModelShape, hardware: Hardware) -> Problem 
     if job.metadata.annotations.get(OPT_OUT) == "Ignore" or hardware.memory is None:
         return None
     setup = Setup.of(job, ranks(job), on_gpu=job.spec.workers.gpus_per_replica > 0)
-    needed = least(shape, setup)
+    needed = least(model, setup)
     if needed <= hardware.memory:
         return None
-    counts = count(shape, setup)
+    counts = count(model, setup)
     parts = ", ".join(f"{name} {_gib(size)}" for name, size in held(counts, setup, Place.DEVICE).items() if size)
-    ways = [f"{change.text} ({_gib(change.device)})" for change in changes(shape, setup, hardware.memory)]
-    remedy = f"it would fit with {' or '.join(ways[:MOST_CHANGES])}" if ways else "take larger devices, or more of them"
+    found = changes(model, setup, hardware.memory) if isinstance(model, ModelShape) else []
+    ways = " or ".join(f"{change.text} ({_gib(change.device)})" for change in found[:MOST_CHANGES])
+    remedy = f"it would fit with {ways}" if ways else "take larger devices, or more of them"
     message = (
         f"the job needs at least {_gib(needed)} on each rank and {hardware.name} has {_gib(hardware.memory)} "
         f"({parts}): {remedy}; the annotation {OPT_OUT}: Ignore starts it all the same"

@@ -47,8 +47,14 @@ class Counts:
     persistent: int = 0  # small enough for stage 3 to keep whole
 
 
-def count(shape: ModelShape, setup: Setup) -> Counts:
-    """What trains under the setup's method."""
+def count(model: ModelShape | int, setup: Setup) -> Counts:
+    """What trains under the setup's method; of a model of which only the number of parameters is known, no adapters."""
+    if isinstance(model, int):
+        return Counts(model, model if setup.method == MethodType.FULL else 0)
+    return _count(model, setup)
+
+
+def _count(shape: ModelShape, setup: Setup) -> Counts:
     kept_whole = shape.small + sum(
         linear.parameters for _, linear in shape.linears() if linear.parameters < setup.persistence
     )

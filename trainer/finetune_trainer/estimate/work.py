@@ -45,13 +45,13 @@ class StoreCost:
     dollars_per_save: float
 
 
-def work(job: FineTuneJob, shape: ModelShape, setup: Setup, teraflops: float | None, tokens: int | None) -> Work:
-    """What a run has to do; `tokens` are those of an epoch if they are known, `teraflops` the peak of one device."""
+def work(job: FineTuneJob, shape: ModelShape, setup: Setup, teraflops: float | None, rows: float | None) -> Work:
+    """What a run has to do; `rows` are those of an epoch if they are known, `teraflops` the peak of one device."""
     training = job.spec.training
     per_step = training.global_batch_size * setup.length * (2 if setup.pairs else 1)
     steps = training.max_steps
-    if steps is None and tokens is not None and training.epochs is not None:
-        steps = max(1, ceil(tokens * training.epochs / per_step))
+    if steps is None and rows is not None and training.epochs is not None:
+        steps = max(1, ceil(rows * training.epochs / training.global_batch_size))
     speed = None if not teraflops else teraflops * 1e12 * UTILISATION * setup.ranks
     return Work(steps, per_step, None if speed is None else per_step * flops_per_token(shape, setup) / speed)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetune_trainer.errors import SpecError
-from finetune_trainer.estimate import Hardware, UnknownArchitecture, Verdict, estimate, refusal
-from finetune_trainer.model.sizes import shape_of_model
+from finetune_trainer.estimate import Hardware, Verdict, estimate, refusal
+from finetune_trainer.model.sizes import sizes_of_model
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.spec.quantity import memory_bytes
 
@@ -22,15 +22,14 @@ def check_fits(job: FineTuneJob, environ: Mapping[str, str], *, local: bool) -> 
     hardware = hardware_of(job, environ, local=local)
     if hardware.memory is None:
         return None
-    try:
-        shape = shape_of_model(job.spec.model.uri)
-    except UnknownArchitecture:
+    model = sizes_of_model(job.spec.model.uri)
+    if model is None:
         return None
-    if shape is None:
-        return None
-    if (problem := refusal(job, shape, hardware)) is not None:
+    if (problem := refusal(job, model, hardware)) is not None:
         raise SpecError([problem])
-    found = estimate(job, shape, hardware)
+    if isinstance(model, int):
+        return None
+    found = estimate(job, model, hardware)
     if found.verdict is not Verdict.TIGHT:
         return None
     ways = "".join(f"; it would fit with {change.text}" for change in found.changes[:1])
