@@ -15,6 +15,7 @@ from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.config import deepspeed_config
 from finetune_trainer.engine.start import start_engine
+from finetune_trainer.estimate import use_gradient_checkpointing
 from finetune_trainer.model.added_tokens import make_room, new_ids, token_ids
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.head import KeptPositions, Positions
@@ -29,7 +30,6 @@ from finetune_trainer.objectives.heads import score_head
 from finetune_trainer.spec import (
     AdapterUse,
     FineTuneJob,
-    GradientCheckpointing,
     Packing,
     Precision,
 )
@@ -138,8 +138,3 @@ def load_engine(
     assert isinstance(tokenizer.pad_token_id, int)
     forward = Forward(head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped, alone=packing is Packing.NONE)
     return engine, forward, isolation
-
-
-def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:
-    """`Auto` is on where memory is scarce, on a GPU, and off on a CPU, where recomputing only costs time."""
-    return on_gpu if chosen == GradientCheckpointing.AUTO else chosen == GradientCheckpointing.ON

@@ -20,9 +20,10 @@ from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.collectives import ControlGroup, Tell
-from finetune_trainer.engine.config import micro_batch_size
+from finetune_trainer.engine.config import micro_batch_size, with_micro_batch
 from finetune_trainer.engine.start import init_communication
 from finetune_trainer.errors import DataError, Stopped
+from finetune_trainer.estimate import UnknownArchitecture
 from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.initial_adapter import take_out_initial
@@ -30,6 +31,7 @@ from finetune_trainer.metrics import History
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import ModelIdentity, identify
 from finetune_trainer.model.load import load_config
+from finetune_trainer.model.sizes import shape_of_model
 from finetune_trainer.model.start_adapter import fetch_adapter, weights_digest
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.objectives import Setting, objective_of
@@ -71,6 +73,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
     model = agree_on_model(job.spec.model.uri, path, tokenizer, control, added)
     check_early(job, control, log, start, model)
+    job = settle_micro_batch(job, control, path, device)
     micro = micro_batch_size(job, control.world_size)
     _enter(control, context, INDEXING)
     resources = ExitStack()
@@ -187,6 +190,20 @@ def agree_on_model(
                 "node; an hf:// address with a commit, hf://org/name@commit, is the same everywhere"
             )
     return found[0]
+
+
+def settle_micro_batch(job: FineTuneJob, control: ControlGroup, path: Path, device: torch.device) -> FineTuneJob:
+    """The job with a micro-batch that is predicted to fit into the smallest GPU of any rank; collective.
+
+    As it is on a CPU, where the manifest names one, and for models whose shape is unknown.
+    """
+    free = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    smallest = min(control.gather(free)) if free is not None else None
+    try:
+        shape = shape_of_model(f"file://{path}")
+    except UnknownArchitecture:
+        return job
+    return with_micro_batch(job, shape, smallest, control.world_size)
 
 
 def own_stage(context: RunContext, writer: Writer) -> Stage:

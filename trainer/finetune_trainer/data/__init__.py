@@ -12,7 +12,14 @@ from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder, encoder_of
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.indexing import (
+    IndexProgress,
+    build_index,
+    cached_index,
+    check_formats,
+    job_indices,
+    kept_train_index,
+)
 from finetune_trainer.data.keep import Keeping
 from finetune_trainer.data.label_set import LabelSet
 from finetune_trainer.data.labels import with_labels
@@ -79,6 +86,7 @@ __all__ = [
     "form_key",
     "job_indices",
     "joined",
+    "kept_train_index",
     "list_sources",
     "listing_digest",
     "point_to",
