@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -50,6 +50,7 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
 def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
     leave_if_asked(run)
+    compare_later(run)
     with closing(upcoming(run)) as batches:
         while settle(run) and (arrival := wait_for(batches)) is not None:
             if take_step(run, *arrival):
@@ -59,6 +60,24 @@ def fit(run: Run) -> None:
     run.progress = run.progress.model_copy(update={"finished": True})
     commit(run)
     acknowledge(run)
+
+
+def compare_later(run: Run) -> None:
+    """Refuse what cannot be compared, and before the first step measure what the trained model is compared with."""
+    run.comparison.prepare()
+    if run.progress.step == 0:
+        run.comparison.begin(waiting(run, "evaluating the model before training"))
+
+
+def waiting(run: Run, name: str) -> Callable[[], None]:
+    """What is called between the batches of an evaluation: leaves if asked to, and shows that the run lives."""
+    pulse = run.pulse(name, "micro-batches")
+
+    def between_batches() -> None:
+        leave_if_asked(run)
+        pulse()
+
+    return between_batches
 
 
 def settle(run: Run) -> bool:
@@ -158,14 +177,8 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
-    pulse = run.pulse("evaluating", "micro-batches")
-
-    def between_batches() -> None:
-        leave_if_asked(run)
-        pulse()
-
-    sets = run.dataset.held_out
-    found = evaluate(run.engine, run.forward, sets, run.micro_batch_size, run.control, between_batches)
+    between, sets = waiting(run, "evaluating"), run.dataset.held_out
+    found = evaluate(run.engine, run.forward, sets, run.micro_batch_size, run.control, between)
     run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)

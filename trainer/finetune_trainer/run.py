@@ -20,6 +20,7 @@ from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
+from finetune_trainer.evaluation.compare import Comparison
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.saving import Saved, Saves
@@ -71,6 +72,7 @@ class Run:
     engine: Any
     forward: Forward
     micro_batch_size: int
+    comparison: Comparison
     history: History
     audit: dict[str, Any]
     saving_group: ControlGroup

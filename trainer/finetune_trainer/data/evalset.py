@@ -28,7 +28,7 @@ class EvalSet:
     """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
 
     `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
-    `form`: the token form of its source, where there is one.
+    `index`: where its records are. `form`: the token form of its source, where there is one.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class EvalSet:
     ) -> None:
         self.name = name
         self.counters: Counters | None = None
-        self._index = index
+        self.index = index
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
@@ -63,7 +63,7 @@ class EvalSet:
         """
         budget = BadRecordBudget(self._settings.max_bad_ratio, self._on_bad if self.counters is None else None)
         counters = Counters()
-        with OutcomeReader(self._index, self._record_encoder, self._forms) as reader:
+        with OutcomeReader(self.index, self._record_encoder, self._forms) as reader:
             built = prefetched(lambda block: self._build(reader, block), self._order.blocks(), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 for _, block in blocks:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import exp
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
+from finetune_trainer.export.card_evaluation import evaluation_part, table
 from finetune_trainer.spec import FineTuneJob, OutputFormat
 
 LOSS_PLOT = "loss.svg"
 
 
-def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str, Any], *, plotted: bool) -> str:
+def model_card(
+    job: FineTuneJob,
+    result: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    *,
+    plotted: bool,
+    found: Mapping[str, Any] | None = None,
+) -> str:
     """Markdown with YAML front matter as the Hugging Face hub reads it; deterministic for equal arguments.
 
     `result` is what the run returns (`result.summarise`), `origin` its `lineage`, with `startedFrom` where it began
-    with a checkpoint of another run; `plotted`: there is a `LOSS_PLOT`.
+    with a checkpoint of another run; `plotted`: there is a `LOSS_PLOT`; `found`: what `evaluation.json` holds.
     """
     parts = [
         f"---\n{_yaml(_front_matter(job))}---",
         f"# {job.metadata.name}",
         _summary(job),
+        *(["## Was it worth it?", *evaluation_part(found)] if found is not None else []),
         "## Held-out loss",
         _losses(result, "starting checkpoint" if "startedFrom" in origin else "base model"),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
@@ -67,7 +76,7 @@ def _losses(result: Mapping[str, Any], start: str) -> str:
     if len(rows) > 1:
         rows.append(["all tokens together", _loss(result["baseLoss"]), _loss(result["evalLoss"])])
     note = "Nats per token, and perplexity, of the tokens that are trained in such records."
-    return _table(["set", start, "this model"], rows) + f"\n\n{note}"
+    return table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
 def _loss(value: float | None) -> str:
@@ -106,7 +115,7 @@ def _training(result: Mapping[str, Any]) -> str:
         *((f"such records in {name}", _overlong(counts)) for name, counts in result["evalOverlong"].items()),
     ]
     names = "`audit.json` (what was trained on what), `metrics.jsonl` and `tensorboard/` (every step)"
-    return _table(["", ""], [[name, str(value)] for name, value in rows]) + f"\n\nMore: {names}."
+    return table(["", ""], [[name, str(value)] for name, value in rows]) + f"\n\nMore: {names}."
 
 
 def _overlong(counts: Mapping[str, int]) -> str:
@@ -136,7 +145,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
             f"{_checkpoint(checkpoint)}, committed {checkpoint['committedAt']}",
         ],
     ]
-    return _table(["", ""], rows)
+    return table(["", ""], rows)
 
 
 def _checkpoint(one: Mapping[str, Any]) -> str:
@@ -145,11 +154,6 @@ def _checkpoint(one: Mapping[str, Any]) -> str:
 
 def _uris(uris: Iterable[str]) -> str:
     return ", ".join(f"`{uri}`" for uri in uris)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _yaml(content: object) -> str:

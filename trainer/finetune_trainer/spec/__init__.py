@@ -2,7 +2,17 @@
 
 from finetune_trainer.spec.checkpoint import Checkpoint
 from finetune_trainer.spec.cluster import FailurePolicy, FailureReason, FailureRule, Hub, RuntimeRef, Storage
-from finetune_trainer.spec.data import BadRecords, Data, EvalSource, Format, Overlong, Packing, Source, TrainSource
+from finetune_trainer.spec.data import (
+    BadRecords,
+    Contamination,
+    Data,
+    EvalSource,
+    Format,
+    Overlong,
+    Packing,
+    Source,
+    TrainSource,
+)
 from finetune_trainer.spec.deepspeed import DeepSpeed, Offload
 from finetune_trainer.spec.derived import ignored_locally, logs_uri, ranks, run_id, to_manifest, with_absolute_paths
 from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
@@ -10,6 +20,7 @@ from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
 from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
+from finetune_trainer.spec.metric import Metric, MetricType
 from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
 from finetune_trainer.spec.objective import Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
@@ -31,6 +42,7 @@ __all__ = [
     "WHICH_WORDS",
     "BadRecords",
     "Checkpoint",
+    "Contamination",
     "Data",
     "DeepSpeed",
     "EarlyStopping",
@@ -48,6 +60,8 @@ __all__ = [
     "Metadata",
     "Method",
     "MethodType",
+    "Metric",
+    "MetricType",
     "Model",
     "Objective",
     "ObjectiveType",
