@@ -98,7 +98,9 @@ def write_files(run: Run, entry: Checkpoint, folder: Path, found: dict[str, Any]
     """Make the whole export in a local folder of rank 0 and return the run's result; collective."""
     run.control.agree(lambda: fresh(folder) if run.control.is_main else None)
     checks = export_weights(run.job.spec, run.engine.module, run.model_path, folder, run.control)
-    results = run.control.agree(lambda: _write_beside(run, entry, folder, checks, found) if run.control.is_main else None)
+    results = run.control.agree(
+        lambda: _write_beside(run, entry, folder, checks, found) if run.control.is_main else None
+    )
     assert results[0] is not None
     return results[0]
 
@@ -188,13 +190,17 @@ def _write_beside(
 
 def _result(run: Run, entry: Checkpoint, found: dict[str, Any]) -> dict[str, Any]:
     output = run.job.spec.output.uri
-    return summarise(run.progress, run.history.records, entry.step) | in_brief(found) | {
-        "trainableShare": run.audit["trainableShare"],
-        "quarantined": _quarantined(run),
-        "output": output,
-        "checkpoints": run.log.uri,
-        "report": {name: f"{output}/{file}" for name, file in REPORT.items()},
-    }
+    return (
+        summarise(run.progress, run.history.records, entry.step, found["note"])
+        | in_brief(found)
+        | {
+            "trainableShare": run.audit["trainableShare"],
+            "quarantined": _quarantined(run),
+            "output": output,
+            "checkpoints": run.log.uri,
+            "report": {name: f"{output}/{file}" for name, file in REPORT.items()},
+        }
+    )
 
 
 def _write(path: Path, text: str) -> None:

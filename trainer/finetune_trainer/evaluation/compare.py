@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from finetune_trainer.evaluation.metrics import make_metric, metric_name
 from finetune_trainer.evaluation.overfitting import overfitting
 from finetune_trainer.evaluation.questions import Question
 from finetune_trainer.evaluation.report import Json, findings
-from finetune_trainer.evaluation.sides import Before, BeforeFile, SetBefore, Side
+from finetune_trainer.evaluation.sides import Before, BeforeFile, Contaminated, SetBefore, Side
 from finetune_trainer.metrics import Record
 from finetune_trainer.spec import JobSpec, ObjectiveType
 
@@ -33,6 +33,9 @@ LANGUAGE = (ObjectiveType.CPT, ObjectiveType.SFT)
 
 CONTEXT = 8192
 """Tokens of the longest prompt with its answer, unless training has longer rows: examples may need more than these."""
+
+LEAST_TOKENS = 2048
+"""Tokens of a batch of losses with padding, unless training has longer rows: short records need not go one by one."""
 
 Between = Callable[[], None]
 
@@ -74,13 +77,15 @@ class Comparison:
 
         DataError for held-out records among the training records, where the manifest says to fail.
         """
-        contamination = self._on_main(lambda tell: look_for_contamination(self.spec, self.dataset, self.tokenizer, tell))
-        sets, forgetting = {}, {}
+        look = partial(look_for_contamination, self.spec, self.dataset, self.tokenizer)
+        found: list[Contaminated] = self._on_main(look) or []
+        sets: dict[str, SetBefore] = {}
+        forgetting: dict[str, float] = {}
         if self.spec.evaluation.compare_base and self._asked is not None:
             sets = {one.name: self._set_before(one, between) for one in self._asked.sets}
             forgetting = self._forgetting(between)
             self.engine.train()
-        self.before = Before(sets=sets, forgetting=forgetting, contamination=contamination or [])
+        self.before = Before(sets=sets, forgetting=forgetting, contamination=found)
         self.control.agree(self._keep)
 
     def after(self, between: Between, history: Sequence[Record], exported_step: int) -> Json:
@@ -168,7 +173,7 @@ class Comparison:
 
     @cached_property
     def _losses(self) -> Losses:
-        return Losses(self.engine, self.forward, self.control, self._longest)
+        return Losses(self.engine, self.forward, self.control, max(self._longest, LEAST_TOKENS))
 
     @property
     def _generator(self) -> Generator:

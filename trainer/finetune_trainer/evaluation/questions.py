@@ -36,9 +36,9 @@ CANDIDATES = 8
 class Question:
     """A held-out record: what it is made of, the ids before its answer, and the answer's text.
 
-    `ids`, `labels` int32[n]: the record up to the end of its last answer, of which only that answer is predicted.
-    `prompt`: how many of the ids come before it; 0 for a text, which has no answer to generate. `stop`: a text that ends
-    a generated answer, None where only the turn's end does.
+    `document`: the record up to the end of its last answer, of which only that answer is predicted.
+    `answer`: its text; None for a text, which has none to generate. `stop`: a text that ends a generated answer, None
+    where only the turn's end does.
     """
 
     record: RecordId

@@ -2,7 +2,7 @@
 
     version        1
     verdict        of the whole run: outcome (`Improved` or `NotImproved`), metric, records, shots, tuned, base,
-                   prompted, against (`base` or `prompted`), gain {difference, low, high}, text; null where there is none
+                   prompted, against (`base` or `prompted`), gain {difference, low, high}, text; null: none
     note           why there is no verdict, else null
     sets[]         name; records compared; shots; means {<metric> or loss: {base, prompted, tuned}}; verdict, as above
     samples[]      set, record, prompt (text), reference, base, prompted, tuned: answers, null where none was made
@@ -72,9 +72,9 @@ def findings(
 
 def in_brief(found: Json) -> Json:
     """What of it goes into the run's result: no content of records, little enough for a table."""
-    brief: Json = {"verdictText": (found["verdict"] or {}).get("text")}
+    brief: Json = {}
     if found["verdict"] is not None:
-        brief["verdict"] = found["verdict"]["outcome"]
+        brief |= {"verdict": found["verdict"]["outcome"], "verdictText": found["verdict"]["text"]}
     brief["metrics"] = {one["name"]: _tuned_and_base(one["means"]) for one in found["sets"] if len(one["means"]) > 1}
     brief["forgetting"] = {one["name"]: one["change"] for one in found["forgetting"]}
     brief["overfits"] = found["overfitting"] and found["overfitting"]["overfits"]
@@ -99,7 +99,11 @@ def _set(name: str, metrics: Sequence[str], before: SetBefore | None, after: Sid
 
 
 def _means(metric: str, before: SetBefore | None, after: Side) -> Json:
-    sides = {"base": before and before.base, "prompted": before and before.prompted, "tuned": after}
+    sides = {
+        "base": None if before is None else before.base,
+        "prompted": None if before is None else before.prompted,
+        "tuned": after,
+    }
     return {name: None if side is None else _mean(_scores(metric, side).values()) for name, side in sides.items()}
 
 
@@ -108,8 +112,9 @@ def _verdict(metric: str, sets: Sequence[tuple[str, SetBefore, Side]]) -> Verdic
     tuned = _joined({name: _scores(metric, after) for name, _, after in sets})
     base = _joined({name: _scores(metric, before.base) for name, before, _ in sets})
     shown = {name: before.prompted for name, before, _ in sets if before.prompted is not None}
-    prompted = _joined({name: _scores(metric, side) for name, side in shown.items()}) if len(shown) == len(sets) else None
-    return verdict(metric, tuned, base, prompted, max((before.shots for _, before, _ in sets), default=0))
+    prompted = _joined({name: _scores(metric, side) for name, side in shown.items()})
+    shots = max((before.shots for _, before, _ in sets), default=0)
+    return verdict(metric, tuned, base, prompted if len(shown) == len(sets) else None, shots)
 
 
 def _joined(sets: Mapping[str, Scores]) -> Scores:

@@ -46,4 +46,3 @@ class Metric(Part):
 
 OWNERS = {"fields": MetricType.JSON_FIELDS, "choices": MetricType.CHOICE, "pattern": MetricType.REGEX}
 """The type that each option is for."""
-
