@@ -16,6 +16,7 @@ from mistakes import JOB_TABLES, NO_FURTHER, Mistake, Object, mistakes
 
 NOT_IN_CEL = {
     "held_out_sets_have_their_own_names": "the schema says it: spec.data.eval is a list with `name` as its key",
+    "patterns_are_regular_expressions": "they are Python's, and CEL has another kind; `finetune validate` says it",
 }
 """Checks of the trainer without a CEL rule. Of `output_beside_checkpoints`, the half about the run's own folder is not
 in CEL either: its name is the job's uid, which nobody knows before the job exists."""

@@ -31,7 +31,18 @@ FULL: dict[str, Any] = {
                 {"uri": "s3://data/support/*.jsonl.zst", "format": "Messages", "weight": 1.0},
                 {"uri": "file://./more/*.parquet", "format": "Alpaca", "columns": {"output": "answer"}},
             ],
-            "eval": [{"name": "support", "uri": "s3://data/support-eval/*.parquet"}],
+            "eval": [
+                {
+                    "name": "support",
+                    "uri": "s3://data/support-eval/*.parquet",
+                    "metrics": [
+                        {"type": "JsonFields", "fields": ["total"]},
+                        {"type": "Choice", "choices": ["yes", "no"]},
+                        {"type": "Regex", "pattern": "Answer: (.*)"},
+                    ],
+                }
+            ],
+            "contamination": "Fail",
             "maxLength": 4096,
             "overlong": "Drop",
             "packing": "None",
@@ -63,7 +74,15 @@ FULL: dict[str, Any] = {
             "keepLast": 3,
             "keepBest": 2,
         },
-        "evaluation": {"everySteps": 200, "compareBase": True, "earlyStopping": {"patience": 3}},
+        "evaluation": {
+            "everySteps": 200,
+            "compareBase": True,
+            "earlyStopping": {"patience": 3},
+            "samples": 64,
+            "shots": 2,
+            "maxNewTokens": 100,
+            "forgetting": False,
+        },
         "output": {"uri": "s3://models/support-bot", "format": "Merged"},
         "workers": {"replicas": 2, "gpusPerReplica": 8, "resources": {"cpu": "64", "memory": "512Gi"}},
         "storage": {"secretRef": {"name": "team-a-s3"}},

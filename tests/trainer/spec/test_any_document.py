@@ -18,6 +18,7 @@ from finetune_trainer.spec.fields import entries
 VALID = copy.deepcopy(EXAMPLE)
 for _part, _field in (("objective", "dpo"), ("training", "maxSteps"), ("workers", "minReplicas")):
     del VALID["spec"][_part][_field]
+VALID["spec"]["data"]["eval"][0]["metrics"] = [{"type": "ExactMatch"}]
 
 VALUES = st.recursive(
     st.none()

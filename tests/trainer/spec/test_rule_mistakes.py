@@ -151,6 +151,49 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "spec.failurePolicy.rules[1].reasons[1]: has a budget already: remove one of the two (got 'Preempted')",
         ],
     ),
+    "options of another metric": (
+        {"data.eval.0.metrics": [{"type": "RougeL", "fields": ["a"], "choices": ["x", "y"], "pattern": "z"}]},
+        [
+            "spec.data.eval[0].metrics[0].fields: has no effect with type: RougeL: remove it, or write type: "
+            "JsonFields (got 'a list')",
+            "spec.data.eval[0].metrics[0].choices: has no effect with type: RougeL: remove it, or write type: Choice "
+            "(got 'a list')",
+            "spec.data.eval[0].metrics[0].pattern: has no effect with type: RougeL: remove it, or write type: Regex "
+            "(got 'a text')",
+        ],
+    ),
+    "a choice of one": (
+        {"data.eval.0.metrics": [{"type": "Choice", "choices": ["yes"]}]},
+        [
+            "spec.data.eval[0].metrics[0].choices: needs at least two answers to tell apart: write for instance "
+            "choices: ['yes', 'no'] (got 'a list')"
+        ],
+    ),
+    "no pattern": (
+        {"data.eval.0.metrics": [{"type": "TokenF1"}, {"type": "Regex"}]},
+        [
+            "spec.data.eval[0].metrics[1].pattern: is what type: Regex compares: write for instance pattern: "
+            "'Answer: (.*)' (got nothing)"
+        ],
+    ),
+    "a pattern that is none": (
+        {"data.eval.0.metrics": [{"type": "Regex", "pattern": "(["}]},
+        [
+            "spec.data.eval[0].metrics[0].pattern: is no regular expression of Python (unterminated character set at "
+            "position 1): correct it (got '([')"
+        ],
+    ),
+    "metrics of texts": (
+        {
+            "objective.type": "CPT",
+            "data.train": [{"uri": "s3://data/a.jsonl"}],
+            "data.eval.0.metrics": [{"type": "ExactMatch"}],
+        },
+        [
+            "spec.data.eval[0].metrics: compares answers, which records have with objective SFT alone: remove it "
+            "(got 'a list')"
+        ],
+    ),
 }
 
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 
 from finetune_trainer.errors import Problem
-from finetune_trainer.spec.data import Format
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING
 from finetune_trainer.spec.metric import OWNERS, Metric, MetricType
+from finetune_trainer.spec.notyet import VALUES
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.rules import RULES
 
@@ -47,11 +47,13 @@ def patterns_are_regular_expressions(job: FineTuneJob) -> Iterator[Problem]:
             yield Problem(f"{path}.pattern", metric.pattern, message)
 
 
-@RULES.rule("spec.objective.type", "spec.data.eval[].metrics", "spec.data.eval[].format")
+@RULES.rule("spec.objective.type", "spec.data.eval[].metrics")
 def metrics_have_answers(job: FineTuneJob) -> Iterator[Problem]:
     objective = job.spec.objective.type
+    if objective is ObjectiveType.SFT or objective in VALUES:
+        return
     for number, held_out in enumerate(job.spec.data.eval):
         path = f"spec.data.eval[{number}].metrics"
-        if held_out.metrics and (objective is not ObjectiveType.SFT or held_out.format is Format.TEXT):
+        if held_out.metrics:
             message = "compares answers, which records have with objective SFT alone: remove it"
             yield Problem(path, "a list", message)

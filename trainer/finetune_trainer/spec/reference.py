@@ -23,7 +23,6 @@ COMPUTED_DEFAULTS = {
     "spec.data.overlong": "`Split` with CPT, else `Truncate`",
     "spec.checkpoint.keepBest": "`1` with `evaluation.everySteps`, else `0`",
     "spec.evaluation.compareBase": "`true` with `data.eval`, else `false`",
-    "spec.evaluation.maxNewTokens": "twice the longest answer compared, 32 to 512",
     "spec.output.format": "`Adapter` with LoRA, else `Full`",
 }
 TABLE = "\n| Field | Type | Default | What it does |\n|---|---|---|---|\n"
