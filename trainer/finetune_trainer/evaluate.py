@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from finetune_trainer.errors import DataError
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`losses`: nats per kept token of each named set; `mean`: of all their tokens together; `tokens`: kept tokens.
+    """`losses`: nats per kept token of each named set; `mean`: of all their tokens together; `tokens`: these tokens.
 
     `counts`: what became of each set's records, on all ranks together.
     """
@@ -35,11 +35,13 @@ def evaluate(
     batch_size: int,
     control: ControlGroup,
     between_batches: Callable[[], None],
+    beside: Collection[str] = (),
 ) -> Evaluation:
     """Evaluate the engine's model as it stands on every set; collective, and leaves the engine in training mode.
 
     `sets` are in the order of `spec.data.eval`. `between_batches` is called before each micro-batch, equally often on
-    every rank, and ends the evaluation by raising. Raises DataError when a set has no kept token.
+    every rank, and ends the evaluation by raising. Sets named in `beside` are none of the mean, nor of `tokens`. Raises
+    DataError when a set has no kept token.
     """
     engine.eval()
     sums: dict[str, tuple[float, float]] = {}
@@ -48,7 +50,8 @@ def evaluate(
         if not sums[name][1]:
             raise DataError(_without_tokens(f"spec.data.eval[{number}]", held_out))
     engine.train()
-    total_loss, total_tokens = (sum(values) for values in zip(*sums.values(), strict=True))
+    counted = [pair for name, pair in sums.items() if name not in beside]
+    total_loss, total_tokens = (sum(values) for values in zip(*counted, strict=True))
     losses = {name: loss / tokens for name, (loss, tokens) in sums.items()}
     counts = {name: held_out.counters or Counters() for name, held_out in sets.items()}
     return Evaluation(total_loss / total_tokens, losses, int(total_tokens), counts)

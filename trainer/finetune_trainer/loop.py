@@ -178,7 +178,8 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
     between, sets = waiting(run, "evaluating"), run.dataset.held_out
-    found = evaluate(run.engine, run.forward, sets, run.micro_batch_size, run.control, between)
+    beside = run.job.spec.evaluation.forgetting.sets
+    found = evaluate(run.engine, run.forward, sets, run.micro_batch_size, run.control, between, beside)
     run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)

@@ -21,7 +21,7 @@ from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.evaluation.compare import Comparison
-from finetune_trainer.metrics import History, Record
+from finetune_trainer.metrics import EVAL_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
@@ -157,7 +157,7 @@ class Run:
         """Note one evaluation of all held-out sets in the history and report it (rank 0)."""
         if not self.control.is_main:
             return
-        losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
+        losses = {f"{EVAL_PREFIX}{name}": finite(loss) for name, loss in found.losses.items()}
         mean = finite(found.mean)
         self.history.add({"step": self.progress.step, "evalLoss": mean, **losses, "evalTokens": found.tokens})
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}

@@ -141,6 +141,7 @@ def test_settings_of_the_models_folder_do_not_change_what_is_generated(train: Tr
     assert evaluation(small_job, "strange")["samples"] == evaluation(small_job, "plain")["samples"]
 
 
+@pytest.mark.slow
 def test_two_ranks_with_partitioned_weights_measure_what_one_does(train: Train, small_job: SmallJob) -> None:
     spec: dict[str, Any] = {
         **FULL,
@@ -216,3 +217,16 @@ def test_without_the_base_the_metrics_of_the_trained_model_are_told_and_no_verdi
     assert result["metrics"]["held-out"]["tokenF1"].keys() == {"base", "prompted", "tuned"}
     assert result["metrics"]["held-out"]["tokenF1"]["base"] is None
     assert "was not evaluated" in (small_job.folder / "output" / "small" / "README.md").read_text()
+
+
+def test_a_set_that_training_is_not_about_counts_as_forgetting_alone(train: Train, small_job: SmallJob) -> None:
+    aside = {"name": "aside", "uri": f"file://{small_job.folder}/train.jsonl"}
+    data = asked(small_job)
+    data["eval"].append(aside)
+    evaluation_of = {"samples": 12, "everySteps": 2, "shots": 0, "forgetting": {"sample": False, "sets": ["aside"]}}
+    result, recorder = train(small_job.write("small", **SHORT, data=data, evaluation=evaluation_of))
+    assert result["evalLoss"] == pytest.approx(result["evalLosses"]["held-out"])
+    assert [one["name"] for one in evaluation(small_job, "small")["sets"]] == ["held-out"]
+    change = result["evalLosses"]["aside"] - result["baseLosses"]["aside"]
+    assert result["forgetting"] == {"aside": pytest.approx(change)}
+    assert min(event["evalLoss"] for event in recorder.of("eval")) == result["evalLoss"]

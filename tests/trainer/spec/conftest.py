@@ -40,7 +40,7 @@ FULL: dict[str, Any] = {
                         {"type": "Choice", "choices": ["yes", "no"]},
                         {"type": "Regex", "pattern": "Answer: (.*)"},
                     ],
-                }
+                },
             ],
             "contamination": "Fail",
             "maxLength": 4096,
@@ -81,7 +81,7 @@ FULL: dict[str, Any] = {
             "samples": 64,
             "shots": 2,
             "maxNewTokens": 100,
-            "forgetting": False,
+            "forgetting": {"sample": False},
         },
         "output": {"uri": "s3://models/support-bot", "format": "Merged"},
         "workers": {"replicas": 2, "gpusPerReplica": 8, "resources": {"cpu": "64", "memory": "512Gi"}},

@@ -19,6 +19,7 @@ VALID = copy.deepcopy(EXAMPLE)
 for _part, _field in (("objective", "dpo"), ("training", "maxSteps"), ("workers", "minReplicas")):
     del VALID["spec"][_part][_field]
 VALID["spec"]["data"]["eval"][0]["metrics"] = [{"type": "ExactMatch"}]
+VALID["spec"]["evaluation"]["forgetting"]["sets"] = []
 
 VALUES = st.recursive(
     st.none()

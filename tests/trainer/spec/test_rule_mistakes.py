@@ -162,6 +162,20 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "(got 'a text')",
         ],
     ),
+    "forgetting of a set that is not there": (
+        {"evaluation.forgetting.sets": ["generic"]},
+        [
+            "spec.evaluation.forgetting.sets[0]: is the name of no set in spec.data.eval: write the name of one, or "
+            "remove it (got 'generic')"
+        ],
+    ),
+    "forgetting of every set": (
+        {"evaluation.forgetting.sets": ["support"]},
+        [
+            "spec.evaluation.forgetting.sets: leaves no set of spec.data.eval that training is about: remove one, or "
+            "add a set there (got 'a list')"
+        ],
+    ),
     "a choice of one": (
         {"data.eval.0.metrics": [{"type": "Choice", "choices": ["yes"]}]},
         [

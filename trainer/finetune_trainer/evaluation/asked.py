@@ -49,7 +49,7 @@ class Asked:
 
 
 def draw(spec: JobSpec, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, positions: int) -> Asked:
-    """Draw the records of every held-out set, and examples where the model before training is to be shown some.
+    """Draw the records of every held-out set that training is about, and examples for the model before training.
 
     `positions`: tokens that a prompt and its answer may have together. DataError names a metric, a record and why that
     metric cannot be computed of it, where more records are so than `badRecords.maxRatio` allows.
@@ -57,11 +57,14 @@ def draw(spec: JobSpec, dataset: Dataset, tokenizer: PreTrainedTokenizerFast, po
     wanted = spec.evaluation
     train = Questions(tokenizer, dataset.index)
     shots = train.drawn(spec.training.seed, wanted.shots) if wanted.compare_base and wanted.shots else []
-    makers = {name: Questions(tokenizer, held_out.index) for name, held_out in dataset.held_out.items()}
+    sources = [source for source in spec.data.eval if source.name not in wanted.forgetting.sets]
+    makers = {source.name: Questions(tokenizer, dataset.held_out[source.name].index) for source in sources}
     drawn = {name: maker.spread(wanted.samples) for name, maker in makers.items()}
     new = wanted.max_new_tokens or _longest_answer([one for questions in drawn.values() for one in questions])
     sets = []
     for number, source in enumerate(spec.data.eval):
+        if source.name not in makers:
+            continue
         usable = _usable(f"spec.data.eval[{number}]", source, drawn[source.name], spec.data.bad_records.max_ratio)
         sets.append(_asked_set(source, usable, makers[source.name], shots, positions - new))
     return Asked(tuple(sets), new)

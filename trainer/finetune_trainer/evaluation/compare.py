@@ -25,7 +25,7 @@ from finetune_trainer.evaluation.overfitting import overfitting
 from finetune_trainer.evaluation.questions import Question
 from finetune_trainer.evaluation.report import Json, findings
 from finetune_trainer.evaluation.sides import Before, BeforeFile, Contaminated, SetBefore, Side
-from finetune_trainer.metrics import Record
+from finetune_trainer.metrics import EVAL_PREFIX, Record
 from finetune_trainer.spec import JobSpec, ObjectiveType
 
 LANGUAGE = (ObjectiveType.CPT, ObjectiveType.SFT)
@@ -97,6 +97,9 @@ class Comparison:
         before: Before = self.before or self._on_main(lambda tell: self.file.read()) or Before()
         sides = {one.name: self._side(one, one.questions, one.generated, between) for one in self.asked}
         forgetting = self._forgetting(between) if before.forgetting else {}
+        if self.spec.evaluation.compare_base:
+            before = before.model_copy(update={"forgetting": before.forgetting | self._aside(history, 0)})
+            forgetting |= self._aside(history, exported_step)
         metrics = {one.name: [metric_name(metric) for metric in one.metrics] for one in self.asked}
         samples = [sample for one in self.asked for sample in self._samples(one, before.sets.get(one.name), sides)]
         return findings(metrics, before, sides, forgetting, overfitting(history, exported_step), samples)
@@ -162,10 +165,16 @@ class Comparison:
 
     def _forgetting(self, between: Between) -> dict[str, float]:
         """Nats per token of the general text, over all of its tokens."""
-        if not self.spec.evaluation.forgetting:
+        if not self.spec.evaluation.forgetting.sample:
             return {}
         losses = self._losses.of(general_documents(self.tokenizer, self._longest), between)
         return {GENERAL_TEXT: sum(loss.total for loss in losses) / sum(loss.tokens for loss in losses)}
+
+    def _aside(self, history: Sequence[Record], step: int) -> dict[str, float]:
+        """The losses at a step of the sets that training is not about, as far as they were measured."""
+        keys = {name: f"{EVAL_PREFIX}{name}" for name in self.spec.evaluation.forgetting.sets}
+        found = [record for record in history if record["step"] == step]
+        return {n: record[key] for record in found for n, key in keys.items() if record.get(key) is not None}
 
     @property
     def _longest(self) -> int:

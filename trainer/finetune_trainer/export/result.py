@@ -7,10 +7,9 @@ from math import exp
 from typing import Any
 
 from finetune_trainer.data import Counters
-from finetune_trainer.metrics import Record
+from finetune_trainer.metrics import EVAL_PREFIX, Record
 from finetune_trainer.state import Progress, finite
 
-EVAL_PREFIX = "evalLoss/"
 LARGEST_EXPONENT = 700.0
 """Above 709.8 the exponential is beyond a float64."""
 

@@ -15,7 +15,7 @@ from finetune_trainer.spec.data import (
 )
 from finetune_trainer.spec.deepspeed import DeepSpeed, Offload
 from finetune_trainer.spec.derived import ignored_locally, logs_uri, ranks, run_id, to_manifest, with_absolute_paths
-from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation
+from finetune_trainer.spec.evaluation import EarlyStopping, Evaluation, Forgetting
 from finetune_trainer.spec.identity import identity, identity_fields
 from finetune_trainer.spec.job import API_VERSION, KIND, FineTuneJob, JobSpec, Metadata
 from finetune_trainer.spec.load import load_job, load_local_job, parse_job
@@ -52,6 +52,7 @@ __all__ = [
     "FailureReason",
     "FailureRule",
     "FineTuneJob",
+    "Forgetting",
     "Format",
     "GradientCheckpointing",
     "Hub",

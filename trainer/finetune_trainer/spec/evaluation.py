@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.spec.base import Count, Part
+from finetune_trainer.spec.names import EvalName
 
 
 class EarlyStopping(Part):
@@ -14,6 +15,17 @@ class EarlyStopping(Part):
 
     patience: Count
     """Evaluations in a row without a new lowest loss after which the run ends."""
+
+
+class Forgetting(Part):
+    """What the change of loss is measured on, with `compareBase`."""
+
+    sample: bool = True
+    """A hundred short texts on everything and nothing that come along."""
+
+    sets: Annotated[tuple[EvalName, ...], Field(max_length=32)] = ()
+    """Names of `data.eval` sets that training is not about: they count as forgetting, and neither for the best
+    checkpoint and early stopping nor for the verdict."""
 
 
 class Evaluation(Part):
@@ -42,5 +54,5 @@ class Evaluation(Part):
     """Longest answer that is generated; twice the longest answer of the compared records when left out, at least 32
     and at most 512 tokens."""
 
-    forgetting: bool = True
-    """Measure how far training changed the loss on general text, with `compareBase`."""
+    forgetting: Forgetting = Forgetting()
+    """How far training changed the loss on what it was not about."""

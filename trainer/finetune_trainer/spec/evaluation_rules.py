@@ -47,6 +47,19 @@ def patterns_are_regular_expressions(job: FineTuneJob) -> Iterator[Problem]:
             yield Problem(f"{path}.pattern", metric.pattern, message)
 
 
+@RULES.rule("spec.evaluation.forgetting.sets", "spec.data.eval[*].name")
+def forgetting_is_about_held_out_sets(job: FineTuneJob) -> Iterator[Problem]:
+    names = [held_out.name for held_out in job.spec.data.eval]
+    sets = job.spec.evaluation.forgetting.sets
+    for number, name in enumerate(sets):
+        if name not in names:
+            message = "is the name of no set in spec.data.eval: write the name of one, or remove it"
+            yield Problem(f"spec.evaluation.forgetting.sets[{number}]", name, message)
+    if names and set(names) <= set(sets):
+        message = "leaves no set of spec.data.eval that training is about: remove one, or add a set there"
+        yield Problem("spec.evaluation.forgetting.sets", "a list", message)
+
+
 @RULES.rule("spec.objective.type", "spec.data.eval[].metrics")
 def metrics_have_answers(job: FineTuneJob) -> Iterator[Problem]:
     objective = job.spec.objective.type

@@ -84,7 +84,7 @@ EXAMPLE: dict[str, Any] = {
             "samples": 128,
             "shots": 4,
             "maxNewTokens": 256,
-            "forgetting": True,
+            "forgetting": {"sample": True, "sets": ["general"]},
         },
         "output": {"uri": "s3://models/support-bot", "format": "Adapter"},
         "workers": {
