@@ -229,4 +229,4 @@ def test_a_set_that_training_is_not_about_counts_as_forgetting_alone(train: Trai
     assert [one["name"] for one in evaluation(small_job, "small")["sets"]] == ["held-out"]
     change = result["evalLosses"]["aside"] - result["baseLosses"]["aside"]
     assert result["forgetting"] == {"aside": pytest.approx(change)}
-    assert min(event["evalLoss"] for event in recorder.of("eval")) == result["evalLoss"]
+    assert result["evalLoss"] in [event["evalLoss"] for event in recorder.of("eval")]
