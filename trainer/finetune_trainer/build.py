@@ -22,10 +22,7 @@ from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.errors import DataError, Stopped
-from finetune_trainer.evaluation.compare import Comparison, positions
-from finetune_trainer.evaluation.sides import BeforeFile
 from finetune_trainer.export.publish import check_vacant
-from finetune_trainer.export.tokens import trained_ends
 from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
@@ -86,18 +83,6 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         context.world_size,
         context.local_world_size,
     )
-    comparison = Comparison(
-        spec=job.spec,
-        context=context,
-        control=control,
-        dataset=dataset,
-        tokenizer=tokenizer,
-        engine=engine,
-        forward=forward,
-        file=BeforeFile(log.journal.store, run_id(job)),
-        ends=trained_ends(tokenizer, dataset.index.rendered_formats),
-        positions=positions(load_config(path), job.spec.data.max_length),
-    )
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
@@ -114,7 +99,6 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         engine=engine,
         forward=forward,
         micro_batch_size=micro,
-        comparison=comparison,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),
         saving_group=ControlGroup.create(SAVE_SECONDS),

@@ -14,15 +14,18 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.context import RunContext, StopSignal
 from finetune_trainer.data import StepBatch
+from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
-from finetune_trainer.evaluation.compare import Comparison
+from finetune_trainer.evaluation.compare import Comparison, positions
+from finetune_trainer.evaluation.sides import BeforeFile
 from finetune_trainer.metrics import EVAL_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
+from finetune_trainer.model.load import load_config
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import FineTuneJob
@@ -72,7 +75,6 @@ class Run:
     engine: Any
     forward: Forward
     micro_batch_size: int
-    comparison: Comparison
     history: History
     audit: dict[str, Any]
     saving_group: ControlGroup
@@ -86,11 +88,24 @@ class Run:
     commit_voted: bool = False
     clock: Callable[[], float] = time.monotonic
     last_commit: float = field(init=False)
+    comparison: Comparison = field(init=False)
     _said: set[str] = field(default_factory=set)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
 
     def __post_init__(self) -> None:
         self.last_commit = self.clock()
+        self.comparison = Comparison(
+            spec=self.job.spec,
+            context=self.context,
+            control=self.control,
+            dataset=self.dataset,
+            tokenizer=self.tokenizer,
+            engine=self.engine,
+            forward=self.forward,
+            file=BeforeFile(self.log.journal.store, self.log.journal.run_id),
+            ends=trained_ends(self.tokenizer, self.dataset.index.rendered_formats),
+            positions=positions(load_config(self.model_path), self.job.spec.data.max_length),
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -38,7 +38,7 @@ def write_task(folder: Path) -> Path:
 @torch.no_grad()
 def accuracy(folder: Path) -> float:
     """The share of questions whose first answer is likelier, with nothing of the harness."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
     def likelihood(question: str, answer: str) -> float:
         start = len(tokenizer(question)["input_ids"])
