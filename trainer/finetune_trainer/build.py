@@ -81,6 +81,9 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     _enter(control, context, "loading the model", str(path))
     settle_start = partial(take_out_initial, job=job, control=control, log=log, start=start, device=device)
     trained = assemble(job, control, path, adapter, tokenizer, device, dataset.labels, settle_start)
+    facts = {"model": model.model_dump(), **record(start), **adapter_facts(adapter)}
+    rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
+    objective = objective_of(Setting(job, trained.forward, control, path, facts, rows, once, labels))
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
@@ -97,18 +100,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         dataset=dataset,
         engine=trained.engine,
         forward=trained.forward,
-        objective=objective_of(
-            Setting(
-                job=job,
-                forward=trained.forward,
-                control=control,
-                model_path=path,
-                start={"model": model.model_dump(), **record(start), **adapter_facts(adapter)},
-                first_rows=dataset.stream.first_rows(),
-                once=dataset.once,
-                labels=dataset.labels,
-            )
-        ),
+        objective=objective,
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, trained.coverage, trained.isolation, versions()),

@@ -75,8 +75,15 @@ def _train(job: Any, model: Any, documents: int, control: Any, device: torch.dev
     for _ in range(STEPS):
         batches = [[next(rows) for _ in range(micro)] for _ in range(count)]
         everywhere = list(chain.from_iterable(batches)) * control.world_size
-        options = {"learning_rate": 1e-4, "max_grad_norm": 1.0}
-        train_step(engine, CrossEntropy(forward), batches, global_batch=everywhere, control=control, **options)
+        train_step(
+            engine,
+            CrossEntropy(forward),
+            batches,
+            global_batch=everywhere,
+            learning_rate=1e-4,
+            max_grad_norm=1.0,
+            control=control,
+        )
     return engine
 
 

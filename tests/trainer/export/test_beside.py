@@ -13,12 +13,13 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer, GenerationConfig
 
 import tiny_models
+from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.export.adapter import base_reference
 from finetune_trainer.export.card import model_card
 from finetune_trainer.export.lineage import lineage
 from finetune_trainer.export.plot import loss_plot
 from finetune_trainer.export.result import summarise
-from finetune_trainer.export.tokens import export_tokenizer, trained_ends
+from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.spec import Format, parse_job
 from finetune_trainer.state import Best, Progress
 from finetune_trainer.store import Checkpoint

@@ -25,6 +25,8 @@ for _part, _field in (
     ("workers", "minReplicas"),
 ):
     del VALID["spec"][_part][_field]
+VALID["spec"]["data"]["eval"][0]["metrics"] = [{"type": "ExactMatch"}]
+VALID["spec"]["evaluation"]["forgetting"]["sets"] = []
 
 VALUES = st.recursive(
     st.none()

@@ -157,7 +157,7 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ],
     ),
     "conversations for CPT": (
-        {"objective.type": "CPT", "data.train.1": {"uri": "s3://data/a.jsonl"}},
+        {"objective.type": "CPT", "data.eval.0.metrics": None, "data.train.1": {"uri": "s3://data/a.jsonl"}},
         ["spec.data.train[0].format: does not suit objective CPT: write Auto or Text (got 'Messages')"],
     ),
     "bare text for SFT": (

@@ -65,8 +65,17 @@ EXAMPLE: dict[str, Any] = {
                 {"uri": "s3://data/support/*.jsonl.zst", "format": "Messages", "columns": {}, "weight": 1.0},
             ],
             "eval": [
-                {"uri": "s3://data/support-eval/*.parquet", "format": "Messages", "columns": {}, "name": "support"},
+                {
+                    "uri": "s3://data/support-eval/*.parquet",
+                    "format": "Messages",
+                    "columns": {},
+                    "name": "support",
+                    "metrics": [
+                        {"type": "ExactMatch", "fields": ["total"], "choices": ["yes", "no"], "pattern": "Answer: (.*)"}
+                    ],
+                },
             ],
+            "contamination": "Warn",
             "maxLength": 4096,
             "overlong": "Truncate",
             "packing": "BestFit",
@@ -99,7 +108,15 @@ EXAMPLE: dict[str, Any] = {
             "keepLast": 2,
             "keepBest": 1,
         },
-        "evaluation": {"everySteps": 200, "compareBase": True, "earlyStopping": {"patience": 3}},
+        "evaluation": {
+            "everySteps": 200,
+            "compareBase": True,
+            "earlyStopping": {"patience": 3},
+            "samples": 128,
+            "shots": 4,
+            "maxNewTokens": 256,
+            "forgetting": {"sample": True, "sets": ["general"]},
+        },
         "output": {"uri": "s3://models/support-bot", "format": "Adapter"},
         "workers": {
             "replicas": 2,

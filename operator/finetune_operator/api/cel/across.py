@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finetune_operator.api.cel.method import method_rules
+from finetune_operator.api.cel.metrics import metric_rules
 from finetune_operator.api.cel.rule import Check, Rule, number, rule, text, texts
 from finetune_trainer.spec.cluster import FailureReason
 from finetune_trainer.spec.data import Format
@@ -39,6 +40,7 @@ def across_rules() -> tuple[Rule, ...]:
         *_sharding(),
         *_places(),
         *_failures(),
+        *metric_rules(),
     )
 
 
