@@ -18,13 +18,15 @@ from finetune_trainer.export.publish import Exported, Manifest, check_vacant, cl
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.export.weights import export_weights
+from finetune_trainer.reporting import REPORT as PAGE
+from finetune_trainer.reporting import last_page, refresh
 from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
 from finetune_trainer.spec import identity, run_id
 from finetune_trainer.starting_point import record
 from finetune_trainer.store import Checkpoint, CorruptObject, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
-REPORT = {"audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
+REPORT = {"html": PAGE, "audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def finish(run: Run) -> dict[str, Any]:
     folder = run.context.workdir / "export" / run.writer.id  # a rank of an older start may still write into its own
     result = write_files(run, entry, folder)
     publish(run, store, _identify(run, entry), folder, result)
+    refresh(run, result)
     return result
 
 
@@ -151,10 +154,13 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)
     audit = {**run.audit, **counts, **checks, "lineage": origin, "result": result}
     formats = run.dataset.index.rendered_formats
+    document = last_page(run, result)
     run.history.close()  # flushes its files
     with writing(folder):
         export_tokenizer(run.tokenizer, formats, run.model_path, folder)
         _write(folder / REPORT["audit"], _json(audit))
+        if document is not None:
+            _write(folder / PAGE, document)
         _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None))
         if plot is not None:
             _write(folder / LOSS_PLOT, plot)

@@ -17,11 +17,14 @@ from finetune_trainer.data import StepBatch
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.engine.memory import memory_in_use
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
+from finetune_trainer.report.course import Course
+from finetune_trainer.report.refresh import Refresher
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import FineTuneJob
@@ -84,11 +87,14 @@ class Run:
     commit_voted: bool = False
     clock: Callable[[], float] = time.monotonic
     last_commit: float = field(init=False)
+    reports: Refresher = field(init=False)
+    course: Course | None = None
     _said: set[str] = field(default_factory=set)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
 
     def __post_init__(self) -> None:
         self.last_commit = self.clock()
+        self.reports = Refresher(lambda text: self.report_phase("writing the report", text))
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +102,7 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.stage.release()
+            self.reports.close()
         elif issubclass(kind, FinetuneError):  # after a broken connection no save can end well
             self.saves.abandon(LAST_SAVE_SECONDS)
         self.resources.close()
@@ -134,6 +141,8 @@ class Run:
             "keptTokens": batch.kept_tokens,
             "seconds": round(times.whole, 6),
             "dataSeconds": round(times.data, 6),
+            "time": round(time.time(), 3),
+            **memory_in_use(self.context.device),
         }
         self.history.add(record)
         self.report(

@@ -21,13 +21,19 @@ def lineage(
     A base model from a hub has its commit as `revision`. `dataset` is the id of the training data's index, `log_uri`
     the run's folder, whose log holds `entry`.
     """
-    manifest = to_manifest(job)
-    spec = {name: part for name, part in manifest["spec"].items() if name not in SECRET}
     data = job.spec.data
     return {
         "base": {"uri": job.spec.model.uri, "revision": hub_revision(model_path), **fingerprint(model_path)},
         "data": {"train": [source.uri for source in data.train], "id": dataset, "eval": [s.uri for s in data.eval]},
         "checkpoint": {"uri": log_uri, "step": entry.step, "seq": entry.seq, "committedAt": entry.time.isoformat()},
         "versions": dict(versions),
-        "job": {**manifest, "metadata": {"name": job.metadata.name, "namespace": job.metadata.namespace}, "spec": spec},
+        "job": public_manifest(job),
     }
+
+
+def public_manifest(job: FineTuneJob) -> dict[str, Any]:
+    """JSON: the manifest without what it says of credentials, and without what the API server adds."""
+    manifest = to_manifest(job)
+    spec = {name: part for name, part in manifest["spec"].items() if name not in SECRET}
+    metadata = {"name": job.metadata.name, "namespace": job.metadata.namespace}
+    return {**manifest, "metadata": metadata, "spec": spec}
