@@ -22,6 +22,7 @@ from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.errors import DataError, Stopped
+from finetune_trainer.export.lineage import public_manifest
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
@@ -47,6 +48,8 @@ from finetune_trainer.spec import (
 )
 from finetune_trainer.starting_point import StartingPoint, record, starting_point
 from finetune_trainer.store import Identity, RunLog, Writer, open_store
+from finetune_trainer.trackers.base import About
+from finetune_trainer.trackers.feed import Feeds, open_feeds
 
 FETCHING = "fetching the model"
 SAVE_SECONDS = 24 * 3600.0
@@ -106,8 +109,24 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         resources=resources,
         clock=clock,
     )
+    run.trackers = open_trackers(run)
     run.report({"kind": "audit", **run.audit})
     return run
+
+
+def open_trackers(run: Run) -> Feeds:
+    """Start what sends metrics to the trackers that the manifest names; rank 0's."""
+    if not run.control.is_main:
+        return Feeds()
+    about = About(
+        run_id=run.log.journal.run_id,
+        name=run.job.metadata.name,
+        config=public_manifest(run.job),
+        folder=run.context.workdir / "trackers",
+        store=run.log.journal.store.uri,
+        prefix=run.log.journal.run_id,
+    )
+    return open_feeds(run.job.spec.trackers, about, lambda text: run.report_phase("tracking", text))
 
 
 def claim(

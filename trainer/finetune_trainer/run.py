@@ -19,7 +19,7 @@ from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.memory import memory_in_use
 from finetune_trainer.engine.step import StepResult
-from finetune_trainer.errors import FinetuneError
+from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.metrics import History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
@@ -31,6 +31,8 @@ from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import StartingPoint
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
+from finetune_trainer.trackers.base import Outcome
+from finetune_trainer.trackers.feed import Feeds
 
 SPEED_WINDOW = 20  # steps over which tokens per second are averaged
 PULSE_SECONDS = 10.0
@@ -44,6 +46,12 @@ def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
         return None
     reasons: list[str | None] = control.gather(stop.reason)
     return next(reason for reason in reasons if reason is not None)
+
+
+def _outcome(kind: type[BaseException] | None) -> Outcome:
+    if kind is None:
+        return Outcome.FINISHED
+    return Outcome.STOPPED if issubclass(kind, Stopped) else Outcome.FAILED
 
 
 class StepTimes(NamedTuple):
@@ -89,6 +97,7 @@ class Run:
     last_commit: float = field(init=False)
     reports: Refresher = field(init=False)
     course: Course | None = None
+    trackers: Feeds = field(default_factory=Feeds)
     _said: set[str] = field(default_factory=set)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
 
@@ -105,6 +114,7 @@ class Run:
             self.reports.close()
         elif issubclass(kind, FinetuneError):  # after a broken connection no save can end well
             self.saves.abandon(LAST_SAVE_SECONDS)
+        self.trackers.close(_outcome(kind))
         self.resources.close()
 
     def evaluation_due(self) -> bool:
@@ -145,6 +155,7 @@ class Run:
             **memory_in_use(self.context.device),
         }
         self.history.add(record)
+        self.trackers.put(record)
         self.report(
             {
                 "kind": "progress",
@@ -166,7 +177,9 @@ class Run:
             return
         losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
         mean = finite(found.mean)
-        self.history.add({"step": self.progress.step, "evalLoss": mean, **losses, "evalTokens": found.tokens})
+        record: Record = {"step": self.progress.step, "evalLoss": mean, **losses, "evalTokens": found.tokens}
+        self.history.add(record)
+        self.trackers.put(record)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
 

@@ -31,9 +31,15 @@ def lineage(
     }
 
 
+def _without_secrets(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: _without_secrets(member) for name, member in part.items() if name != "secretRef"}
+
+
 def public_manifest(job: FineTuneJob) -> dict[str, Any]:
     """JSON: the manifest without what it says of credentials, and without what the API server adds."""
     manifest = to_manifest(job)
-    spec = {name: part for name, part in manifest["spec"].items() if name not in SECRET}
+    spec = {name: _without_secrets(part) for name, part in manifest["spec"].items() if name not in SECRET}
     metadata = {"name": job.metadata.name, "namespace": job.metadata.namespace}
     return {**manifest, "metadata": metadata, "spec": spec}

@@ -13,6 +13,7 @@ from finetune_trainer.spec.method import ALL_LINEAR, LoRA, Method, MethodType
 from finetune_trainer.spec.model import WHICH_WORDS, Model, StartCheckpoint
 from finetune_trainer.spec.objective import Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
+from finetune_trainer.spec.tracker import MLflow, TensorBoard, Trackers, WandB, WandBMode
 from finetune_trainer.spec.training import (
     GradientCheckpointing,
     Optimizer,
@@ -45,6 +46,7 @@ __all__ = [
     "Hub",
     "JobSpec",
     "LoRA",
+    "MLflow",
     "Metadata",
     "Method",
     "MethodType",
@@ -66,8 +68,12 @@ __all__ = [
     "Source",
     "StartCheckpoint",
     "Storage",
+    "TensorBoard",
+    "Trackers",
     "TrainSource",
     "Training",
+    "WandB",
+    "WandBMode",
     "Workers",
     "identity",
     "identity_fields",
