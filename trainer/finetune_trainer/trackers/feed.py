@@ -40,6 +40,7 @@ class Feed:
         self._changed = threading.Condition()
         self._closed = False
         self._lost = False
+        self._given_up = False
         about.folder.mkdir(parents=True, exist_ok=True)
         with (about.folder.parent / f"{name}.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -51,8 +52,9 @@ class Feed:
                 start_new_session=True,  # an interrupt from the keyboard is the trainer's to handle
             )
         self._first = _line({"tracker": name, "options": options, "about": about.model_dump(mode="json")})
-        for work in (self._write, self._listen):
-            threading.Thread(target=work, name=f"tracker {name}", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name=f"tracker {name}", daemon=True)
+        self._listener.start()
+        threading.Thread(target=self._write, name=f"tracker {name}", daemon=True).start()
 
     def put(self, record: Mapping[str, Any]) -> None:
         """Hand over a record; returns at once."""
@@ -70,10 +72,12 @@ class Feed:
         try:
             self._process.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
+            self._given_up = True
             self._tell(f"{self.name}: not everything was sent in time, the rest is in metrics.jsonl")
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._listener.join(1.0)
 
     def _put(self, line: str) -> None:
         with self._changed:
@@ -91,6 +95,7 @@ class Feed:
         assert pipe is not None
         try:
             pipe.write(self._first.encode())
+            pipe.flush()
             while (lines := self._take()) is not None:
                 pipe.write("".join(lines).encode())
                 pipe.flush()
@@ -113,7 +118,7 @@ class Feed:
         assert pipe is not None
         for line in pipe:
             self._tell(f"{self.name}: {json.loads(line)['say']}; it is tried again, and training goes on")
-        if self._process.wait() > 0:
+        if self._process.wait() and not self._given_up:
             self._tell(f"{self.name}: its process ended with {self._process.returncode}; training goes on without it")
 
 
