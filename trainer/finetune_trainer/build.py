@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.audit import compose_audit
+from finetune_trainer.audit import compose_audit, look_first
 from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import INDEXING, open_dataset
@@ -24,6 +24,7 @@ from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.errors import DataError, Stopped
 from finetune_trainer.export.lineage import public_manifest
 from finetune_trainer.export.publish import check_vacant
+from finetune_trainer.export.tokens import trained_ends
 from finetune_trainer.metrics import History
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
@@ -86,6 +87,9 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         context.world_size,
         context.local_world_size,
     )
+    ends = trained_ends(tokenizer, dataset.index.rendered_formats)
+    audit = compose_audit(dataset, coverage, isolation, versions())
+    audit |= look_first(job, dataset, tokenizer, ends, engine, forward)
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
@@ -103,7 +107,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         forward=forward,
         micro_batch_size=micro,
         history=history,
-        audit=compose_audit(dataset, coverage, isolation, versions()),
+        audit=audit,
         saving_group=ControlGroup.create(SAVE_SECONDS),
         stage=stage,
         resources=resources,

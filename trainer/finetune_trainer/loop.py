@@ -51,6 +51,7 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
 def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
     leave_if_asked(run)
+    refresh(run)
     with closing(upcoming(run)) as batches:
         while settle(run) and (arrival := wait_for(batches)) is not None:
             if take_step(run, *arrival):

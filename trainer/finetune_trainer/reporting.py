@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,25 +10,32 @@ from typing import Any
 from finetune_trainer.export.lineage import public_manifest
 from finetune_trainer.report.course import Course
 from finetune_trainer.report.data import Report, evaluations_of, steps_of
+from finetune_trainer.report.findings import parts
 from finetune_trainer.run import Run
 
 REPORT = "report.html"
+AUDIT = "audit.json"
 
 
-def refresh(run: Run, result: dict[str, Any] | None = None) -> None:
-    """Have the report written as the run stands now, to its folder of checkpoints; returns at once. Rank 0.
+def refresh(run: Run, result: dict[str, Any] | None = None, found: dict[str, Any] | None = None) -> None:
+    """Have report and audit written as the run stands now, to its folder of checkpoints; returns at once. Rank 0.
 
-    `result`: what a finished run returns.
+    `result`: what a finished run returns; `found`: what its evaluation came to (`evaluation.json`).
     """
     if run.control.is_main:
-        gather, journal = gathering(run, result), run.log.journal
-        run.reports.ask(lambda: journal.store.put(f"{journal.run_id}/{REPORT}", page(gather()).encode()))
+        gather, journal = gathering(run, result, found), run.log.journal
+
+        def write() -> None:
+            journal.store.put(f"{journal.run_id}/{AUDIT}", json.dumps(run.audit, indent=2, ensure_ascii=False).encode())
+            journal.store.put(f"{journal.run_id}/{REPORT}", page(gather()).encode())
+
+        run.reports.ask(write)
 
 
-def last_page(run: Run, result: dict[str, Any]) -> str | None:
+def last_page(run: Run, result: dict[str, Any], found: dict[str, Any] | None = None) -> str | None:
     """The document of the finished run; None, and said so, where it cannot be made: the export goes on without it."""
     try:
-        return page(gathering(run, result)())
+        return page(gathering(run, result, found)())
     except Exception as error:  # a seam: no report is worth a model
         run.report_phase("writing the report", f"{type(error).__name__}: {error}; the export has none")
         return None
@@ -40,13 +48,17 @@ def page(data: Report) -> str:
     return report(data)
 
 
-def gathering(run: Run, result: dict[str, Any] | None = None) -> Callable[[], Report]:
+def gathering(
+    run: Run, result: dict[str, Any] | None = None, found: dict[str, Any] | None = None
+) -> Callable[[], Report]:
     """Take what training changes as it is now; the function that is returned makes a report of it in any thread."""
     journal = run.log.journal
     course = Course(journal.store.uri, journal.run_id) if run.course is None else run.course
     run.course = course
     records, audit, progress = list(run.history.records), run.audit, run.progress
     total, written, job = run.total_steps(), time.time(), public_manifest(run.job)
+
+    evaluated = parts(found or {})
 
     def gather() -> Report:
         return Report(
@@ -63,6 +75,7 @@ def gathering(run: Run, result: dict[str, Any] | None = None) -> Callable[[], Re
             percent=100.0 * progress.consumed,
             audit=audit,
             result=result or {},
+            **evaluated | {"warnings": (*audit.get("warnings", ()), *evaluated["warnings"])},
         )
 
     return gather

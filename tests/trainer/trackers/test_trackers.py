@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from finetune_trainer.trackers.base import About, Outcome, numbers
 from finetune_trainer.trackers.feed import Feeds, open_feeds
 from small_job import SmallJob, make_small_job
 
-RECORDS = [{"step": step, "loss": 3.0 / step, "gradNorm": None, "time": 1_790_000_000.0 + step} for step in (1, 2, 3)]
+RECORDS: list[dict[str, Any]] = [
+    {"step": step, "loss": 3.0 / step, "gradNorm": None, "time": 1_790_000_000.0 + step} for step in (1, 2, 3)
+]
 EVALUATION = {"step": 3, "evalLoss": 1.5, "evalLoss/held-out": 1.5}
 
 BLOCK, FULL, LAST = 32768, 1, 4
@@ -56,7 +59,7 @@ def send(feeds: Feeds, records: list[dict[str, Any]], outcome: Outcome) -> None:
 
 def read_wandb(path: Path) -> tuple[list[Any], list[dict[str, Any]]]:
     """The run records and the rows of the history in a file of W&B: protobuf in LevelDB's log format."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    Record: Any = import_module("wandb.proto.wandb_internal_pb2").Record
 
     data, place, part, runs, rows = path.read_bytes(), 7, b"", [], []
     while place + 7 <= len(data):
@@ -98,7 +101,7 @@ def test_second_attempt_goes_on_in_the_run_of_mlflow(tmp_path: Path, monkeypatch
 
     told, uri = Told(), f"file://{tmp_path}/mlruns"
     chosen = {"mlflow": {"uri": uri, "experiment": "bots"}}
-    client = MlflowClient(tracking_uri=uri)
+    client: Any = MlflowClient(tracking_uri=uri)
     send(opened(tmp_path, told, **chosen), RECORDS[:2], Outcome.STOPPED)
     (first,) = client.search_runs([client.get_experiment_by_name("bots").experiment_id])
     assert first.info.status == "KILLED"

@@ -118,6 +118,10 @@ class TrainStream:
             report=report,
         )
 
+    def first_rows(self) -> list[Row]:
+        """The rows of the first block of records; reads that block once."""
+        return self._first_block[0].rows
+
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
         if self._settings.max_steps is not None:

@@ -58,7 +58,8 @@ class Event(Part):
 class Metric(Part):
     """One metric of a held-out set: of the model before training, of it with examples in its prompt, and after.
 
-    `low` and `high`: confidence interval of what tuning changed, `confidence` its level.
+    `difference`: by how much tuning is better than the better of the two before, positive also where less is better,
+    and its confidence interval from `low` to `high`; on records that every model answered.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Metric(Part):
     prompted: float | None = None
     tuned: float | None = None
     lower_is_better: bool = False
+    difference: float | None = None
     low: float | None = None
     high: float | None = None
 
@@ -79,12 +81,15 @@ class HeldOut(Part):
 
 
 class Sample(Part):
-    """A held-out prompt, the answer that its record holds, and what the model said before and after training."""
+    """A held-out prompt, the answer that its record holds, and what the model said: before training, before it with
+    examples in its prompt, and after it.
+    """
 
     set: str = ""
     prompt: str
     reference: str | None = None
     base: str | None = None
+    prompted: str | None = None
     tuned: str | None = None
 
 

@@ -166,7 +166,12 @@ def _elapsed(data: Report) -> str:
 
 
 def _shown(one: Sample) -> dict[str, Any]:
-    answers = (("In the data", one.reference), ("Before training", one.base), ("After training", one.tuned))
+    answers = (
+        ("In the data", one.reference),
+        ("Before training", one.base),
+        ("Before, with examples", one.prompted),
+        ("After training", one.tuned),
+    )
     return {
         "set": one.set,
         "prompt": _cut(one.prompt),

@@ -63,40 +63,53 @@ def _evaluation(report: Report) -> Section:
     metrics = [(one.name, metric) for one in sets for metric in one.metrics]
     intro = "Each held-out set before and after training."
     if any(metric.prompted is not None for _, metric in metrics):
-        intro += " With examples: the model before training, given examples of the task in its prompt."
-    return Section("evaluation", "Evaluation", intro, [_metrics("set", metrics)] if metrics else [])
+        intro += (
+            " With examples: the model before training, given examples of the task in its prompt. The gain is over the"
+            " better of the two, on the records that all of them answered."
+        )
+    return Section("evaluation", "Evaluation", intro, [_metrics("set", "gain", metrics)] if metrics else [])
 
 
 def _forgetting(report: Report) -> Section:
     intro = "Text that the training data has nothing to do with: what rises here was forgotten."
     metrics = [(one.name, metric) for one in report.forgetting for metric in one.metrics]
-    return Section("forgetting", "Forgetting", intro, [_metrics("text", metrics)] if metrics else [])
+    return Section("forgetting", "Forgetting", intro, [_metrics("text", "change", metrics)] if metrics else [])
 
 
-def _metrics(kind: str, metrics: Sequence[tuple[str, Metric]]) -> Table:
+def _metrics(kind: str, last: str, metrics: Sequence[tuple[str, Metric]]) -> Table:
     prompted = any(metric.prompted is not None for _, metric in metrics)
     middle = ("with examples",) if prompted else ()
     rows = []
     for name, metric in metrics:
         cells = [Cell(name), Cell(metric.name), Cell(words.value(metric.base))]
         cells += [Cell(words.value(metric.prompted))] if prompted else []
-        rows.append((*cells, Cell(words.value(metric.tuned)), _change(metric)))
+        rows.append((*cells, Cell(words.value(metric.tuned)), _gain(metric) if last == "gain" else _change(metric)))
     numeric = (False, False, *[True] * (3 + prompted))
-    return Table((kind, "metric", "before", *middle, "after", "change"), numeric, tuple(rows))
+    return Table((kind, "metric", "before", *middle, "after", last), numeric, tuple(rows))
+
+
+def _gain(metric: Metric) -> Cell:
+    """Over the better of the model before training as it was and with examples; green or red only where it is sure."""
+    sign = -1.0 if metric.lower_is_better else 1.0
+    before = [sign * value for value in (metric.base, metric.prompted) if value is not None]
+    if metric.difference is None and (not before or metric.tuned is None):
+        return Cell(words.NOTHING)
+    gain = metric.difference if metric.difference is not None else sign * (metric.tuned or 0.0) - max(before)
+    if metric.low is None or metric.high is None:
+        return Cell(words.change(gain), _tone(gain))
+    interval = f"{words.change(gain)} ({words.change(metric.low)} to {words.change(metric.high)})"
+    return Cell(interval, _tone(gain) if metric.low > 0 or metric.high < 0 else "")
 
 
 def _change(metric: Metric) -> Cell:
     if metric.base is None or metric.tuned is None:
         return Cell(words.NOTHING)
     moved = metric.tuned - metric.base
-    text = words.change(moved)
-    known = metric.low is not None and metric.high is not None
-    if metric.low is not None and metric.high is not None:
-        text += f" ({words.change(metric.low)} to {words.change(metric.high)})"
-    unsure = known and not (metric.low or 0) * (metric.high or 0) > 0
-    if not moved or unsure:
-        return Cell(text)
-    return Cell(text, "up" if (moved < 0) == metric.lower_is_better else "down")
+    return Cell(words.change(moved), _tone(-moved if metric.lower_is_better else moved))
+
+
+def _tone(gain: float) -> str:
+    return "up" if gain > 0 else "down" if gain < 0 else ""
 
 
 def _data(report: Report) -> Section:
