@@ -10,7 +10,10 @@ MOST_ENTRIES = 2000
 
 
 class Course:
-    """What the log of `run_id` in the store at `uri` says; an entry is read once. For one thread at a time."""
+    """What the log of `run_id` in the store at `uri` says. For one thread at a time.
+
+    Of what was read before, only the entries since the newest `retire` entry are read again.
+    """
 
     def __init__(self, uri: str, run_id: str) -> None:
         self._uri = uri

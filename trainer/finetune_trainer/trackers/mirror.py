@@ -14,10 +14,10 @@ PAUSE = 30.0
 
 
 class Mirror:
-    """What lies in the tracker's folder, below `<run's folder>/<name>/`; only what has changed is copied again."""
+    """What lies in `folder`, below `<run's folder>/<name>/`; only what has changed is copied again."""
 
-    def __init__(self, about: About, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder = about.folder
+    def __init__(self, about: About, folder: Path, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
         self._store = open_store(about.store)
         self._prefix = f"{about.prefix}/{name}"
         self._clock = clock

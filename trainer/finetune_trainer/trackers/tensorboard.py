@@ -24,7 +24,7 @@ class TensorBoardTracker:
 
         about.folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(about.folder))
-        self._mirror = Mirror(about, "tensorboard")
+        self._mirror = Mirror(about, about.folder, "tensorboard")
 
     def log(self, step: int, time: float, metrics: Mapping[str, float]) -> None:
         """One event; the first one tells TensorBoard to forget what an earlier start wrote from this step on."""

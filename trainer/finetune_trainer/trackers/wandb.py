@@ -48,7 +48,7 @@ class WandBTracker:
         )
         self._run.define_metric("*", step_metric="step")
         if options.mode is WandBMode.OFFLINE:
-            self._mirror = Mirror(about, "wandb")
+            self._mirror = Mirror(about, about.folder / "wandb", "wandb")
 
     def log(self, step: int, time: float, metrics: Mapping[str, float]) -> None:
         """Hand the metrics to the library's process."""
