@@ -158,6 +158,7 @@ def _time(report: Report) -> Picture | None:
         chart.dots(places, [float(event.step or 0) for event in saved], "third")
         keys.insert(0, Key("third", "dot", f"checkpoint ({len(saved)})"))
     chart.axes.set_ylim(bottom=0)
+    chart.axes.set_xlim(left=0)
     chart.axes.xaxis.set_major_locator(MaxNLocator(5))
     chart.axes.xaxis.set_major_formatter("{x:g}")
     chart.engineering()
