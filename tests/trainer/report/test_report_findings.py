@@ -11,9 +11,9 @@ from finetune_trainer.report.page import report
 GAIN = {"difference": 0.33, "low": 0.27, "high": 0.39}
 VERDICT = {
     "outcome": "Improved",
-    "metric": "exact match",
+    "metric": "exactMatch",
     "gain": GAIN,
-    "text": "Fine-tuning beat prompting with 4 examples by 0.330 points of exact match, 0.640 against 0.310 "
+    "text": "Fine-tuning beat prompting with 4 examples by 0.330 points of exactMatch, 0.640 against 0.310 "
     "(95 % interval of the difference +0.270 to +0.390, 512 records). But 14 held-out records are training records.",
 }
 FOUND: dict[str, Any] = {
@@ -26,7 +26,7 @@ FOUND: dict[str, Any] = {
             "records": 512,
             "shots": 4,
             "means": {
-                "exact match": {"base": 0.02, "prompted": 0.31, "tuned": 0.64},
+                "exactMatch": {"base": 0.02, "prompted": 0.31, "tuned": 0.64},
                 "loss": {"base": 2.1, "prompted": None, "tuned": 2.5},
             },
             "verdict": VERDICT,
@@ -45,7 +45,7 @@ def page(found: dict[str, Any]) -> str:
 
 def test_verdict_and_what_to_beware_of_stand_above_everything() -> None:
     text = page(FOUND)
-    assert "<strong>Fine-tuning beat prompting with 4 examples by 0.330 points of exact match" in text
+    assert "<strong>Fine-tuning beat prompting with 4 examples by 0.330 points of exactMatch" in text
     assert "0.640 against 0.310.</strong>" in text
     assert "95 % interval of the difference +0.270 to +0.390, 512 records. But 14 held-out records" in text
     assert 'class="verdict good"' in text
@@ -56,6 +56,7 @@ def test_verdict_and_what_to_beware_of_stand_above_everything() -> None:
 
 def test_gain_is_over_the_better_model_before_and_red_where_it_is_none() -> None:
     text = page(FOUND)
+    assert ">exact match</td>" in text
     assert 'class="n up">+0.33 (+0.27 to +0.39)<' in text
     assert 'class="n down">−0.4<' in text, "a loss that rose"
     assert 'class="n down">+0.06<' in text, "what was forgotten"

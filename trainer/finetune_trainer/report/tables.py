@@ -81,7 +81,7 @@ def _metrics(kind: str, last: str, metrics: Sequence[tuple[str, Metric]]) -> Tab
     middle = ("with examples",) if prompted else ()
     rows = []
     for name, metric in metrics:
-        cells = [Cell(name), Cell(metric.name), Cell(words.value(metric.base))]
+        cells = [Cell(name), Cell(words.spaced(metric.name)), Cell(words.value(metric.base))]
         cells += [Cell(words.value(metric.prompted))] if prompted else []
         rows.append((*cells, Cell(words.value(metric.tuned)), _gain(metric) if last == "gain" else _change(metric)))
     numeric = (False, False, *[True] * (3 + prompted))

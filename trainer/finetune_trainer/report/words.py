@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from math import exp, isfinite
 
@@ -69,6 +70,11 @@ def duration(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     first = next((place for place, (number, _) in enumerate(parts) if number), len(parts) - 1)
     return " ".join(f"{number}{THIN}{unit}" for number, unit in parts[first : first + 2] if number) or f"0{THIN}s"
+
+
+def spaced(name: str) -> str:
+    """A name in camelCase as words: `exactMatch` is exact match."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: f" {found[1].lower()}", name)
 
 
 def moment(seconds: float) -> str:
