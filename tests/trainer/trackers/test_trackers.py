@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from finetune_trainer.errors import SpecError
 from finetune_trainer.preflight import TRACKER_PACKAGES, preflight
-from finetune_trainer.spec import Trackers, load_job
+from finetune_trainer.spec import MLflow, Trackers, load_job, parse_job
 from finetune_trainer.trackers import feed
 from finetune_trainer.trackers.base import About, Outcome, numbers
 from finetune_trainer.trackers.feed import Feeds, open_feeds
@@ -30,6 +34,18 @@ EVALUATION = {"step": 3, "evalLoss": 1.5, "evalLoss/held-out": 1.5}
 
 BLOCK, FULL, LAST = 32768, 1, 4
 """Of LevelDB's log format: https://github.com/google/leveldb/blob/main/doc/log_format.md"""
+
+TRAINER = """
+import subprocess, sys
+words = [sys.executable, "-m", "finetune_trainer.trackers.process"]
+tracker = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+tracker.stdin.write(sys.argv[1].encode() + b"\\n")
+tracker.stdin.flush()
+tracker.stdout.readline()
+print(tracker.pid, flush=True)
+tracker.wait()
+"""
+"""Tells of its tracker's process once that has failed for the first time."""
 
 
 class Told(list[str]):
@@ -189,6 +205,17 @@ def test_tracker_whose_process_is_killed_is_told_of(tmp_path: Path, silent_serve
     assert "its process ended" in told[0]
 
 
+def test_process_of_a_tracker_that_is_down_ends_with_a_trainer_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    about = {"run_id": "a", "name": "a", "config": {}, "store": f"file://{tmp_path}", "prefix": "a"}
+    first = {"tracker": "tensorBoard", "options": {}, "about": {**about, "folder": f"{tmp_path}/file/below"}}
+    with subprocess.Popen([sys.executable, "-c", TRAINER, json.dumps(first)], stdout=subprocess.PIPE) as trainer:
+        assert trainer.stdout is not None
+        tracker = psutil.Process(int(trainer.stdout.readline()))
+        trainer.kill()
+    tracker.wait(60)
+
+
 def test_package_that_is_missing_is_named_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,3 +229,22 @@ def test_package_that_is_missing_is_named_before_anything_starts(
 def test_only_numbers_are_metrics() -> None:
     record = {"step": 3, "time": 5.0, "loss": None, "evalLoss": 2, "best": True, "note": "x"}
     assert numbers(record) == {"evalLoss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("https://me:hunter2@mlflow.example.com", "holds credentials"),
+        ("mlflow.example.com", "is no address of a server"),
+        ("file://relative/folder", "is no address of a server"),
+        ("https://mlflow.example.com?token=hunter2", "has a query"),
+    ],
+)
+def test_address_that_cannot_be_is_refused_here_and_by_the_api_server(tmp_path: Path, uri: str, words: str) -> None:
+    manifest = SmallJob(tmp_path).manifest(trackers={"mlflow": {"uri": uri}})
+    with pytest.raises(SpecError, match=rf"spec\.trackers\.mlflow\.uri: {words}") as refused:
+        parse_job(json.dumps(manifest))
+    assert "me:hunter2" not in str(refused.value)
+    pattern = MLflow.model_json_schema()["properties"]["uri"]["pattern"]
+    assert re.search(pattern, uri) is None
+    assert re.search(pattern, "https://mlflow.example.com:5000/team-a") is not None

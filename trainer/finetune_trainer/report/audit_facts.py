@@ -97,7 +97,8 @@ def _start_loss(start: Mapping[str, Any]) -> str:
     """Say what the untrained model makes of the first records, and what guessing would."""
     if not start:
         return ""
-    text = f"{start['loss']:.4f} nats per token on {start['tokens']:,} trained tokens; guessing costs {start['guessing']:.2f}"
+    where = f"on the first {start['tokens']:,} trained tokens"
+    text = f"{start['loss']:.4f} nats per token {where}; guessing costs {start['guessing']:.2f}"
     return text if start.get("base") is None else f"{text}; {start['base']:.4f} with the adapters off"
 
 

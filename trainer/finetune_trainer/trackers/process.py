@@ -57,13 +57,17 @@ def main() -> None:
 
 
 class _Persistent:
-    """Calls until it works, or so many times; the first failure of all is said. Pauses grow until something works."""
+    """Calls until it works, or so many times, or the trainer is gone; the first failure of all is said.
+
+    Pauses grow until something works.
+    """
 
     def __init__(self, say: Callable[[str], None], sleep: Callable[[float], None]) -> None:
         self._say = say
         self._sleep = sleep
         self._said = False
         self._pause = FIRST_PAUSE
+        self._parent = os.getppid()
 
     def __call__(self, act: Callable[[], None], tries: int | None = None) -> None:
         for number in count(1):
@@ -75,6 +79,8 @@ class _Persistent:
                 self._complain(error)
             if number == tries:
                 return
+            if os.getppid() != self._parent:
+                raise SystemExit("the trainer is gone")
             self._sleep(self._pause)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
