@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from browser import Browser, NoBrowser, find_browser
 from example_report import BEGIN, SCRIPT, example_report
 from finetune_trainer.report.charts import pictures
-from finetune_trainer.report.data import Report
+from finetune_trainer.report.data import Report, evaluations_of, steps_of
 from finetune_trainer.report.page import report
 from finetune_trainer.report.tables import sections
 
@@ -137,3 +138,20 @@ def test_steps_without_a_finite_loss_leave_a_gap_and_no_error() -> None:
         for step in example_report(steps=30).steps
     )
     assert "Gradient norm" in report(example_report(steps=30, steps_=None).model_copy(update={"steps": steps}))
+
+
+def test_what_an_objective_measures_has_its_curves_and_rows() -> None:
+    step = {"learningRate": 0.1, "loss": 0.6, "epoch": 0.1, "rows": 4, "tokens": 9, "hostBytes": 5, "note": None}
+    records: list[dict[str, Any]] = [{"step": 0, "evalLoss": 0.7, "evalLoss/a": 0.7, "eval/a/rewards/margin": 0.0}]
+    records += [{"step": number, "rewards/margin": 0.1 * number, **step} for number in (1, 2, 3)]
+    records += [{"step": 3, "evalLoss": 0.5, "evalLoss/a": 0.5, "eval/a/rewards/margin": 0.25}]
+    steps, evaluations = steps_of(records), evaluations_of(records)
+    assert [one.metrics for one in steps] == [{"rewards/margin": pytest.approx(0.1 * number)} for number in (1, 2, 3)]
+    data = EMPTY.model_copy(update={"steps": steps, "evaluations": evaluations})
+    assert [picture.title for picture in pictures(data)][:2] == ["Loss", "Rewards/margin"]
+    (table,) = sections(data)[0].tables
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["a", "loss", "0.7", "0.5", "+0.2"],
+        ["a", "rewards/margin", "0", "0.25", "+0.25"],
+    ]
+    assert [row[-1].tone for row in table.rows] == ["up", ""], "which margin is better nobody says"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from matplotlib.ticker import MaxNLocator
 
+from finetune_trainer.report import words
 from finetune_trainer.report.data import Event, Report, Step
 from finetune_trainer.report.figure import SERIES, Chart
 
+MOST_METRICS = 6
 FEWEST = 2
 """Points of a line; of fewer there is no picture."""
 
@@ -42,7 +44,37 @@ class Picture:
 def pictures(report: Report) -> list[Picture]:
     """Those that there is data for, the most important first."""
     makers: tuple[Callable[[Report], Picture | None], ...] = (_loss, _sets, _time, _speed, _rate, _norm, _memory)
-    return [picture for make in makers if (picture := make(report)) is not None]
+    first, *others = [make(report) for make in makers]
+    return [picture for picture in (first, *_objective(report), *others) if picture is not None]
+
+
+def _objective(report: Report) -> Iterator[Picture | None]:
+    """What the objective measures beside the loss, in training and on the held-out sets."""
+    measured = [name for step in report.steps[:1] for name in step.metrics]
+    measured += [name for one in report.evaluations[:1] for own in one.metrics.values() for name in own]
+    for number, name in enumerate(list(dict.fromkeys(measured))[:MOST_METRICS]):
+        yield _metric(report, name, f"metric{number}")
+
+
+def _metric(report: Report, name: str, id_: str) -> Picture | None:
+    x, y = _values(report.steps, lambda step: step.metrics.get(name))
+    chart, keys = Chart(id_, f"{words.spaced(name)} over optimizer steps"), []
+    if len(x) >= FEWEST:
+        chart.line(x, _smooth(y, max(1, len(x) // 40)), "main")
+        keys.append(Key("main", "line", "training"))
+    for number, held_out in enumerate(list(dict.fromkeys(key for one in report.evaluations for key in one.metrics))):
+        pairs = [
+            (one.step, one.metrics[held_out][name])
+            for one in report.evaluations
+            if name in one.metrics.get(held_out, {})
+        ]
+        if pairs and number < len(SERIES) - 1:
+            steps, values = [float(step) for step, _ in pairs], [value for _, value in pairs]
+            chart.line(steps, values, SERIES[number])
+            chart.dots(steps, values, SERIES[number], 4.5)
+            keys.append(Key(SERIES[number], "dot", held_out))
+    title = words.spaced(name)
+    return Picture(title[:1].upper() + title[1:], "", tuple(keys), chart.svg()) if keys else None
 
 
 def _loss(report: Report) -> Picture | None:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
 EVAL_PREFIX = "evalLoss/"
+METRIC_PREFIX = "eval/"
+"""Before the set's name, a slash, and the metric's."""
 
 
 class Part(BaseModel):
@@ -22,7 +24,8 @@ class Part(BaseModel):
 class Step(Part):
     """One optimizer step. `time`: Unix seconds at its end; `seconds`: what it took, `data_seconds` of it waiting.
 
-    `host_bytes`: resident memory of rank 0; `device_bytes`: the most that its GPU's tensors ever took.
+    `host_bytes`: resident memory of rank 0; `device_bytes`: the most that its GPU's tensors ever took. `metrics`: what
+    the objective measures beside the loss.
     """
 
     step: int
@@ -35,14 +38,16 @@ class Step(Part):
     data_seconds: float | None = None
     host_bytes: int | None = None
     device_bytes: int | None = None
+    metrics: dict[str, float] = {}
 
 
 class Evaluation(Part):
-    """Held-out loss at a step, in nats per token: of all sets together, and of each."""
+    """Held-out loss at a step, in nats per token: of all sets together, and of each; the objective's metrics by set."""
 
     step: int
     loss: float | None
     sets: dict[str, float | None]
+    metrics: dict[str, dict[str, float]] = {}
 
 
 class Event(Part):
@@ -59,14 +64,15 @@ class Metric(Part):
     """One metric of a held-out set: of the model before training, of it with examples in its prompt, and after.
 
     `difference`: by how much tuning is better than the better of the two before, positive also where less is better,
-    and its confidence interval from `low` to `high`; on records that every model answered.
+    and its confidence interval from `low` to `high`; on records that every model answered. `lower_is_better`: None
+    where nobody knows which is.
     """
 
     name: str
     base: float | None = None
     prompted: float | None = None
     tuned: float | None = None
-    lower_is_better: bool = False
+    lower_is_better: bool | None = False
     difference: float | None = None
     low: float | None = None
     high: float | None = None
@@ -130,7 +136,12 @@ class Report(Part):
 
 def steps_of(records: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
     """The optimizer steps in a run's history."""
-    return tuple(Step.model_validate(record) for record in records if "learningRate" in record)
+    found = (record for record in records if "learningRate" in record)
+    return tuple(Step.model_validate({**record, "metrics": _further(record)}) for record in found)
+
+
+def _further(record: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in record.items() if key not in OF_STEPS and isinstance(value, int | float)}
 
 
 def evaluations_of(records: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ...]:
@@ -140,7 +151,21 @@ def evaluations_of(records: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ..
             step=record["step"],
             loss=record["evalLoss"],
             sets={key.removeprefix(EVAL_PREFIX): loss for key, loss in record.items() if key.startswith(EVAL_PREFIX)},
+            metrics=_of_sets(record),
         )
         for record in records
         if "evalLoss" in record
     )
+
+
+def _of_sets(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for key, value in record.items():
+        if key.startswith(METRIC_PREFIX) and value is not None:
+            name, _, metric = key.removeprefix(METRIC_PREFIX).partition("/")
+            found.setdefault(name, {})[metric] = value
+    return found
+
+
+OF_STEPS = {to_camel(name) for name in Step.model_fields} | {"epoch", "rows", "keptTokens"}
+"""Keys of a step's record that every objective has."""

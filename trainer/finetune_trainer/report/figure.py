@@ -10,6 +10,7 @@ import io
 import re
 import threading
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
@@ -121,4 +122,4 @@ def _themed(svg: str, label: str) -> str:
     body = _FONT.sub("", _ID.sub("", svg[shape.end() :]))
     for name, placeholder in COLOURS.items():
         body = body.replace(placeholder, f"var(--{name})")
-    return f'<svg viewBox="{shape[1]}" role="img" aria-label="{label}">{body.strip()}'
+    return f'<svg viewBox="{shape[1]}" role="img" aria-label="{escape(label)}">{body.strip()}'

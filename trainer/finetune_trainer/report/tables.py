@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_trainer.report import words
-from finetune_trainer.report.data import HeldOut, Metric, Report
+from finetune_trainer.report.data import Evaluation, HeldOut, Metric, Report
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,20 @@ def held_out_of(report: Report) -> tuple[HeldOut, ...]:
     """What was measured on the held-out sets; where only losses were, those at step 0 and of the exported step."""
     if report.held_out:
         return report.held_out
-    before = next((one.sets for one in report.evaluations if one.step == 0), {})
+    start = next((one for one in report.evaluations if one.step == 0), Evaluation(step=0, loss=None, sets={}))
     exported = report.result.get("exportedStep")
     last = [one for one in report.evaluations if one.step and (exported is None or one.step == exported)]
     if not last:
         return ()
-    return tuple(
-        HeldOut(name=name, metrics=(Metric(name="loss", base=before.get(name), tuned=loss, lower_is_better=True),))
-        for name, loss in last[-1].sets.items()
-    )
+    return tuple(HeldOut(name=name, metrics=tuple(_measured(name, start, last[-1]))) for name in last[-1].sets)
+
+
+def _measured(name: str, before: Evaluation, after: Evaluation) -> Iterator[Metric]:
+    """A set's loss, and what the objective measured on it."""
+    yield Metric(name="loss", base=before.sets.get(name), tuned=after.sets[name], lower_is_better=True)
+    for metric, value in after.metrics.get(name, {}).items():
+        base = before.metrics.get(name, {}).get(metric)
+        yield Metric(name=metric, base=base, tuned=value, lower_is_better=None)
 
 
 def _evaluation(report: Report) -> Section:
@@ -96,7 +101,7 @@ def _gain(metric: Metric) -> Cell:
         return Cell(words.NOTHING)
     gain = metric.difference if metric.difference is not None else sign * (metric.tuned or 0.0) - max(before)
     if metric.low is None or metric.high is None:
-        return Cell(words.change(gain), _tone(gain))
+        return Cell(words.change(gain), "" if metric.lower_is_better is None else _tone(gain))
     interval = f"{words.change(gain)} ({words.change(metric.low)} to {words.change(metric.high)})"
     return Cell(interval, _tone(gain) if metric.low > 0 or metric.high < 0 else "")
 
