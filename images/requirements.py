@@ -1,6 +1,6 @@
-"""Prints what the distribution requires with extras, one requirement per line, but not DeepSpeed, which needs torch.
+"""Prints what the distribution requires with some extras, one requirement a line, but not DeepSpeed, which needs torch.
 
-python3 requirements.py operator|trainer [EXTRA...]        beside pyproject.toml
+python3 requirements.py operator | trainer mlflow wandb        beside pyproject.toml
 """
 
 import sys

@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TIMES = ("seconds", "dataSeconds")
+TIMES = ("seconds", "dataSeconds", "time", "hostBytes")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -67,7 +67,7 @@ class SmallJob:
         return path
 
     def metrics(self, name: str = "small") -> list[dict[str, Any]]:
-        """What the exported run recorded of each step and evaluation, without its times."""
+        """What the exported run recorded of each step and evaluation, without its times and memory."""
         lines = (self.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
         return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from math import log
 from typing import Any
 
-from finetune_trainer.data import Counters
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from finetune_trainer.data import Counters, Row
+from finetune_trainer.data.audit import TemplateCheck, check_template
 from finetune_trainer.dataset import Dataset
+from finetune_trainer.engine.batch import Forward, kept_tokens
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.isolation import IsolationReport
+from finetune_trainer.model.load import full_shape
+from finetune_trainer.spec import LANGUAGE, FineTuneJob
+
+ROWS, TOKENS = 8, 2048
+"""The first look ends with either: rows, or trained tokens in them."""
+
+SAME = 0.01
+"""Share of the loss by which adapters may change it before training: a rounding step or two in bfloat16."""
+
+NOT_ENDED = 0.01
+"""Share of trained parts without a stop token from which on it is worth a warning."""
 
 
 def compose_audit(
@@ -43,3 +60,87 @@ def whole_counts(train: Counters, held_out: Mapping[str, Counters]) -> dict[str,
         "counts": train.model_dump(),
         "evalCounts": {name: counts.model_dump() for name, counts in held_out.items()},
     }
+
+
+def look_first(
+    job: FineTuneJob,
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerFast,
+    ends: Collection[int],
+    engine: Any,
+    forward: Forward,
+) -> dict[str, Any]:
+    """JSON: the loss on the first rows before anything is trained, the check of the template, and warnings; collective.
+
+    Every rank runs the same rows. `ends`: tokens that end what is trained. Nothing for objectives without such a loss.
+    """
+    if job.spec.objective.type not in LANGUAGE:
+        return {}
+    rows = dataset.stream.first_rows()
+    start = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else None
+    template = check_template(rows, start, ends, job.spec.data.max_length)
+    loss = start_loss(engine, forward, rows)
+    return {
+        "startLoss": loss,
+        "template": template.model_dump(),
+        "warnings": [*loss_warnings(loss), *template_warnings(template)],
+    }
+
+
+@torch.no_grad()
+def start_loss(engine: Any, forward: Forward, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Nats per trained token of a few rows, with adapters also without them, and of guessing; None without tokens."""
+    chosen = _first(rows)
+    tokens = kept_tokens(chosen)
+    if not tokens:
+        return None
+    model = engine.module
+    engine.eval()
+    loss = sum(forward(engine, [row]).item() for row in chosen) / tokens
+    base = None
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            base = sum(forward(engine, [row]).item() for row in chosen) / tokens
+    engine.train()
+    vocabulary = full_shape(model.get_input_embeddings().weight)[0]
+    return {"loss": loss, "base": base, "guessing": log(vocabulary), "tokens": tokens}
+
+
+def _first(rows: Sequence[Row]) -> list[Row]:
+    chosen: list[Row] = []
+    for row in rows[:ROWS]:
+        if kept_tokens(chosen) < TOKENS:
+            chosen.append(row)
+    return chosen
+
+
+def loss_warnings(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """What is odd about the loss before training, as `start_loss` gives it."""
+    if found is None:
+        return
+    loss, base, guessing = found["loss"], found["base"], found["guessing"]
+    if not loss < guessing:
+        yield (
+            f"Before training, the loss is {loss:.2f} nats per token, and guessing among all tokens costs "
+            f"{guessing:.2f}: the model knows nothing of such texts; do "
+            "tokenizer, chat template and weights belong together?"
+        )
+    if base is not None and not abs(loss - base) <= SAME * max(base, 1.0):
+        yield (
+            f"Before training, the adapters change the loss from {base:.4f} to {loss:.4f} nats per token: they should "
+            "begin without effect."
+        )
+
+
+def template_warnings(found: TemplateCheck) -> Iterator[str]:
+    """What is odd about how texts begin and trained parts end."""
+    if found.doubled:
+        yield (
+            f"{found.doubled:,} of {found.texts:,} texts begin with two start tokens: take one out of the records or "
+            "of the chat template."
+        )
+    if found.turns - found.ended > NOT_ENDED * found.turns:
+        yield (
+            f"{found.turns - found.ended:,} of {found.turns:,} trained parts do not end with a token that generation "
+            "stops at: the model may not learn to stop; look at the end of a turn in the chat template."
+        )

@@ -15,15 +15,17 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.assemble import assemble, compute_dtype
-from finetune_trainer.audit import compose_audit
+from finetune_trainer.audit import compose_audit, look_first
 from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
+from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import micro_batch_size, with_micro_batch
 from finetune_trainer.engine.start import init_communication
 from finetune_trainer.errors import DataError, Stopped
 from finetune_trainer.estimate import UnknownArchitecture
+from finetune_trainer.export.lineage import public_manifest
 from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.initial_adapter import take_out_initial
@@ -47,6 +49,8 @@ from finetune_trainer.spec import (
 )
 from finetune_trainer.starting_point import StartingPoint, record, starting_point
 from finetune_trainer.store import Identity, RunLog, Writer, open_store
+from finetune_trainer.trackers.base import About
+from finetune_trainer.trackers.feed import Feeds, open_feeds
 
 FETCHING = "fetching the model"
 SAVE_SECONDS = 24 * 3600.0
@@ -66,8 +70,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
     writer, start = claim(job, context, control, log)
     _enter(control, context, FETCHING, job.spec.model.uri)
-    here = control.agree_long(lambda tell: with_adapter(job, context, fetch(job, context, tell)), context)
-    path, adapter = here[control.rank]
+    path, adapter = control.agree_long(lambda tell: fetch_start(job, context, tell), context)[control.rank]
     added = job.spec.model.added_tokens
     tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
     check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
@@ -84,6 +87,9 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     facts = {"model": model.model_dump(), **record(start), **adapter_facts(adapter)}
     rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
     objective = objective_of(Setting(job, trained.forward, control, path, facts, rows, once, labels))
+    ends = trained_ends(tokenizer, dataset.index.rendered_formats)
+    audit = compose_audit(dataset, trained.coverage, trained.isolation, versions())
+    audit |= look_first(job, dataset, tokenizer, ends, trained.engine, trained.forward)
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
@@ -103,14 +109,30 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         objective=objective,
         micro_batch_size=micro,
         history=history,
-        audit=compose_audit(dataset, trained.coverage, trained.isolation, versions()),
+        audit=audit,
         saving_group=ControlGroup.create(SAVE_SECONDS),
         stage=own_stage(context, writer),
         resources=resources,
         clock=clock,
     )
+    run.trackers = open_trackers(run)
     run.report({"kind": "audit", **run.audit})
     return run
+
+
+def open_trackers(run: Run) -> Feeds:
+    """Start what sends metrics to the trackers that the manifest names; rank 0's."""
+    if not run.control.is_main:
+        return Feeds()
+    about = About(
+        run_id=run.log.journal.run_id,
+        name=run.job.metadata.name,
+        config=public_manifest(run.job),
+        folder=run.context.workdir / "trackers",
+        store=run.log.journal.store.uri,
+        prefix=run.log.journal.run_id,
+    )
+    return open_feeds(run.job.spec.trackers, about, lambda text: run.report_phase("tracking", text))
 
 
 def claim(
@@ -148,12 +170,12 @@ def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:
     return fetch_model(uri, _models(context), progress=progress)
 
 
-def with_adapter(job: FineTuneJob, context: RunContext, path: Path) -> tuple[Path, Path | None]:
-    """The folder of the model in `path` as training begins with it, and that of the adapter to start from, if any.
+def fetch_start(job: FineTuneJob, context: RunContext, tell: Tell) -> tuple[Path, Path | None]:
+    """The folder of the model as training begins with it, and that of the adapter to start from, if any.
 
     An adapter that is merged first is part of the model then.
     """
-    start = job.spec.model.adapter
+    path, start = fetch(job, context, tell), job.spec.model.adapter
     if start is None:
         return path, None
     adapter = fetch_adapter(start.uri, _models(context))

@@ -19,6 +19,8 @@ from finetune_trainer.export.publish import Exported, Manifest, check_vacant, cl
 from finetune_trainer.export.result import summarise
 from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.export.weights import export_weights
+from finetune_trainer.reporting import REPORT as PAGE
+from finetune_trainer.reporting import last_page, refresh
 from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
 from finetune_trainer.spec import LANGUAGE, OBJECTIVES, identity, run_id
@@ -26,7 +28,13 @@ from finetune_trainer.starting_point import record
 from finetune_trainer.store import Checkpoint, CorruptObject, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
 EVALUATION = "evaluation.json"
-REPORT = {"audit": "audit.json", "evaluation": EVALUATION, "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
+REPORT = {
+    "html": PAGE,
+    "audit": "audit.json",
+    "evaluation": EVALUATION,
+    "metrics": "metrics.jsonl",
+    "tensorboard": "tensorboard",
+}
 
 
 def finish(run: Run) -> dict[str, Any]:
@@ -52,6 +60,7 @@ def finish(run: Run) -> dict[str, Any]:
     folder = run.context.workdir / "export" / run.writer.id  # a rank of an older start may still write into its own
     result = write_files(run, entry, folder, found)
     publish(run, store, _identify(run, entry), folder, result)
+    refresh(run, result, found)
     return result
 
 
@@ -175,12 +184,15 @@ def _write_beside(
     counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)
     audit = {**run.audit, **counts, **checks, "lineage": origin, "result": result}
     formats = run.dataset.index.rendered_formats
+    document = last_page(run, result, found)
     run.history.close()  # flushes its files
     with writing(folder):
         scores = OBJECTIVES[run.job.spec.objective.type].scores
         export_tokenizer(run.tokenizer, formats, run.model_path, folder, scores=scores)
         _write(folder / REPORT["audit"], _json(audit))
         _write(folder / EVALUATION, _json(found))
+        if document is not None:
+            _write(folder / PAGE, document)
         _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None, found=found))
         if plot is not None:
             _write(folder / LOSS_PLOT, plot)

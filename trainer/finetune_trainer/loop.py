@@ -18,6 +18,7 @@ from finetune_trainer.engine.step import Hooks, StepResult, train_step
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.finish import finish
+from finetune_trainer.reporting import refresh
 from finetune_trainer.restore import restore
 from finetune_trainer.run import Run, StepTimes
 from finetune_trainer.spec import FineTuneJob
@@ -54,6 +55,7 @@ def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
     leave_if_asked(run)
     compare_later(run)
+    refresh(run)
     with closing(upcoming(run)) as batches:
         while settle(run) and (arrival := wait_for(batches)) is not None:
             if take_step(run, *arrival):
@@ -95,6 +97,8 @@ def settle(run: Run) -> bool:
     due = run.commit_voted or commit_due(run.progress, run.job.spec.checkpoint, improved=improved)
     if due and run.uncommitted():
         commit(run)
+    if evaluating or due:
+        refresh(run)
     if evaluating:
         leave_if_asked(run)
     return not out_of_patience(run.progress, run.job.spec.evaluation)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from finetune_trainer.data import list_sources
-from finetune_trainer.errors import FinetuneError, StorageError
+from finetune_trainer.errors import FinetuneError, Problem, SpecError, StorageError
 from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
 from finetune_trainer.model.quantize import check_installed
 from finetune_trainer.model.start_adapter import look
-from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec import FineTuneJob, Trackers
 from finetune_trainer.starting_point import check_start
 from finetune_trainer.store import StoreUnreachable, open_store, probe
+
+TRACKER_PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
+"""The package that each tracker imports, and the extra that brings it; both have its name."""
 
 
 def preflight(job: FineTuneJob) -> None:
@@ -25,6 +29,7 @@ def preflight(job: FineTuneJob) -> None:
     Only a store that does not answer ends the checks: each further one would wait as long for it.
     """
     check_installed(job.spec.method.type)
+    _require_packages(job.spec.trackers)
     errors: list[FinetuneError] = []
     for check in _checks(job):
         if (error := _failure(check)) is not None:
@@ -46,6 +51,14 @@ def _checks(job: FineTuneJob) -> list[Callable[[], object]]:
         partial(check_start, job),
         partial(look, job),
     ]
+
+
+def _require_packages(trackers: Trackers | None) -> None:
+    chosen = trackers.model_dump(exclude_none=True) if trackers is not None else {}
+    for name, package in TRACKER_PACKAGES.items():
+        if name in chosen and find_spec(package) is None:
+            advice = f"needs the package {package}: run pip install 'finetune-operator[{package}]', or remove it"
+            raise SpecError([Problem(f"spec.trackers.{name}", "a mapping", advice)])
 
 
 def _failure(check: Callable[[], object]) -> FinetuneError | None:

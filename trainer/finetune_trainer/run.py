@@ -19,20 +19,25 @@ from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Objective
+from finetune_trainer.engine.memory import memory_in_use
 from finetune_trainer.engine.step import StepResult
-from finetune_trainer.errors import FinetuneError
+from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.evaluation.compare import Comparison, positions
 from finetune_trainer.evaluation.sides import BeforeFile
 from finetune_trainer.metrics import EVAL_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.model.load import load_config
+from finetune_trainer.report.course import Course
+from finetune_trainer.report.refresh import Refresher
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import StartingPoint
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
+from finetune_trainer.trackers.base import Outcome
+from finetune_trainer.trackers.feed import Feeds
 
 SPEED_WINDOW = 20  # steps over which tokens per second are averaged
 PULSE_SECONDS = 10.0
@@ -46,6 +51,12 @@ def asked_to_stop(control: ControlGroup, stop: StopSignal) -> str | None:
         return None
     reasons: list[str | None] = control.gather(stop.reason)
     return next(reason for reason in reasons if reason is not None)
+
+
+def _outcome(kind: type[BaseException] | None) -> Outcome:
+    if kind is None:
+        return Outcome.FINISHED
+    return Outcome.STOPPED if issubclass(kind, Stopped) else Outcome.FAILED
 
 
 class StepTimes(NamedTuple):
@@ -92,6 +103,9 @@ class Run:
     clock: Callable[[], float] = time.monotonic
     last_commit: float = field(init=False)
     comparison: Comparison = field(init=False)
+    reports: Refresher = field(init=False)
+    course: Course | None = None
+    trackers: Feeds = field(default_factory=Feeds)
     _said: set[str] = field(default_factory=set)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
 
@@ -109,6 +123,7 @@ class Run:
             ends=trained_ends(self.tokenizer, self.dataset.index.rendered_formats),
             positions=positions(load_config(self.model_path), self.job.spec.data.max_length),
         )
+        self.reports = Refresher(lambda text: self.report_phase("writing the report", text))
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +131,10 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.stage.release()
+            self.reports.close()
         elif issubclass(kind, FinetuneError):  # after a broken connection no save can end well
             self.saves.abandon(LAST_SAVE_SECONDS)
+        self.trackers.close(_outcome(kind))
         self.resources.close()
 
     def evaluation_due(self) -> bool:
@@ -155,8 +172,11 @@ class Run:
             **{name: finite(value) for name, value in result.metrics.items()},
             "seconds": round(times.whole, 6),
             "dataSeconds": round(times.data, 6),
+            "time": round(time.time(), 3),
+            **memory_in_use(self.context.device),
         }
         self.history.add(record)
+        self.trackers.put(record)
         self.report(
             {
                 "kind": "progress",
@@ -181,8 +201,10 @@ class Run:
         measured = {f"eval/{held}/{of}": finite(one) for held, own in found.metrics.items() for of, one in own.items()}
         mean = finite(found.mean)
         details = {f"evalDetails/{name}": one for name, one in found.details.items() if one}
-        record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
-        self.history.add(record | details)
+        record: Record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured}
+        record = {**record, "evalTokens": found.tokens, **details}
+        self.history.add(record)
+        self.trackers.put(record)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
         event |= {} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}
         self.report(event | ({"metrics": found.metrics} if any(found.metrics.values()) else {}))

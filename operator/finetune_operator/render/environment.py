@@ -39,6 +39,11 @@ RAY = {
 ACCESS_KEYS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
 """Keys of the tenant's Secret, and whether a Secret may lack them."""
 
+MLFLOW_KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""A Secret for MLflow has the first, or the two others: none of them must be there."""
+
+WANDB_KEY = "WANDB_API_KEY"
+
 
 def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator, role: Role) -> list[Object]:
     """The container's `env`."""
@@ -48,7 +53,7 @@ def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator,
         plain |= report_variables(job, operator) | _gpu(runtime)
     else:
         plain |= {"OMP_NUM_THREADS": str(worker_share(job, runtime).threads), **_cache(runtime)}
-    return [*_values(plain), *_secrets(job)]
+    return [*_values(plain), *_secrets(job), *(_tracker_secrets(job) if role != "head" else ())]
 
 
 def _values(variables: Mapping[str, str]) -> Iterator[Object]:
@@ -78,6 +83,18 @@ def _secrets(job: Job) -> Iterator[Object]:
             yield _from_secret(key, spec.storage.secret_ref.name, key, optional)
     if spec.hub and spec.hub.token_secret_ref:
         yield _from_secret("HF_TOKEN", spec.hub.token_secret_ref.name, spec.hub.token_secret_ref.key, False)
+
+
+def _tracker_secrets(job: Job) -> Iterator[Object]:
+    """What trackers log in with: rank 0 speaks to them, and it runs in any of the workers."""
+    trackers = job.manifest.spec.trackers
+    if trackers is None:
+        return
+    if trackers.mlflow is not None and trackers.mlflow.secret_ref is not None:
+        for key in MLFLOW_KEYS:
+            yield _from_secret(key, trackers.mlflow.secret_ref.name, key, True)
+    if trackers.wandb is not None and trackers.wandb.secret_ref is not None:
+        yield _from_secret(WANDB_KEY, trackers.wandb.secret_ref.name, WANDB_KEY, False)
 
 
 def _from_secret(variable: str, secret: str, key: str, optional: bool) -> Object:

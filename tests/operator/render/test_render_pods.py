@@ -92,6 +92,19 @@ def test_secrets_are_named_and_never_read() -> None:
         assert told["AWS_EC2_METADATA_DISABLED"] == "true"
 
 
+def test_secrets_of_trackers_reach_the_workers_alone() -> None:
+    chosen = {
+        "mlflow": {"uri": "https://mlflow.example.com", "secretRef": {"name": "flow"}},
+        "wandb": {"project": "bots", "secretRef": {"name": "wb"}},
+    }
+    boxes = containers(render(make_job(trackers=chosen)))
+    told = values(boxes["worker"])
+    assert told["WANDB_API_KEY"] == {"secretKeyRef": {"name": "wb", "key": "WANDB_API_KEY"}}
+    for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        assert told[name] == {"secretKeyRef": {"name": "flow", "key": name, "optional": True}}
+    assert not [name for name in values(boxes["head"]) if name.startswith(("WANDB", "MLFLOW"))]
+
+
 def test_the_store_is_the_runtimes() -> None:
     storage = {"endpoint": "https://s3.example", "region": "eu-1", "caConfigMap": {"name": "our-ca", "key": "root.pem"}}
     for template in templates(render(on=runtime(storage=storage))).values():

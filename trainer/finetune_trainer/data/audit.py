@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from finetune_trainer.data.encode import Encoder
@@ -28,6 +30,46 @@ class Audit(BaseModel):
     kept_share: float
     sample: list[tuple[str, bool]]
     report: SetReport | None
+
+
+class TemplateCheck(BaseModel):
+    """What the chat template, or the end of a text, came to in some rows.
+
+    `texts`: documents; `doubled`: those that begin with two start tokens. `turns`: runs of trained tokens that were not
+    cut off; `ended`: those whose last token is one that generation stops at, so that the model learns to stop.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    texts: int
+    doubled: int
+    turns: int
+    ended: int
+
+
+def check_template(rows: Sequence[Row], start: int | None, ends: Collection[int], max_length: int) -> TemplateCheck:
+    """Look at every document of the rows. `start`: the tokenizer's start token; `ends`: those that end what is said."""
+    texts = doubled = turns = ended = 0
+    for ids, labels in (document for row in rows for document in _documents(row)):
+        texts += 1
+        doubled += len(ids) > 1 and start is not None and ids[0] == ids[1] == start
+        last = [place for place in _last_of_runs(labels != IGNORED) if place < max_length - 1]
+        turns += len(last)
+        ended += sum(int(ids[place]) in ends for place in last)
+    return TemplateCheck(texts=texts, doubled=doubled, turns=turns, ended=ended)
+
+
+def _documents(row: Row) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    bounds = [*np.flatnonzero(row.position_ids == 0).tolist(), len(row)]
+    for first, end in pairwise(bounds):
+        yield row.input_ids[first:end], row.labels[first:end]
+
+
+def _last_of_runs(trained: NDArray[np.bool_]) -> list[int]:
+    """The last position of each run of trained tokens."""
+    after = np.append(trained[1:], False)
+    found: list[int] = np.flatnonzero(trained & ~after).tolist()
+    return found
 
 
 def kept_share(counters: Counters) -> float:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import torch
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where a container sees its own control group."""
@@ -21,6 +24,17 @@ def available_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")
     lines = (line.split() for line in meminfo.read_text(encoding="ascii").splitlines())
     machine = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
     return max(0, min([machine, *_left(cgroup)]))
+
+
+def memory_in_use(device: str, statm: Path = Path("/proc/self/statm")) -> dict[str, int]:
+    """Resident bytes of this process as `hostBytes`, and the most that its tensors ever took on a GPU as `deviceBytes`.
+
+    /proc/self/statm counts in pages, the resident ones second (Documentation/filesystems/proc.rst).
+    """
+    host = int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if not device.startswith("cuda"):
+        return {"hostBytes": host}
+    return {"hostBytes": host, "deviceBytes": torch.cuda.max_memory_allocated(torch.device(device))}
 
 
 def _left(cgroup: Path) -> list[int]:

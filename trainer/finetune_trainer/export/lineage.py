@@ -24,8 +24,6 @@ def lineage(
     A base model from a hub has its commit as `revision`. `dataset` is the id of the training data's index, `log_uri`
     the run's folder, whose log holds `entry`.
     """
-    manifest = to_manifest(job)
-    spec = {name: part for name, part in manifest["spec"].items() if name not in SECRET}
     data = job.spec.data
     return {
         "base": {
@@ -37,7 +35,7 @@ def lineage(
         "data": {"train": [source.uri for source in data.train], "id": dataset, "eval": [s.uri for s in data.eval]},
         "checkpoint": {"uri": log_uri, "step": entry.step, "seq": entry.seq, "committedAt": entry.time.isoformat()},
         "versions": dict(versions),
-        "job": {**manifest, "metadata": {"name": job.metadata.name, "namespace": job.metadata.namespace}, "spec": spec},
+        "job": public_manifest(job),
     }
 
 
@@ -60,3 +58,17 @@ def made_by(folder: Path) -> dict[str, Any]:
         return {"madeBy": {"run": export["runId"], "step": export["step"], "identity": export["identity"]}}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _without_secrets(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: _without_secrets(member) for name, member in part.items() if name != "secretRef"}
+
+
+def public_manifest(job: FineTuneJob) -> dict[str, Any]:
+    """JSON: the manifest without what it says of credentials, and without what the API server adds."""
+    manifest = to_manifest(job)
+    spec = {name: _without_secrets(part) for name, part in manifest["spec"].items() if name not in SECRET}
+    metadata = {"name": job.metadata.name, "namespace": job.metadata.namespace}
+    return {**manifest, "metadata": metadata, "spec": spec}

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from finetune_trainer.context import Answer
-from finetune_trainer.launch.audit_text import facts, sample, share
 from finetune_trainer.launch.events import MERGED
+from finetune_trainer.report.audit_facts import facts, sample, share
 
 LINE_INTERVAL = 10.0
 """Seconds between two progress lines, so that the log of a long run stays readable."""

@@ -16,7 +16,6 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from finetune_trainer.launch.audit_text import facts, sample
 from finetune_trainer.launch.lines import (
     LineReporter,
     amount,
@@ -29,6 +28,7 @@ from finetune_trainer.launch.lines import (
     words,
 )
 from finetune_trainer.launch.progress import as_json
+from finetune_trainer.report.audit_facts import facts, sample
 
 BAR_WIDTH = 30
 REFRESHES_PER_SECOND = 4

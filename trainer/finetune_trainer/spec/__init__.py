@@ -35,6 +35,7 @@ from finetune_trainer.spec.metric import Metric, MetricType
 from finetune_trainer.spec.model import WHICH_WORDS, AdapterUse, Model, StartAdapter, StartCheckpoint
 from finetune_trainer.spec.objective import LANGUAGE, OBJECTIVES, Objective, ObjectiveType
 from finetune_trainer.spec.output import Output, OutputFormat
+from finetune_trainer.spec.tracker import MLflow, TensorBoard, Trackers, WandB, WandBMode
 from finetune_trainer.spec.training import (
     GradientCheckpointing,
     Optimizer,
@@ -75,6 +76,7 @@ __all__ = [
     "Initialization",
     "JobSpec",
     "LoRA",
+    "MLflow",
     "Metadata",
     "Method",
     "MethodType",
@@ -104,8 +106,12 @@ __all__ = [
     "StartAdapter",
     "StartCheckpoint",
     "Storage",
+    "TensorBoard",
+    "Trackers",
     "TrainSource",
     "Training",
+    "WandB",
+    "WandBMode",
     "Workers",
     "identity",
     "identity_fields",

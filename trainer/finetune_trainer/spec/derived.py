@@ -14,6 +14,8 @@ from finetune_trainer.spec.uri import absolute_uri
 CLUSTER_ONLY = (
     "storage",
     "hub",
+    "trackers.mlflow.secretRef",
+    "trackers.wandb.secretRef",
     "serviceAccountName",
     "runtimeRef",
     "queueName",
@@ -85,8 +87,8 @@ def _given(spec: JobSpec) -> set[str]:
     return set(_given_paths(spec.model_dump(mode="json", exclude_unset=True, exclude_none=True)))
 
 
-def _given_paths(members: dict[str, Any]) -> Iterator[str]:
+def _given_paths(members: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, member in members.items():
-        yield name
+        yield f"{prefix}{name}"
         if isinstance(member, dict):
-            yield from (f"{name}.{field}" for field in member)
+            yield from _given_paths(member, f"{prefix}{name}.")

@@ -118,6 +118,21 @@ EXAMPLE: dict[str, Any] = {
             "forgetting": {"sample": True, "sets": ["general"]},
         },
         "output": {"uri": "s3://models/support-bot", "format": "Adapter"},
+        "trackers": {
+            "mlflow": {
+                "uri": "https://mlflow.example.com",
+                "experiment": "support-bot",
+                "secretRef": {"name": "mlflow"},
+            },
+            "wandb": {
+                "project": "support-bot",
+                "entity": "team-a",
+                "uri": "https://wandb.example.com",
+                "mode": "Online",
+                "secretRef": {"name": "wandb"},
+            },
+            "tensorBoard": {},
+        },
         "workers": {
             "replicas": 2,
             "minReplicas": 1,

@@ -26,6 +26,7 @@ from finetune_trainer.spec.names import (
 )
 from finetune_trainer.spec.objective import Objective
 from finetune_trainer.spec.output import Output
+from finetune_trainer.spec.tracker import Trackers
 from finetune_trainer.spec.training import Training
 from finetune_trainer.spec.workers import Workers
 
@@ -84,6 +85,9 @@ class JobSpec(Part):
 
     output: Output
     """Where the trained model is written, and as what."""
+
+    trackers: Trackers | None = None
+    """Where the run's metrics are sent while it trains."""
 
     workers: Workers
     """How much hardware the run gets."""

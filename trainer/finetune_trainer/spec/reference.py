@@ -44,6 +44,7 @@ SECTIONS = {
     "checkpoint": "Checkpoints",
     "evaluation": "Evaluation",
     "output": "Output",
+    "trackers": "Trackers",
     "workers": "Workers",
 }
 LAST_SECTION = "Credentials, queue, failures and time limits"

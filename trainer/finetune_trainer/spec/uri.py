@@ -19,6 +19,7 @@ HUB_REPOSITORY = re.compile(rf"^{_HUB_NAME}(/{_HUB_NAME})?(@[A-Za-z0-9._/-]{{1,1
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 GLOB = re.compile(r"[*?\[\]]")
 CHARACTER_CLASS = re.compile(r"\[[!^]?[^/][^\]]*\]")
+SERVER = re.compile(rf"^[a-z]+://[^@?#\s]{{1,{MAX_LENGTH - 8}}}$")
 QUERY = re.compile(r"\?[A-Za-z_][A-Za-z0-9_-]*=")
 
 
@@ -107,6 +108,27 @@ def _check_store(uri: str) -> str:
     return check_uri(uri, ("s3", "file"), glob=False)
 
 
+def _check_server(uri: str, schemes: tuple[str, ...] = ("https", "http")) -> str:
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in schemes or (scheme == "file" and not rest.startswith("/")):
+        folder = ", or file:///folder for a folder of this machine" if "file" in schemes else ""
+        raise _refuse(f"is no address of a server: write https://host:port{folder}")
+    if "@" in rest:
+        raise _refuse("holds credentials: write https://host:port and give them through secretRef or the environment")
+    if not SERVER.match(uri):
+        raise _refuse("has a query, a fragment, a space or no host: write https://host:port")
+    return uri
+
+
+def _check_tracking(uri: str) -> str:
+    return _check_server(uri, ("https", "http", "file"))
+
+
+def _server_schema(schemes: str) -> WithJsonSchema:
+    pattern = f"^({schemes})[^@?#\\s]+$"
+    return WithJsonSchema({"type": "string", "minLength": 8, "maxLength": MAX_LENGTH, "pattern": pattern})
+
+
 def _schema(schemes: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 6, "maxLength": MAX_LENGTH, "pattern": f"^({schemes})://.+$"})
 
@@ -114,6 +136,8 @@ def _schema(schemes: str) -> WithJsonSchema:
 ModelUri = Annotated[str, AfterValidator(_check_model), _schema("s3|file|hf")]
 SourceUri = Annotated[str, AfterValidator(_check_source), _schema("s3|file")]
 StoreUri = Annotated[str, AfterValidator(_check_store), _schema("s3|file")]
+ServerUri = Annotated[str, AfterValidator(_check_server), _server_schema("https?://")]
+TrackingUri = Annotated[str, AfterValidator(_check_tracking), _server_schema("https?://|file:///")]
 
 
 def absolute_uri(uri: str, base: Path) -> str:

@@ -23,6 +23,9 @@ def facts(audit: Mapping[str, Any]) -> dict[str, str]:
         "record lengths": _lengths(audit.get("dataReport") or {}),
         "duplicates": _duplicates((audit.get("dataReport") or {}).get("total") or {}),
         "packing": _isolation(audit.get("isolation")),
+        "loss before training": _start_loss(audit.get("startLoss") or {}),
+        "template": _template(audit.get("template") or {}),
+        "look at this": "\n".join(map(str, audit.get("warnings") or ())),
         "steps": f"about {audit['estimatedSteps']:,}" if audit.get("estimatedSteps") else "",
     }
     return {title: text for title, text in found.items() if text}
@@ -88,6 +91,26 @@ def _duplicates(total: Mapping[str, Any]) -> str:
     """Say how many of the records read so far are there twice, if any is."""
     exact, near = total.get("exactDuplicates") or 0, total.get("nearDuplicates") or 0
     return f"{exact:,} exact, {near:,} near of the first {total.get('read', 0):,} records" if exact or near else ""
+
+
+def _start_loss(start: Mapping[str, Any]) -> str:
+    """Say what the untrained model makes of the first records, and what guessing would."""
+    if not start:
+        return ""
+    where = f"on the first {start['tokens']:,} trained tokens"
+    text = f"{start['loss']:.4f} nats per token {where}; guessing costs {start['guessing']:.2f}"
+    return text if start.get("base") is None else f"{text}; {start['base']:.4f} with the adapters off"
+
+
+def _template(found: Mapping[str, int]) -> str:
+    """Say whether what is trained ends where generation stops, and whether texts begin once."""
+    if not found.get("texts"):
+        return ""
+    turns, ended, doubled = found["turns"], found["ended"], found["doubled"]
+    ends = f"{'all ' if ended == turns else f'{ended:,} of '}{turns:,} trained parts end with a stop token"
+    return (
+        f"{ends}; {f'{doubled:,} of' if doubled else 'none of'} {found['texts']:,} texts begins with two start tokens"
+    )
 
 
 def _isolation(isolation: object) -> str:

@@ -1,0 +1,171 @@
+"""What a report is made of: one JSON-able structure, of which every part but the job may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic.alias_generators import to_camel
+
+EVAL_PREFIX = "evalLoss/"
+METRIC_PREFIX = "eval/"
+"""Before the set's name, a slash, and the metric's."""
+
+
+class Part(BaseModel):
+    """A part of a report; members that this version does not know are ignored, so that a newer run can be read."""
+
+    model_config = ConfigDict(
+        extra="ignore", frozen=True, alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True
+    )
+
+
+class Step(Part):
+    """One optimizer step. `time`: Unix seconds at its end; `seconds`: what it took, `data_seconds` of it waiting.
+
+    `host_bytes`: resident memory of rank 0; `device_bytes`: the most that its GPU's tensors ever took. `metrics`: what
+    the objective measures beside the loss.
+    """
+
+    step: int
+    time: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens: int = 0
+    seconds: float | None = None
+    data_seconds: float | None = None
+    host_bytes: int | None = None
+    device_bytes: int | None = None
+    metrics: dict[str, float] = {}
+
+
+class Evaluation(Part):
+    """Held-out loss at a step, in nats per token: of all sets together, and of each; the objective's metrics by set."""
+
+    step: int
+    loss: float | None
+    sets: dict[str, float | None]
+    metrics: dict[str, dict[str, float]] = {}
+
+
+class Event(Part):
+    """An entry of the commit log: a `start`, a `checkpoint`, or one found `damaged`. `time`: Unix seconds."""
+
+    kind: Literal["start", "checkpoint", "damaged"]
+    time: float
+    attempt: int
+    step: int | None = None
+    bytes: int | None = None
+
+
+class Metric(Part):
+    """One metric of a held-out set: of the model before training, of it with examples in its prompt, and after.
+
+    `difference`: by how much tuning is better than the better of the two before, positive also where less is better,
+    and its confidence interval from `low` to `high`; on records that every model answered. `lower_is_better`: None
+    where nobody knows which is.
+    """
+
+    name: str
+    base: float | None = None
+    prompted: float | None = None
+    tuned: float | None = None
+    lower_is_better: bool | None = False
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class HeldOut(Part):
+    """What was measured on one held-out set."""
+
+    name: str
+    metrics: tuple[Metric, ...] = ()
+    records: int | None = None
+
+
+class Sample(Part):
+    """A held-out prompt, the answer that its record holds, and what the model said: before training, before it with
+    examples in its prompt, and after it.
+    """
+
+    set: str = ""
+    prompt: str
+    reference: str | None = None
+    base: str | None = None
+    prompted: str | None = None
+    tuned: str | None = None
+
+
+class Verdict(Part):
+    """Whether training was worth it: `good` is None where that is not known."""
+
+    good: bool | None = None
+    title: str
+    text: str = ""
+
+
+class Report(Part):
+    """A run up to `written` (Unix seconds). `state`: whether it goes on; `job`: the manifest; `versions`: of packages.
+
+    `audit` is what the run's audit event says, `result` what the finished run returns. `base_losses` are the held-out
+    losses before training. `warnings` are findings that a reader must not miss.
+    """
+
+    name: str
+    run_id: str
+    state: Literal["Running", "Finished"] = "Running"
+    written: float
+    job: dict[str, JsonValue]
+    versions: dict[str, str] = {}
+    steps: tuple[Step, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    events: tuple[Event, ...] = ()
+    total_steps: int | None = None
+    percent: float | None = None
+    verdict: Verdict | None = None
+    held_out: tuple[HeldOut, ...] = ()
+    forgetting: tuple[HeldOut, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    audit: dict[str, JsonValue] = {}
+    result: dict[str, JsonValue] = {}
+    warnings: tuple[str, ...] = ()
+
+
+def steps_of(records: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """The optimizer steps in a run's history."""
+    found = (record for record in records if "learningRate" in record)
+    return tuple(Step.model_validate({**record, "metrics": _further(record)}) for record in found)
+
+
+def _further(record: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in record.items() if key not in OF_STEPS and isinstance(value, int | float)}
+
+
+def evaluations_of(records: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ...]:
+    """The evaluations in a run's history; the one at step 0 is of the model before training."""
+    return tuple(
+        Evaluation(
+            step=record["step"],
+            loss=record["evalLoss"],
+            sets={key.removeprefix(EVAL_PREFIX): loss for key, loss in record.items() if key.startswith(EVAL_PREFIX)},
+            metrics=_of_sets(record),
+        )
+        for record in records
+        if "evalLoss" in record
+    )
+
+
+def _of_sets(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for key, value in record.items():
+        if key.startswith(METRIC_PREFIX) and value is not None:
+            name, _, metric = key.removeprefix(METRIC_PREFIX).partition("/")
+            found.setdefault(name, {})[metric] = value
+    return found
+
+
+OF_STEPS = {to_camel(name) for name in Step.model_fields} | {"epoch", "rows", "keptTokens"}
+"""Keys of a step's record that every objective has."""
