@@ -51,8 +51,8 @@ class Size:
 
 
 # 8 H100 train a model of 1.5e9 parameters at some 400,000 tokens/s (6 FLOP by parameter and token, 45 % of 989 TFLOPS).
-FULL = Size(120, 100, 5, 1e6)
-SIZES = {"full": FULL, "tiny": Size(24, 10, 1, 1e6)}
+FULL = Size(60, 40, 5, 4e5)
+SIZES = {"full": FULL, "tiny": Size(24, 10, 1, 4e5)}
 
 
 def chosen_size() -> Size:

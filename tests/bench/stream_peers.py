@@ -10,6 +10,7 @@ environment.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -90,6 +91,7 @@ class Ours:
         )
         self._index = DatasetIndex(sources=(source,))
         self._tokenizer = make_tokenizer()
+        gc.freeze()  # as every rank does (launch/rank.py)
 
     def prepare(self) -> None:
         """Publish the form."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from botocore.exceptions import HTTPClientError, IncompleteReadError
+from botocore.exceptions import HTTPClientError, IncompleteReadError, ReadTimeoutError
 
 from finetune_trainer.errors import StorageError
 
@@ -52,6 +52,10 @@ SLOW_SECONDS = 30.0
 Fetch = Callable[[int, str], Fetched]
 
 
+class TooSlow(OSError):
+    """A piece of a body came at less than the least rate."""
+
+
 class _TimedSocket:
     """A socket that receives until a deadline (monotonic, s): a limit for each `recv` is none for a body that drips."""
 
@@ -59,8 +63,12 @@ class _TimedSocket:
         self._socket = socket
         self.deadline = math.inf
 
+    @property
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
+
     def recv_into(self, buffer: Buffer) -> int:
-        if time.monotonic() > self.deadline:
+        if self.late:
             raise TimeoutError("too slow")
         received: int = self._socket.recv_into(buffer)
         return received
@@ -79,10 +87,15 @@ class TimedBody:
             self._socket = buffered.raw._sock = _TimedSocket(buffered.raw._sock)
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """As StreamingBody; ReadTimeoutError for a piece that is slower than the least rate."""
+        """As StreamingBody; TooSlow for a piece that is slower than the least rate."""
         if self._socket is not None:
             self._socket.deadline = time.monotonic() + SLOW_SECONDS * max(1.0, buffer.nbytes / SMALL_PIECE_BYTES)
-        read: int = self._body.readinto(buffer)
+        try:
+            read: int = self._body.readinto(buffer)
+        except ReadTimeoutError as error:
+            if self._socket is None or not self._socket.late:  # not a byte for all of the read's own limit
+                raise
+            raise TooSlow("it drips") from error
         return read
 
     def close(self) -> None:
@@ -182,9 +195,10 @@ class S3Reader(io.RawIOBase):
             self._piece = SMALL_PIECE_BYTES
             view = view[: self._piece]
             pause(attempt)
+        least = f"{SMALL_PIECE_BYTES / SLOW_SECONDS / 1000:.0f} KB/s"
+        problem = f"comes at less than {least}" if isinstance(cause, TooSlow) else "breaks off"
         raise StorageError(
-            f"cannot read {self.name}: its body breaks off, or comes at less than "
-            f"{SMALL_PIECE_BYTES / SLOW_SECONDS / 1000:.0f} KB/s, at byte {self._position} of {self._end}, after "
+            f"cannot read {self.name}: its body {problem} at byte {self._position} of {self._end}, after "
             f"{self._source.attempts} attempts; check the network and the store"
         ) from cause
 
