@@ -47,3 +47,15 @@ def test_training_in_bf16_on_a_gpu_lowers_the_held_out_loss(method: dict[str, An
     job = make_small_job(tmp_path)
     result = finetune(job, "bf16", method=method, training={"precision": "BF16"}, workers=ONE_GPU)
     assert result["evalLoss"] < result["baseLoss"]
+
+
+def test_four_bits_on_a_gpu_lower_the_held_out_loss_and_are_merged_into_the_weights_as_published(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    job = make_small_job(tmp_path, hidden_size=64, intermediate_size=128)
+    spec: dict[str, Any] = {"method": {"type": "QLoRA"}, "output": {"format": "Merged"}}
+    result = finetune(job, "bits", **spec, training={"precision": "BF16"}, workers=ONE_GPU)
+    assert result["evalLoss"] < result["baseLoss"]
+    check = json.loads((tmp_path / "output" / "bits" / "audit.json").read_text())["mergeCheck"]
+    assert check["relativeDifference"] <= check["tolerance"] < check["adapterEffect"]

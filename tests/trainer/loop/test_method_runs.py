@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.initial_adapter import NAME
 from loop_runner import Killed, Recorder, Train, kill_at_commit
+from ranks import run_ranks
 from small_job import SmallJob
 
 SHORT: dict[str, Any] = {
@@ -145,6 +146,15 @@ def test_an_exported_adapter_is_where_the_next_stage_begins(train: Train, small_
     assert (output / "adapter_model.safetensors").exists() == (use == "Continue")
 
 
+def test_two_ranks_that_share_the_weights_begin_with_the_same_adapter(train: Train, small_job: SmallJob) -> None:
+    first, _ = train(write(small_job, "first"))
+    shared = {"workers": {"replicas": 2}, "deepspeed": {"zeroStage": 3}, "training": {"maxSteps": 1}}
+    path = write(small_job, "second", start(small_job, "first"), shared)
+    payload = {"job": str(path), "workdir": str(small_job.folder / "work")}
+    for result in run_ranks(2, "tests/trainer/ranks_train.py:train", payload):
+        assert result["baseLoss"] == pytest.approx(first["evalLoss"], rel=1e-6)
+
+
 def test_a_merged_output_is_a_model_for_the_next_stage_and_is_named_as_such(train: Train, small_job: SmallJob) -> None:
     added = {"model": {"addedTokens": ["<new>"]}}
     first, _ = train(write(small_job, "first", MERGED, added))
@@ -164,14 +174,13 @@ def test_added_tokens_reach_the_exported_tokenizer_and_model(train: Train, small
     tokenizer = load(folder)
     known = len(load(small_job.folder / "model"))
     assert tokenizer("one <sum>", add_special_tokens=False)["input_ids"][-1] == known
-    plain: Any = AutoModelForCausalLM
-    model = plain.from_pretrained(small_job.folder / "model", dtype=torch.float32)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    tuned: Any = PeftModel.from_pretrained(model, str(folder))
+    load = AutoPeftModelForCausalLM.from_pretrained
+    tuned = load(folder, dtype=torch.float32)
+    assert tuned.get_input_embeddings().weight.shape[0] == known + 1
     rows = load_file(folder / "adapter_model.safetensors")["base_model.model.model.embed_tokens.token_adapter"
                                                            ".trainable_tokens_delta"]  # fmt: skip
     assert rows.shape[0] == 1
-    mean = model.get_input_embeddings().weight[:known].mean(0)
+    mean = load_file(small_job.folder / "model" / "model.safetensors")["model.embed_tokens.weight"].mean(0)
     assert (rows[0] - mean).abs().max() > 1e-4  # it was in the data, and has learnt
     assert torch.isfinite(tuned(input_ids=torch.tensor([[known, 5]])).logits).all()
 

@@ -161,7 +161,8 @@ def _percent(share: float | None) -> str:
 def _origin(origin: Mapping[str, Any]) -> str:
     base, data, checkpoint = origin["base"], origin["data"], origin["checkpoint"]
     commit = f"commit `{base['revision']}`, " if base["revision"] else ""
-    digest = f"SHA-256 of its {base['hashed']} `{base['sha256']}`"
+    whole = "with the adapter merged, " if _is_merged(origin.get("adapter")) else ""
+    digest = f"{whole}SHA-256 of its {base['hashed']} `{base['sha256']}`"
     rows = [
         ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}{_made_by(base)}"],
         *([["adapter", _adapter(adapter)]] if (adapter := origin.get("adapter")) else []),
@@ -177,8 +178,12 @@ def _origin(origin: Mapping[str, Any]) -> str:
 
 
 def _adapter(adapter: Mapping[str, Any]) -> str:
-    use = "merged into it first" if adapter["use"] == AdapterUse.MERGE else "trained on"
+    use = "merged into it first" if _is_merged(adapter) else "trained on"
     return f"`{adapter['uri']}`, {use}, SHA-256 `{adapter['sha256']}`{_made_by(adapter)}"
+
+
+def _is_merged(adapter: Mapping[str, Any] | None) -> bool:
+    return adapter is not None and adapter["use"] == AdapterUse.MERGE
 
 
 def _made_by(part: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ class CannotMerge(FinetuneError):
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one of the file's weights. Float32; of the weight's shape, but for what is trained whole."""
+    """What becomes of one of the file's weights. In float64, so that a rounded sum is the same on any hardware."""
 
     delta: Tensor | None = None
     magnitude: Tensor | None = None
@@ -46,11 +46,11 @@ class Change:
     """Only these rows of `whole`."""
 
     def apply(self, weight: Tensor) -> Tensor:
-        """The changed weight, in float32."""
+        """The changed weight: in float64, where something is computed."""
         if self.whole is not None:
-            return _with_rows(weight.float(), self.rows, self.whole) if self.rows else self.whole
+            return _with_rows(weight, self.rows, self.whole) if self.rows else self.whole
         assert self.delta is not None
-        changed = weight.float() + self.delta
+        changed = weight.double() + self.delta
         if self.magnitude is None:
             return changed
         axis = 1 if self.magnitude.shape[1] == 1 else 0
@@ -128,7 +128,7 @@ class Deltas:
 def _without_memory(model_path: Path, headers: dict[str, Tensor]) -> Any:
     config = load_config(model_path)
     load: Any = published_class(config, headers, str(model_path)).from_pretrained
-    return load(None, config=config, state_dict=headers, device_map="meta", dtype=torch.float32)
+    return load(None, config=config, state_dict=headers, device_map="meta", dtype=torch.float64)
 
 
 def _beside(stored: dict[str, Tensor], config: Any) -> dict[str, Change]:
@@ -139,15 +139,16 @@ def _beside(stored: dict[str, Tensor], config: Any) -> dict[str, Change]:
         inside = name.removeprefix("base_model.model.")
         module, is_rows, _ = inside.partition(".token_adapter.")
         own = tuple(next(ids for ending, ids in rows.items() if module.endswith(ending))) if is_rows else ()
-        found[f"{module}.weight" if is_rows else inside] = Change(whole=value.float(), rows=own)
+        found[f"{module}.weight" if is_rows else inside] = Change(whole=value, rows=own)
     return found
 
 
 def _with_rows(weight: Tensor, rows: Sequence[int], values: Tensor) -> Tensor:
-    """`weight` with these rows replaced, and as many more at its end as the highest of them needs."""
+    """`weight` with these rows replaced, and as many more as the highest of them needs, in the wider dtype."""
+    weight = weight.to(torch.promote_types(weight.dtype, values.dtype))
     missing = max(0, max(rows) + 1 - weight.shape[0])
     grown = torch.cat([weight, weight.new_zeros(missing, *weight.shape[1:])])
-    grown[list(rows)] = values
+    grown[list(rows)] = values.to(grown.dtype)
     return grown
 
 
@@ -155,7 +156,7 @@ def _adapted(base: Any, config: Any, lora: dict[str, Tensor], adapter: Path) -> 
     """The adapter in memory around a base without; peft's own loading would move it to the base's device."""
     config.modules_to_save = config.trainable_token_indices = None
     model: Any = PeftModel(base, config, ADAPTER, low_cpu_mem_usage=True)
-    named = {f"{name.removesuffix('.weight')}.{ADAPTER}.weight": value.float() for name, value in lora.items()}
+    named = {f"{name.removesuffix('.weight')}.{ADAPTER}.weight": value.double() for name, value in lora.items()}
     unexpected = model.load_state_dict(named, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise CannotMerge(f"{adapter / WEIGHTS} has weights that the model has no place for: {unexpected[:8]}")
@@ -187,7 +188,7 @@ def _magnitude(layer: Any) -> Tensor | None:
 
 @torch.no_grad()
 def _delta(layer: Any) -> Tensor:
-    """Float32. A ParamWrapper's own method would move it to its weight, which has no memory here."""
+    """Float64. A ParamWrapper's own method would move it to its weight, which has no memory here."""
     if isinstance(layer, ParamWrapper) and layer.num_experts > 1:
         left, right, scaling = _untyped(layer).get_delta_factors(ADAPTER)
         stacked: Tensor = (left @ right) * scaling

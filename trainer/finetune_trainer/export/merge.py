@@ -24,7 +24,7 @@ def export_merged(
 ) -> None:
     """Write the model in `model_path` with the adapter in the folder `adapter` added to it into `folder`, on rank 0.
 
-    What it changes is computed in float32 from the weights as published, never from what training held (which may have
+    What it changes is computed in float64 from the weights as published, never from what training held (which may have
     been 4 bits, or weights that a part was taken out of), and stored in the wider of
     the file's dtype and that of training, `dtype`; weights without adapter stay as they are. No more than one shard of
     `shard` bytes is held in memory. Collective, so that an error (CannotMerge, StorageError) reaches every rank.

@@ -24,7 +24,7 @@ _SECRET_IN_URI = re.compile(r"://[^/]*@")
 
 # Names from other trainers, and what this format has for them.
 ELSEWHERE = {
-    "adapter": "spec.method.lora",
+    "adapter": "spec.method.lora or spec.model.adapter",
     "batchSize": "spec.training.globalBatchSize",
     "bf16": "spec.training.precision",
     "fp16": "spec.training.precision",
@@ -32,8 +32,11 @@ ELSEWHERE = {
     "gpus": "spec.workers.gpusPerReplica",
     "gradientAccumulationSteps": "spec.training.globalBatchSize",
     "gradientClipping": "spec.training.maxGradNorm",
+    "initLoraWeights": "spec.method.lora.initialization",
+    "loadIn4bit": "spec.method.type: QLoRA",
     "loraAlpha": "spec.method.lora.alpha",
     "loraDropout": "spec.method.lora.dropout",
+    "loraplusLrRatio": "spec.method.lora.learningRateRatio",
     "lr": "spec.training.learningRate",
     "lrSchedulerType": "spec.training.schedule.type",
     "maxSeqLength": "spec.data.maxLength",
@@ -42,9 +45,12 @@ ELSEWHERE = {
     "outputDir": "spec.output.uri",
     "perDeviceTrainBatchSize": "spec.training.microBatchSize",
     "r": "spec.method.lora.rank",
+    "rankPattern": "spec.method.lora.perModule",
     "resumeFromCheckpoint": "spec.model.checkpoint",
     "saveSteps": "spec.checkpoint.everySteps",
     "sequenceLength": "spec.data.maxLength",
+    "useDora": "spec.method.lora.dora",
+    "useRslora": "spec.method.lora.rslora",
     "warmupSteps": "spec.training.schedule.warmupRatio",
 }
 
