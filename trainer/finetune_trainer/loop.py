@@ -68,9 +68,9 @@ def fit(run: Run) -> None:
 
 
 def compare_later(run: Run) -> None:
-    """Refuse what cannot be compared, and before the first step measure what the trained model is compared with."""
-    run.comparison.prepare()
+    """Before the first step: refuse what cannot be compared, and measure what the trained model is compared with."""
     if run.progress.step == 0:
+        run.comparison.prepare()
         run.comparison.begin(waiting(run, "evaluating the model before training"))
 
 

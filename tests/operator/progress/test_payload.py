@@ -143,6 +143,13 @@ def test_a_result_says_where_things_lie_and_nothing_of_what_they_hold() -> None:
     )
 
 
+def test_the_sentence_of_a_verdict_is_shown_rather_than_its_word() -> None:
+    told = {"kind": "result", "verdict": "NotImproved", "verdictText": "Fine-tuning did not beat the model before it."}
+    output = read(told).output
+    assert output is not None
+    assert output.verdict == "Fine-tuning did not beat the model before it."
+
+
 def test_nothing_of_an_audit_or_of_an_unknown_kind_is_kept() -> None:
     sample = [{"text": "the content of a record", "trained": True}]
     batch = read_report(body({"kind": "audit", "sample": sample}, {"kind": "novel", "x": "the content of a record"}))

@@ -31,6 +31,7 @@ PROGRESS: dict[str, Any] = {
     [
         (PROGRESS, "step 120/1000 (12.0 %)  loss 2.1235  8,123 tokens/s  learning rate 2.00e-04  12:31 left"),
         ({**PROGRESS, "loss": None, "etaSeconds": None}, "step 120/1000 (12.0 %)  skipped  8,123 tokens/s"),
+        ({"kind": "verdict", "verdict": "Improved", "text": "It was worth it."}, "It was worth it."),
         ({"kind": "phase", "name": "fetching model", "done": 1.2e9, "total": 3e9, "unit": "B"}, "(1.2 GB of 3 GB)"),
         ({"kind": "phase", "name": "indexing data", "done": 1500, "unit": "records"}, "indexing data (1,500 records)"),
         (
