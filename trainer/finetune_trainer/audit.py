@@ -79,7 +79,7 @@ def look_first(
     rows = dataset.stream.first_rows()
     start = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else None
     template = check_template(rows, start, ends, job.spec.data.max_length)
-    loss = start_loss(engine, forward, rows)
+    loss = start_loss(engine, forward, rows, adapters_off=_without_effect(job))
     return {
         "startLoss": loss,
         "template": template.model_dump(),
@@ -88,7 +88,9 @@ def look_first(
 
 
 @torch.no_grad()
-def start_loss(engine: Any, forward: Forward, rows: Sequence[Row]) -> dict[str, Any] | None:
+def start_loss(
+    engine: Any, forward: Forward, rows: Sequence[Row], *, adapters_off: bool = True
+) -> dict[str, Any] | None:
     """Nats per trained token of a few rows, with adapters also without them, and of guessing; None without tokens."""
     chosen = _first(rows)
     tokens = kept_tokens(chosen)
@@ -98,12 +100,18 @@ def start_loss(engine: Any, forward: Forward, rows: Sequence[Row]) -> dict[str, 
     engine.eval()
     loss = sum(forward(engine, [row]).item() for row in chosen) / tokens
     base = None
-    if hasattr(model, "disable_adapter"):
+    if adapters_off and hasattr(model, "disable_adapter"):
         with model.disable_adapter():
             base = sum(forward(engine, [row]).item() for row in chosen) / tokens
     engine.train()
     vocabulary = full_shape(model.get_input_embeddings().weight)[0]
     return {"loss": loss, "base": base, "guessing": log(vocabulary), "tokens": tokens}
+
+
+def _without_effect(job: FineTuneJob) -> bool:
+    """Whether adapters begin as nothing, not as a part that is taken out of the weights (PiSSA, OLoRA)."""
+    lora = job.spec.method.lora
+    return lora is not None and lora.model_dump().get("initialization", "Default") == "Default"
 
 
 def _first(rows: Sequence[Row]) -> list[Row]:
