@@ -5,8 +5,8 @@ from __future__ import annotations
 from finetune_trainer.data import (
     DatasetIndex,
     DataSettings,
-    Encoder,
     TokenForm,
+    encoder_of,
     form_facts,
     form_key,
     publish,
@@ -20,7 +20,7 @@ from small_data import make_tokenizer
 def publish_source(store: ObjectStore, index: DatasetIndex, source: int, settings: DataSettings) -> TokenForm:
     """The form of one source, made with the small tokenizer."""
     tokenizer = make_tokenizer()
-    encoder = Encoder(tokenizer, index.rendered_formats, train_prompts=settings.train_prompts)
+    encoder = encoder_of(tokenizer, index.rendered_formats, settings)
     facts = form_facts(index, source, settings, "small")
     pages = source_results(index, source, settings, encoder)
     return publish(store, form_key(facts), facts, pages, token_type(len(tokenizer)))

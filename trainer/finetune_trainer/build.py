@@ -102,7 +102,18 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         dataset=dataset,
         engine=engine,
         forward=forward,
-        objective=objective_of(Setting(job, forward, control, path, dataset.stream.first_rows(), dataset.labels)),
+        objective=objective_of(
+            Setting(
+                job=job,
+                forward=forward,
+                control=control,
+                model_path=path,
+                start={"model": model.model_dump(), **record(start)},
+                first_rows=dataset.stream.first_rows(),
+                once=dataset.once,
+                labels=dataset.labels,
+            )
+        ),
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),

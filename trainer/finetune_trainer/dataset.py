@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerFast
@@ -45,6 +45,9 @@ class Dataset:
     bad: QuarantineFile | None
     """Rank 0's."""
 
+    once: Callable[[], list[EvalSet]]
+    """The training data and each held-out set, to be read once and in order."""
+
     labels: LabelSet | None = None
     """A classifier's."""
 
@@ -80,10 +83,16 @@ def open_dataset(
     stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad, forms=forms)
     named = zip(job.spec.data.eval, held_out, strict=True)
     sets = {
-        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, form=of_set.get(0))
+        source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, forms=of_set)
         for source, (index, of_set) in named
     }
-    return Dataset(train, stream, sets, bad, settings.labels)
+
+    def once() -> list[EvalSet]:
+        every = EvalSet("train", train.unweighted(), settings, tokenizer, *place, forms=forms)
+        every.what = "the training data"
+        return [every, *sets.values()]
+
+    return Dataset(train, stream, sets, bad, once, settings.labels)
 
 
 def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -43,7 +43,8 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
         if run.committed is None:
             begin(run)
         if not run.progress.finished:
-            run.objective.begin(run.engine)
+            fresh = run.progress.step == 0
+            run.objective.begin(run.engine, fresh, between_batches(run, "computing reference log-probabilities"))
             fit(run)
         return finish(run)
 
@@ -159,14 +160,9 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
-    pulse = run.pulse("evaluating", "micro-batches")
-
-    def between_batches() -> None:
-        leave_if_asked(run)
-        pulse()
-
+    between = between_batches(run, "evaluating")
     sets = run.dataset.held_out
-    found = evaluate(run.engine, run.objective, sets, run.micro_batch_size, run.control, between_batches)
+    found = evaluate(run.engine, run.objective, sets, run.micro_batch_size, run.control, between)
     run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)
@@ -175,6 +171,17 @@ def measure(run: Run) -> bool:
     improved = run.progress.best is not None and run.progress.best.step == run.progress.step
     run.record_evaluation(found, best=improved)
     return improved
+
+
+def between_batches(run: Run, name: str) -> Callable[[], None]:
+    """What to call before each micro-batch of a pass without steps: it says how far that is, and leaves if asked to."""
+    pulse = run.pulse(name, "micro-batches")
+
+    def between() -> None:
+        leave_if_asked(run)
+        pulse()
+
+    return between
 
 
 def _divergence(run: Run, batch: StepBatch, result: StepResult) -> str:

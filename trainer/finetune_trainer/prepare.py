@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from finetune_trainer.data import (
     DatasetIndex,
     DataSettings,
-    Encoder,
     TokenForm,
+    encoder_of,
     find_form,
     form_facts,
     form_key,
@@ -86,8 +86,7 @@ class _Publisher:
         form = find_form(self._store, key)
         found = form is not None
         if form is None:
-            prompts, scored = self._settings.train_prompts, self._settings.scored
-            encoder = Encoder(self._tokenizer, index.rendered_formats, train_prompts=prompts, scored=scored)
+            encoder = encoder_of(self._tokenizer, index.rendered_formats, self._settings)
             with closing(source_results(index, source, self._settings, encoder)) as pages:
                 form = publish(self._store, key, facts, pages, token_type(len(self._tokenizer)))
         if self._store.uri != self._home.uri:

@@ -151,6 +151,7 @@ class Run:
                 "tokensPerSecond": self.tokens_per_second(),
                 "learningRate": learning_rate,
                 "gradNorm": result.grad_norm,
+                **({"metrics": result.metrics} if result.metrics else {}),
             }
         )
 
@@ -159,13 +160,14 @@ class Run:
         if not self.control.is_main:
             return
         losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
-        measured = {f"eval/{name}/{of}": finite(one) for of, own in found.metrics.items() for name, one in own.items()}
+        measured = {f"eval/{held}/{of}": finite(one) for held, own in found.metrics.items() for of, one in own.items()}
         mean = finite(found.mean)
         details = {f"evalDetails/{name}": one for name, one in found.details.items() if one}
         record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured, "evalTokens": found.tokens}
         self.history.add(record | details)
         event: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "evalLoss": found.mean, "best": best}
-        self.report(event | ({} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}))
+        event |= {} if self.progress.base_mean is None else {"baseLoss": self.progress.base_mean}
+        self.report(event | ({"metrics": found.metrics} if any(found.metrics.values()) else {}))
 
     def report_commit(self, saved: Saved, waited: float) -> None:
         """Report a commit (rank 0), for which training on this rank waited so many seconds."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +13,7 @@ from finetune_trainer.data.examples import BadRecord
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec import Format
 from small_data import CHATML, make_tokenizer, trained_texts
-
-SPECIAL = re.compile(
-    r"<[|｜][^<>\s'|｜]+[|｜]>|</?s>|<(?:start|end)_of_turn>|<\|turn>|<turn\|>|<\|[A-Z_]+_TOKEN\|>|\[/?INST\]"
-)
-EOS = {"<|im_end|>", "</s>", "<|eot_id|>", "<|END_OF_TURN_TOKEN|>", "<end_of_turn>"}
+from stock_templates import stock, stock_tokenizer
 
 USER: dict[str, Any] = {"role": "user", "content": "Hi there"}
 PLAIN: list[dict[str, Any]] = [
@@ -42,18 +35,6 @@ CALLED: list[dict[str, Any]] = [
     {"role": "tool", "name": "clock", "tool_call_id": "call12345", "content": "noon"},
     {"role": "assistant", "content": "At noon."},
 ]
-
-
-def stock(name: str) -> str:
-    found = importlib.util.find_spec("trl")
-    assert found is not None and found.submodule_search_locations
-    return (Path(found.submodule_search_locations[0]) / "chat_templates" / f"{name}.jinja").read_text()
-
-
-def stock_tokenizer(template: str) -> PreTrainedTokenizerFast:
-    """A tokenizer that has every special token that the template writes, and whose offsets leave out white space."""
-    special = sorted(set(SPECIAL.findall(template)) | {"<eos>"})
-    return make_tokenizer(template, special=special, eos=next((token for token in special if token in EOS), "<eos>"))
 
 
 def encoded(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, Any]]) -> Document:

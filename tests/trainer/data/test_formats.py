@@ -116,7 +116,7 @@ M, S, A, P, T = Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_
         ({"messages": ["Hi"]}, M, "message 0 is a str"),
         ({"messages": [USER]}, M, "no assistant message"),
         ({"messages": [USER, ANSWER | {"weight": 0}]}, M, "weight 0"),
-        ({"messages": [USER, ANSWER | {"weight": 0.5}]}, M, "weight other than 0 and 1"),
+        ({"messages": [USER, ANSWER | {"weight": -0.5}]}, M, "the weight of message 1 is no number from 0 to 100"),
         ({"messages": [USER, ANSWER | {"content": ""}]}, M, "answer in message 1 is empty"),
         ({"messages": [USER, ANSWER | {"content": " \n"}]}, M, "answer in message 1 is empty"),
         ({"messages": [USER, ANSWER | {"content": None}]}, M, "content of message 1 is a NoneType"),

@@ -129,7 +129,7 @@ def test_held_out_rows_are_those_of_the_source(tmp_path: Path) -> None:
     index = index_of(held_out(write_records(tmp_path / "a.jsonl", records)))
     chosen = settings(max_bad_ratio=0.1)
     form = publish_all(open_store(f"file://{tmp_path}/tokens"), index, chosen)[0]
-    sets = [EvalSet("held-out", index, chosen, make_tokenizer(), form=one) for one in (None, form)]
+    sets = [EvalSet("held-out", index, chosen, make_tokenizer(), forms=one) for one in (None, {0: form})]
     rows = [[[r.input_ids.tolist() for r in micro] for micro in one.micro_batches(4)] for one in sets]
     assert rows[0] == rows[1]
     assert sets[0].counters == sets[1].counters

@@ -9,7 +9,7 @@ from finetune_trainer.data.audit import Audit
 from finetune_trainer.data.block import Quarantined
 from finetune_trainer.data.collate import Batch, collate
 from finetune_trainer.data.deal import deal
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import Encoder, encoder_of
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
@@ -66,6 +66,7 @@ __all__ = [
     "data_report",
     "deal",
     "documents_of",
+    "encoder_of",
     "find_form",
     "form_facts",
     "form_key",

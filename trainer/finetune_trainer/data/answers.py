@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from finetune_trainer.data.examples import BadRecord, Chat
 from finetune_trainer.data.template import ChatTemplate, any_of
 from finetune_trainer.errors import DataError
+from finetune_trainer.spec.objective import RoleWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,11 +35,15 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A text and its trained character spans, ascending; `whole`: no beginning or end of text is to be added."""
+    """A text and its trained character spans, ascending; `whole`: no beginning or end of text is to be added.
+
+    `weights`: of each span, where they are not all 1.
+    """
 
     text: str
     spans: tuple[Span, ...]
     whole: bool = False
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,25 @@ class ChatRenderer:
             self.sample = self.render(_PROBE)
         except BadRecord as error:
             raise DataError(f"spec.model.chatTemplate: {error}; name a template that fits training") from error
+
+    def weighted(self, chat: Chat, roles: RoleWeights | None) -> Rendering:
+        """The text and the spans of all messages that count, with their weights: those of their roles times their own.
+
+        Raises BadRecord as `render`, or where nothing counts. Of an answer its turn counts, of others their content.
+        """
+        weights = [_weight_of(chat, i, roles) for i in range(len(chat.messages))]
+        others = [i for i, message in enumerate(chat.messages) if message["role"] != "assistant" and weights[i] > 0]
+        answers = [i for i in chat.trained if weights[i] > 0]
+        if not answers and not others:
+            raise BadRecord("every message has weight 0: nothing to train on")
+        rendering = self.render(replace(chat, trained=tuple(answers)))
+        places = self._find_places(chat, rendering.text, others) if others else []
+        if places is None or any(place.start is None for place in places):
+            raise BadRecord("the chat template changes a message that is not an answer so that it cannot be found")
+        spans = {i: (place.start or 0, place.end) for i, place in zip(others, places, strict=True)}
+        spans |= dict(zip(answers, rendering.spans, strict=True))
+        order = sorted(spans, key=lambda i: spans[i])
+        return replace(rendering, spans=tuple(spans[i] for i in order), weights=tuple(weights[i] for i in order))
 
     def render(self, chat: Chat) -> Rendering:
         """The text and its trained spans. Raises BadRecord if the template refuses the chat or hides an answer."""
@@ -185,6 +209,10 @@ class ChatRenderer:
             call = self._template.apply(Chat(_CALL_PROBE, (1,)), len(_CALL_PROBE)).rstrip()
             ends |= {token for token in tokens if call.endswith(token)}
         return ends
+
+
+def _weight_of(chat: Chat, i: int, roles: RoleWeights | None) -> float:
+    return chat.weights.get(i, 1.0) * (roles or RoleWeights()).of(chat.messages[i]["role"])
 
 
 def _mark(message: Message, *, opened: bool) -> Message:

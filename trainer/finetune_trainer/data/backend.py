@@ -1,4 +1,4 @@
-"""A tokenizer's own backend, which tells where each token lies in its text."""
+"""The tokenizer that texts are encoded with, and where in its encodings characters are."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from finetune_trainer.data.examples import BadRecord, Chat
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # What chat templates read of a message; anything else (ids, times, scores) never reaches them.
 FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")
+MOST_WEIGHT = 100
 SHARE_GPT_ROLES = {
     "system": "system",
     "human": "user",
@@ -24,17 +25,20 @@ SHARE_GPT_ROLES = {
 
 
 def from_messages(messages: object, tools: list[dict[str, Any]] | None = None) -> Chat:
-    """A chat whose assistant messages are trained unless their `weight` is 0; raises BadRecord."""
-    chat = read_messages(messages, tools)
+    """A chat whose assistant messages are trained unless their `weight` is 0; raises BadRecord.
+
+    A weight is a number from 0 to 100, by which the losses of a message's tokens are multiplied.
+    """
+    checked = read_messages(messages, tools).messages
     assert isinstance(messages, list)
-    checked = chat.messages
     answers = [i for i, message in enumerate(checked) if message["role"] == "assistant"]
     if not answers:
         raise BadRecord("no assistant message to train on")
-    trained = tuple(i for i in answers if _weight(messages[i], i))
+    weights = {i: _weight(message, i) for i, message in enumerate(messages) if message.get("weight") is not None}
+    trained = tuple(i for i in answers if weights.get(i, 1.0))
     if not trained:
         raise BadRecord("every assistant message has weight 0: nothing to train on")
-    return Chat(checked, trained, tools)
+    return Chat(checked, trained, tools, weights)
 
 
 def read_messages(messages: object, tools: list[dict[str, Any]] | None = None) -> Chat:
@@ -125,11 +129,11 @@ def _json(text: str, what: str) -> Any:
         raise BadRecord(f"{what} are not valid JSON") from error
 
 
-def _weight(message: dict[str, Any], i: int) -> bool:
-    weight = message.get("weight")
-    if weight not in (None, 0, 1):
-        raise BadRecord(f"message {i} has a weight other than 0 and 1")
-    return weight != 0
+def _weight(message: dict[str, Any], i: int) -> float:
+    weight = message["weight"]
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MOST_WEIGHT:
+        raise BadRecord(f"the weight of message {i} is no number from 0 to {MOST_WEIGHT}")
+    return float(weight)
 
 
 def _share_gpt_turn(turn: object, i: int) -> dict[str, Any]:

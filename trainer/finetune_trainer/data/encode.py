@@ -27,9 +27,11 @@ from finetune_trainer.data.examples import (
 )
 from finetune_trainer.data.formats import CHAT_FORMATS
 from finetune_trainer.data.rows import IGNORED
+from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.template import ChatTemplate
 from finetune_trainer.errors import DataError
 from finetune_trainer.spec.data import Format
+from finetune_trainer.spec.objective import RoleWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,12 +95,14 @@ class Encoder:
         formats: Collection[Format],
         *,
         train_prompts: bool = False,
+        role_weights: RoleWeights | None = None,
         scored: bool = False,
     ) -> None:
         if not tokenizer.is_fast:
             raise DataError("the model's tokenizer is not a fast one: add its tokenizer.json to the model's folder")
         self._tokenizer = tokenizer
         self._train_prompts = train_prompts
+        self._role_weights = role_weights
         self._backend = plain_backend(tokenizer)
         self._takes_chats = bool(CHAT_FORMATS.intersection(formats))
         self._read = ChatTemplate(tokenizer) if scored and self._takes_chats else None
@@ -140,7 +144,12 @@ class Encoder:
         if isinstance(example, Chat):
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
-            return self._chats.render(example) if self._read is None else _read_only(self._read, example)
+            if self._read is not None:
+                return _read_only(self._read, example)
+            own = any(example.weights.get(i, 1.0) != 1.0 for i in example.trained)
+            if own or (self._role_weights is not None and not self._train_prompts):
+                return self._chats.weighted(example, self._role_weights)
+            return self._chats.render(example)
         if isinstance(example, Completion):
             text = example.prompt + example.completion
             return Rendering(text, ((len(example.prompt), len(text)),))
@@ -199,8 +208,11 @@ class Encoder:
 
     def _document(self, rendering: Rendering, tokens: _Tokens) -> Document | BadRecord:
         labels = np.full(len(tokens.ids), IGNORED, dtype=np.int32)
-        for first, end in tokens.spans:
+        weights = None if rendering.weights is None else np.ones(len(labels), dtype=np.float32)
+        for n, (first, end) in enumerate(tokens.spans):
             labels[first:end] = tokens.ids[first:end]
+            if weights is not None and rendering.weights is not None:
+                weights[first:end] = rendering.weights[n]
         ids = tokens.ids
         if not rendering.whole:
             ids, labels = self._completed(ids, labels)
@@ -208,7 +220,7 @@ class Encoder:
             labels[:1] = IGNORED
         if not np.any(labels != IGNORED):
             return BadRecord("the text has no token" if self._scored else "the answer has no token to train")
-        return Document(ids, labels)
+        return Document(ids, labels, weights)
 
     def _completed(
         self, ids: NDArray[np.int32], labels: NDArray[np.int32]
@@ -251,6 +263,12 @@ class Encoder:
                 "the model's tokenizer names no end-of-text token: set eos_token in its tokenizer_config.json"
             )
         return eos
+
+
+def encoder_of(tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], settings: DataSettings) -> Encoder:
+    """The encoder of a job's settings; `formats`: as `Encoder` takes them."""
+    prompts, weights = settings.train_prompts, settings.role_weights
+    return Encoder(tokenizer, formats, train_prompts=prompts, role_weights=weights, scored=settings.scored)
 
 
 def _joined(example: Example | BadRecord, documents: Sequence[Document | BadRecord]) -> Document | BadRecord:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad
 from finetune_trainer.data.deal import deal
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
@@ -28,7 +28,7 @@ class EvalSet:
     """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
 
     `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
-    `form`: the token form of its source, where there is one.
+    `forms`: token forms by the number of their source. `what`: what it is called in messages.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class EvalSet:
         world_size: int = 1,
         *,
         on_bad: OnBad | None = None,
-        form: TokenForm | None = None,
+        forms: Mapping[int, TokenForm] | None = None,
     ) -> None:
         self.name = name
+        self.index = index
+        self.what = f"the held-out set {name!r}"
         self.counters: Counters | None = None
         self._index = index
         self._settings = settings
@@ -51,11 +53,9 @@ class EvalSet:
         self._world_size = world_size
         self._on_bad = on_bad
         self._order = SequentialOrder(index.table)
-        encoder = Encoder(
-            tokenizer, index.rendered_formats, train_prompts=settings.train_prompts, scored=settings.scored
-        )
+        encoder = encoder_of(tokenizer, index.rendered_formats, settings)
         self._record_encoder = RecordEncoder(index, settings, encoder)
-        self._forms = {} if form is None else {0: form}
+        self._forms = forms or {}
         self._builder = BlockBuilder(settings)
 
     def micro_batches(self, batch_size: int) -> Generator[list[Row]]:
@@ -76,8 +76,7 @@ class EvalSet:
             with closing(built) as blocks:
                 for _, block in blocks:
                     counters += block.counters + row_counters(block.rows)
-                    what = f"the held-out set {self.name!r}"
-                    budget.spend(block, counters.bad, counters.records, self._order.records, what)
+                    budget.spend(block, counters.bad, counters.records, self._order.records, self.what)
                     yield deal(block.rows, self._world_size, batch_size)[self._rank], block.rows
         self.counters = counters
 

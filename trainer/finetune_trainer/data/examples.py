@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from typing import Any
 
@@ -13,11 +13,15 @@ class BadRecord(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """`messages` as chat templates take them; `trained`: indices of the assistant messages that are trained."""
+    """`messages` as chat templates take them; `trained`: indices of the assistant messages that are trained.
+
+    `weights`: those that messages have of their own, by index.
+    """
 
     messages: list[dict[str, Any]]
     trained: tuple[int, ...]
     tools: list[dict[str, Any]] | None = None
+    weights: dict[int, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

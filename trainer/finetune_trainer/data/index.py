@@ -170,6 +170,10 @@ class DatasetIndex(BaseModel):
         contents = tuple(self.content_digest(source) for source in range(len(self.sources)))
         return self.model_copy(update={"digests": Digests(id=self.id, contents=contents)})
 
+    def unweighted(self) -> DatasetIndex:
+        """The same records, each of them once."""
+        return DatasetIndex(sources=tuple(source.model_copy(update={"weight": 1.0}) for source in self.sources))
+
     @property
     def rendered_formats(self) -> frozenset[Format]:
         """The formats of all sources as they are rendered: every kind of conversation counts as Messages."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_trainer.data.block import BlockBuilder, BlockRows
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, EpochOrder, Order, SequentialOrder
 from finetune_trainer.data.outcomes import RecordEncoder, Seen, outcomes_of
@@ -100,9 +100,7 @@ def _read(
     one: _Pass, settings: DataSettings, tokenizer: PreTrainedTokenizerBase, prints: Fingerprints, progress: Progress
 ) -> Tally:
     train, order = one.train, one.order
-    encoder = Encoder(
-        tokenizer, one.index.rendered_formats, train_prompts=settings.train_prompts, scored=settings.scored
-    )
+    encoder = encoder_of(tokenizer, one.index.rendered_formats, settings)
     records_encoder, builder = RecordEncoder(one.index, settings, encoder), BlockBuilder(settings)
     tally = Tally(one.index, order, settings, prints, train=train)
     read = 0

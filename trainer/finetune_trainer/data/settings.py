@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from finetune_trainer.data.label_set import LabelSet
 from finetune_trainer.spec.data import Overlong, Packing
 from finetune_trainer.spec.job import JobSpec
-from finetune_trainer.spec.objective import OBJECTIVES, ObjectiveType, trains_prompts
+from finetune_trainer.spec.objective import OBJECTIVES, ObjectiveType, RoleWeights, trains_prompts
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class DataSettings:
     """Lengths in tokens, batch sizes in rows; exactly one of `epochs` and `max_steps` is set.
 
     `train_prompts`: every token is trained, as continued pre-training asks for, instead of the answers alone.
+    `role_weights`: how much what each role says counts, where not only the answers do.
     `paired`: a record is two documents, which stand in the same row. `scored`: documents are read as a whole and given
     a label, one of `labels`, which are those of the training data. `max_bad_ratio`: share of an epoch's records that
     may be bad.
@@ -31,6 +32,7 @@ class DataSettings:
     max_bad_ratio: float = 0.001
     train_prompts: bool = False
     paired: bool = False
+    role_weights: RoleWeights | None = None
     scored: bool = False
     labels: LabelSet | None = None
 
@@ -48,6 +50,7 @@ class DataSettings:
             packing=spec.data.packing,
             max_bad_ratio=spec.data.bad_records.max_ratio,
             train_prompts=trains_prompts(spec.objective),
+            role_weights=spec.objective.sft.role_weights if spec.objective.sft else None,
             paired=OBJECTIVES[spec.objective.type].paired,
             scored=spec.objective.type is ObjectiveType.CLASSIFICATION,
         )

@@ -14,7 +14,7 @@ from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
 from finetune_trainer.data.columns import Outcomes
 from finetune_trainer.data.deal import deal
-from finetune_trainer.data.encode import Encoder
+from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, BlockStart, EpochOrder, epoch_records
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder, outcomes_of
@@ -83,9 +83,7 @@ class TrainStream:
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
-        self._encoder = Encoder(
-            tokenizer, index.rendered_formats, train_prompts=settings.train_prompts, scored=settings.scored
-        )
+        self._encoder = encoder_of(tokenizer, index.rendered_formats, settings)
         self._forms = forms or {}
         self._builder = BlockBuilder(settings)
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)

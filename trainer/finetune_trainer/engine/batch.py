@@ -46,12 +46,16 @@ class Kept:
     count: int
 
     def sums(self) -> Tensor:
-        """Each document's loss, float32 [count] with gradient: minus the log-probability of all its kept tokens."""
-        return self.losses.new_zeros(self.count).index_add(0, self.documents, self.losses)
+        """Each document's loss, float64 [count] with gradient: minus the log-probability of all its kept tokens.
+
+        Objectives compare such sums, and differences of long answers would be lost in float32.
+        """
+        zeros = self.losses.new_zeros(self.count, dtype=torch.float64)
+        return zeros.index_add(0, self.documents, self.losses.double())
 
     def lengths(self) -> Tensor:
-        """Each document's number of kept tokens, float32 [count]."""
-        return torch.bincount(self.documents, minlength=self.count)[: self.count].to(self.losses.dtype)
+        """Each document's number of kept tokens, float64 [count]."""
+        return torch.bincount(self.documents, minlength=self.count)[: self.count].double()
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,9 +17,12 @@ Whole = Mapping[str, float]
 """Named numbers of a whole global batch, the same on every rank, that the loss of each of its rows needs."""
 
 
+Between = Callable[[], None]
+
+
 @dataclass(frozen=True)
 class Loss:
-    """Of some rows. `total`: float32 scalar with gradient, a sum over what `Objective.weight` counts.
+    """Of some rows. `total`: float scalar with gradient, a sum over what `Objective.weight` counts.
 
     `sums`: float64 [M, 2] on the same device, the sum and the count behind each of the objective's M metrics.
     """
@@ -52,8 +55,12 @@ class Objective(ABC):
         """What the losses of `rows`, a global batch or a part of a held-out set, need of all of them; collective."""
         return {}
 
-    def begin(self, engine: Any) -> None:  # noqa: B027 -- most have nothing to do
-        """Called once before the first step of a start, with the weights that it goes on from; collective."""
+    def begin(self, engine: Any, fresh: bool, between: Between) -> None:  # noqa: B027 -- most have nothing to do
+        """Called once before the first step of a start; collective.
+
+        `fresh`: the engine has the weights that training begins with, and no others. `between` is to be called before
+        each micro-batch of what takes long, equally often on every rank; it ends that by raising.
+        """
 
     def measured(self, sums: Sequence[float]) -> dict[str, float]:
         """Its metrics, of `Loss.sums` added up over rows and laid end to end."""

@@ -75,7 +75,7 @@ def train_step(
     for number, rows in enumerate(micro_batches, start=1):
         engine.set_gradient_accumulation_boundary(number == len(micro_batches))
         loss = objective.loss(engine, rows, whole)
-        engine.backward(loss.total * scale, scale_wrt_gas=False)
+        engine.backward(loss.total.float() * scale, scale_wrt_gas=False)
         sums.append(torch.cat([loss.total.detach().double().view(1), loss.sums.view(-1)]))
     hooks.before_update()
     grad_norm, applied = _update(engine, max_grad_norm)

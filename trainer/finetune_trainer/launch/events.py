@@ -48,6 +48,8 @@ class ProgressEvent(TypedDict):
     tokensPerSecond: float
     learningRate: NotRequired[float]
     gradNorm: NotRequired[float]
+    metrics: NotRequired[dict[str, float]]
+    """What the objective measured in this step beside its loss, by name."""
     etaSeconds: NotRequired[float]
     """Seconds to the end as the loop estimates them; a reader that needs it and misses it derives it from `percent`."""
 
@@ -61,6 +63,8 @@ class EvalEvent(TypedDict):
     name: NotRequired[str]
     best: NotRequired[bool]
     baseLoss: NotRequired[float]
+    metrics: NotRequired[dict[str, dict[str, float]]]
+    """What the objective measured beside its loss, by held-out set and name."""
 
 
 class CheckpointEvent(TypedDict):

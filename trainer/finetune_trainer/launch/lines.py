@@ -98,6 +98,7 @@ def _progress(event: Mapping[str, Any]) -> str:
         parts.append(f"learning rate {event['learningRate']:.2e}")
     if event.get("gradNorm") is not None:
         parts.append(f"grad norm {number(event['gradNorm'])}")
+    parts += [f"{name} {number(value)}" for name, value in event.get("metrics", {}).items()]
     if event.get("etaSeconds") is not None:
         parts.append(f"{duration(event['etaSeconds'])} left")
     return "  ".join(parts)
@@ -107,7 +108,13 @@ def _eval(event: Mapping[str, Any]) -> str:
     name = f" ({event['name']})" if event.get("name") else ""
     base = f", base model {number(event['baseLoss'])}" if event.get("baseLoss") is not None else ""
     best = ", best so far" if event.get("best") else ""
-    return f"step {event.get('step')}: held-out loss {held_out_loss(event)}{name}{base}{best}"
+    line = f"step {event.get('step')}: held-out loss {held_out_loss(event)}{name}{base}{best}"
+    measured = {held: of for held, of in event.get("metrics", {}).items() if of}
+    return "\n".join([line, *(f"  {held}: {_listed(of)}" for held, of in measured.items())])
+
+
+def _listed(metrics: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in metrics.items())
 
 
 def held_out_loss(event: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from torch.nn.functional import logsigmoid
 
 from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
-from finetune_trainer.engine.loss import Loss, Objective, Whole
+from finetune_trainer.engine.loss import Between, Loss, Objective, Whole
 from finetune_trainer.objectives import pairs
-from finetune_trainer.objectives.reference import ReferenceModel, reference_model
+from finetune_trainer.objectives.reference import reference_model
+from finetune_trainer.objectives.scoring import ReferenceModel
 from finetune_trainer.objectives.setting import Setting
 from finetune_trainer.spec.objective import DPO, DPOLoss
 
@@ -39,6 +40,10 @@ class DirectPreference(Objective):
     reference: ReferenceModel
     options: DPO
     metrics: ClassVar[tuple[str, ...]] = pairs.METRICS
+
+    def begin(self, engine: Any, fresh: bool, between: Between) -> None:
+        """Let the reference compute what it shall know before training."""
+        self.reference.begin(engine, fresh, between)
 
     def weight(self, rows: Sequence[Row]) -> float:
         """Number of pairs."""

@@ -15,7 +15,8 @@ from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Loss, Objective, Whole
 from finetune_trainer.errors import DataError
-from finetune_trainer.objectives.reference import ReferenceModel, answer_log_probabilities, reference_model
+from finetune_trainer.objectives.reference import reference_model
+from finetune_trainer.objectives.scoring import ReferenceModel, answer_log_probabilities
 from finetune_trainer.objectives.setting import Setting
 from finetune_trainer.spec.objective import KTO
 
@@ -56,7 +57,7 @@ class KahnemanTversky(Objective):
         before = self.reference.log_probabilities(engine, rows)
         kept = self.forward.kept(engine, rows)
         ratios = -kept.sums() - before
-        desirable = _desirable(rows, kept.losses)
+        desirable = _desirable(rows, ratios)
         sign = 2 * desirable - 1
         weights = torch.where(desirable > 0, self.options.desirable_weight, self.options.undesirable_weight)
         losses = weights * (1 - torch.sigmoid(self.options.beta * sign * (ratios - whole["kl"])))

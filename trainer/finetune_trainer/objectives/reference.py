@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +13,11 @@ from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.load import load_model
+from finetune_trainer.objectives.precomputed import Precomputed
+from finetune_trainer.objectives.scoring import ReferenceModel, answer_log_probabilities
 from finetune_trainer.objectives.setting import Setting
 from finetune_trainer.spec import Precision
 from finetune_trainer.spec.objective import Reference
-
-
-class ReferenceModel(ABC):
-    """Knows the log-probabilities of answers under the reference."""
-
-    @abstractmethod
-    def log_probabilities(self, engine: Any, rows: Sequence[Row]) -> Tensor:
-        """That of each document's kept tokens together, float32 [documents], without gradient."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +48,8 @@ def reference_model(setting: Setting, chosen: Reference | None) -> ReferenceMode
     """The reference that a manifest asks for."""
     if chosen is Reference.BASE:
         return AdapterOff(setting.forward)
+    if chosen is Reference.PRECOMPUTED:
+        return Precomputed(setting)
     spec = setting.job.spec
     model: Any = load_model(
         setting.model_path,
@@ -64,24 +58,3 @@ def reference_model(setting: Setting, chosen: Reference | None) -> ReferenceMode
     )
     model.requires_grad_(False).to(setting.forward.device).eval()
     return FrozenCopy(replace(setting.forward, head=KeptPositions(model)), model)
-
-
-@torch.no_grad()
-def answer_log_probabilities(forward: Forward, model: Any, rows: Sequence[Row]) -> Tensor:
-    """Of each document the log-probability of its kept tokens together, float32 [documents]; without dropout."""
-    with without_dropout(model):
-        return -forward.kept(model, rows).sums()
-
-
-@contextmanager
-def without_dropout(model: Any) -> Iterator[None]:
-    """The model, or the engine around it, in evaluation mode, and then as it was."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-__all__ = ["AdapterOff", "FrozenCopy", "ReferenceModel", "answer_log_probabilities", "reference_model"]

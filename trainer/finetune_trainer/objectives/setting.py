@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data import LabelSet, Row
+from finetune_trainer.data import EvalSet, LabelSet, Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Objective
@@ -19,15 +19,19 @@ from finetune_trainer.spec import FineTuneJob
 class Setting:
     """A run as an objective sees it.
 
-    `model_path`: the local folder of the model that training starts from. `first_rows`: of the first block of the
-    training data, for a look at what they hold. `labels`: a classifier's.
+    `model_path`: the local folder of the model that training starts from; `start`: JSON that tells this model, its
+    tokenizer and the checkpoint whose weights are put into it from others. `first_rows`: of the first block of the
+    training data, for a look at what they hold. `once`: the training data and the held-out sets, each to be read once
+    and in order. `labels`: a classifier's.
     """
 
     job: FineTuneJob
     forward: Forward
     control: ControlGroup
     model_path: Path
+    start: Mapping[str, Any]
     first_rows: Sequence[Row]
+    once: Callable[[], Sequence[EvalSet]]
     labels: LabelSet | None = None
 
 

@@ -30,7 +30,10 @@ EXAMPLE: dict[str, Any] = {
         },
         "objective": {
             "type": "SFT",
-            "sft": {"train": "Answers"},
+            "sft": {
+                "train": "Answers",
+                "roleWeights": {"assistant": 1.0, "user": 0.1, "system": 0.0, "tool": 0.0},
+            },
             "dpo": {"beta": 0.1, "loss": "Sigmoid", "labelSmoothing": 0.0, "reference": "Base"},
             "orpo": {"beta": 0.1},
             "kto": {"beta": 0.1, "desirableWeight": 1.0, "undesirableWeight": 1.0, "reference": "Base"},

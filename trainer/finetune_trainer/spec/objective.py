@@ -33,11 +33,38 @@ class Trained(StrEnum):
     ALL = "All"
 
 
+RoleWeight = Annotated[float, Field(ge=0, le=100)]
+
+
+class RoleWeights(Part):
+    """How much the loss of what each role says counts, in conversations; the `weight` of a message multiplies it."""
+
+    assistant: RoleWeight = 1.0
+    """Weight of the assistant's answers, each with the end of its turn."""
+
+    user: RoleWeight = 0.0
+    """Weight of what the user says."""
+
+    system: RoleWeight = 0.0
+    """Weight of system and developer prompts."""
+
+    tool: RoleWeight = 0.0
+    """Weight of what tools answer."""
+
+    def of(self, role: str) -> float:
+        """The weight of a message of this role."""
+        weights = {"assistant": self.assistant, "user": self.user, "tool": self.tool}
+        return weights.get(role, self.system)
+
+
 class SFT(Part):
     """Supervised fine-tuning."""
 
     train: Trained = Trained.ANSWERS
     """`Answers` trains what the assistant says, up to the end of its turn; `All` trains the prompts too."""
+
+    role_weights: RoleWeights | None = None
+    """How much each role's words count, with `train: Answers`; the loss is a mean weighted by them."""
 
 
 class Reference(StrEnum):

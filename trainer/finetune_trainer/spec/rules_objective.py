@@ -10,7 +10,7 @@ from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, one_of
-from finetune_trainer.spec.objective import OBJECTIVES, DPOLoss, ObjectiveType, Reference
+from finetune_trainer.spec.objective import OBJECTIVES, DPOLoss, ObjectiveType, Reference, Trained
 from finetune_trainer.spec.rule import RuleBook
 
 OBJECTIVE_RULES = RuleBook()
@@ -60,6 +60,14 @@ def overlong_records_of_the_objective(job: FineTuneJob) -> Iterator[Problem]:
     if objective not in VALUES and overlong not in allowed:
         message = f"would cut answers that {objective} judges as a whole: write {one_of(allowed)}, or leave it out"
         yield Problem("spec.data.overlong", str(overlong), message)
+
+
+@OBJECTIVE_RULES.rule("spec.objective.sft.train", "spec.objective.sft.roleWeights")
+def weights_of_answers(job: FineTuneJob) -> Iterator[Problem]:
+    sft = job.spec.objective.sft
+    if sft is not None and sft.role_weights is not None and sft.train is Trained.ALL:
+        message = "has no effect with train: All: remove it, or write train: Answers"
+        yield Problem("spec.objective.sft.roleWeights", "a mapping", message)
 
 
 @OBJECTIVE_RULES.rule("spec.objective.dpo.loss", "spec.objective.dpo.labelSmoothing")

@@ -9,7 +9,7 @@ from finetune_trainer.spec.data import Overlong
 from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE
 from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, one_of
-from finetune_trainer.spec.objective import OBJECTIVES, DPOLoss, ObjectiveType, Reference
+from finetune_trainer.spec.objective import OBJECTIVES, DPOLoss, ObjectiveType, Reference, Trained
 from finetune_trainer.spec.rules_objective import REFERENCES
 
 MOST_ROWS = 1_048_576
@@ -19,6 +19,13 @@ def objective_rules() -> Iterator[Rule]:
     """Every rule about an objective and its options, in the order of the trainer's."""
     yield from _options()
     yield _overlong()
+    yield rule(
+        "spec.objective.sft",
+        "roleWeights",
+        f"has(self.roleWeights) && has(self.train) && self.train == {text(Trained.ALL)}",
+        "has no effect with train: All: remove it, or write train: Answers (got 'a mapping')",
+        mirrors="weights_of_answers",
+    )
     smoothing = "has(self.labelSmoothing) && self.labelSmoothing > 0.0 && has(self.loss)"
     message = f"has no effect with loss: {{self.loss}}: write 0, or loss: {DPOLoss.SIGMOID}"
     yield rule(

@@ -16,7 +16,7 @@ from finetune_trainer.data.tokens.read import TokenForm
 from finetune_trainer.errors import StorageError
 from finetune_trainer.store import ObjectNotFound, ObjectStore, open_store
 
-ENCODING_VERSION = 1
+ENCODING_VERSION = 2
 """Goes up whenever a record would become other tokens, labels or pieces than before."""
 
 
@@ -38,6 +38,7 @@ def form_facts(index: DatasetIndex, source: int, settings: DataSettings, tokeniz
         "format": str(one.format),
         "columns": dict(sorted(one.columns.items())),
         "content": index.content_digest(source),
+        "roleWeights": settings.role_weights and settings.role_weights.model_dump(),
     }
 
 

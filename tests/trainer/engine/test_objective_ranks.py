@@ -1,0 +1,50 @@
+"""A step of any objective is the same on two ranks with accumulation as in one process that takes it whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preference_data import make_preference_job
+from ranks import run_ranks
+
+STEPS = "tests/trainer/engine/ranks_objectives.py:steps"
+ROWS = 6
+KINDS: dict[str, dict[str, Any]] = {
+    "DPO": {"objective": {"type": "DPO", "dpo": {"reference": "Base"}}},
+    "DPO with a copy": {"objective": {"type": "DPO", "dpo": {"reference": "Copy"}}},
+    "DPO precomputed": {"objective": {"type": "DPO", "dpo": {"reference": "Precomputed"}}},
+    "ORPO": {"objective": {"type": "ORPO"}},
+    "KTO": {"objective": {"type": "KTO", "kto": {"undesirableWeight": 2.0}}, "data": {"packing": "None"}},
+    "KTO packed": {"objective": {"type": "KTO"}},
+}
+
+
+def jobs(folder: Path, micro_batch_size: int) -> dict[str, str]:
+    """The manifest of each kind, with records of ragged lengths."""
+    found = {}
+    for name, kind in KINDS.items():
+        place = folder / name.replace(" ", "-")
+        small = make_preference_job(place, kind["objective"]["type"])
+        source: dict[str, Any] = {"uri": f"file://{place}/train.jsonl"}
+        if kind["objective"]["type"] == "KTO":
+            source["format"] = "UnpairedPreference"
+        data = {"maxLength": 128, "train": [source]} | kind.get("data", {})
+        training = {"globalBatchSize": ROWS, "microBatchSize": micro_batch_size}
+        path = small.write("job", objective=kind["objective"], data=data, training=training)
+        found[name] = str(path)
+    return found
+
+
+def test_two_ranks_with_accumulation_take_the_steps_of_one_process(tmp_path: Path) -> None:
+    (whole,) = run_ranks(1, STEPS, {"jobs": jobs(tmp_path / "one", ROWS)})
+    first, second = run_ranks(2, STEPS, {"jobs": jobs(tmp_path / "two", 1)})
+    assert first == second
+    for name, steps in whole.items():
+        for (loss, norm, metrics), (loss_2, norm_2, metrics_2) in zip(steps, first[name], strict=True):
+            assert loss_2 == pytest.approx(loss, rel=1e-6), name
+            assert norm_2 == pytest.approx(norm, rel=2e-6), name
+            assert metrics_2 == {of: pytest.approx(value, rel=1e-4, abs=1e-6) for of, value in metrics.items()}, name
+        assert steps[-1][0] != pytest.approx(steps[0][0], rel=1e-4), "it learns nothing, so equality says nothing"
