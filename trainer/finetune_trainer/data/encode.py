@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from finetune_trainer.data.answers import ChatRenderer, Rendering
+from finetune_trainer.data.answers import ChatRenderer, Rendering, read_only
 from finetune_trainer.data.backend import plain_backend, token_at
 from finetune_trainer.data.examples import (
     BadRecord,
@@ -145,7 +145,7 @@ class Encoder:
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
             if self._read is not None:
-                return _read_only(self._read, example)
+                return read_only(self._read, example)
             own = any(example.weights.get(i, 1.0) != 1.0 for i in example.trained)
             if own or (self._role_weights is not None and not self._train_prompts):
                 return self._chats.weighted(example, self._role_weights)
@@ -283,13 +283,6 @@ def _joined(example: Example | BadRecord, documents: Sequence[Document | BadReco
         return BadRecord("the chosen and the rejected answer are the same")
     ids, labels = (np.concatenate([getattr(one, name) for one in good]) for name in ("input_ids", "labels"))
     return Document(ids, labels, None, targets_of(example), tuple(len(one.input_ids) for one in good))
-
-
-def _read_only(template: ChatTemplate, chat: Chat) -> Rendering:
-    """A conversation as its template writes it, all of it."""
-    template.check(chat)
-    text = template.apply(chat, len(chat.messages))
-    return Rendering(text, ((0, len(text)),), whole=True)
 
 
 def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
