@@ -77,7 +77,7 @@ def example(tmp_path: Path) -> Any:
 def metrics(folder: Path, name: str) -> list[float]:
     """Values of a held-out metric, in order."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [record[key] for record in records for key in record if key == f"eval/{name}/held-out"]
+    return [record[key] for record in records for key in record if key == f"eval/held-out/{name}"]
 
 
 def test_the_classifier_of_the_example_learns_and_its_export_says_the_same(
