@@ -78,6 +78,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
     engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device)
+    begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start)}
     stage = Stage(
         context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None,
         context.rank,
@@ -99,17 +100,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         dataset=dataset,
         engine=engine,
         forward=forward,
-        objective=objective_of(
-            Setting(
-                job=job,
-                forward=forward,
-                control=control,
-                model_path=path,
-                start={"model": model.model_dump(), **record(start)},
-                first_rows=dataset.stream.first_rows(),
-                once=dataset.once,
-            )
-        ),
+        objective=objective_of(Setting(job, forward, control, path, begins, dataset.stream.first_rows(), dataset.once)),
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),
