@@ -81,6 +81,8 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     _enter(control, context, "loading the model", str(path))
     head = score_head(job, dataset.labels, tokenizer)
     engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device, head)
+    begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start)}
+    first_rows = dataset.stream.first_rows()
     stage = Stage(
         context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None,
         context.rank,
@@ -102,18 +104,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         dataset=dataset,
         engine=engine,
         forward=forward,
-        objective=objective_of(
-            Setting(
-                job=job,
-                forward=forward,
-                control=control,
-                model_path=path,
-                start={"model": model.model_dump(), **record(start)},
-                first_rows=dataset.stream.first_rows(),
-                once=dataset.once,
-                labels=dataset.labels,
-            )
-        ),
+        objective=objective_of(Setting(job, forward, control, path, begins, first_rows, dataset.once, dataset.labels)),
         micro_batch_size=micro,
         history=history,
         audit=compose_audit(dataset, coverage, isolation, versions()),

@@ -92,6 +92,7 @@ class DPO(Part):
     loss: DPOLoss = DPOLoss.SIGMOID
     """`Sigmoid`, `IPO` (arXiv:2310.12036, on means over tokens as its authors do), `Hinge` (SLiC, arXiv:2305.10425)."""
 
+    # Below a half; Kubernetes compares a whole number with the whole part of a bound, so that 0 is not below 0.5.
     label_smoothing: Annotated[float, Field(ge=0, le=0.49)] = 0.0
     """Share of the pairs that are taken to be labelled the wrong way round (conservative DPO); with `Sigmoid`."""
 
