@@ -23,7 +23,8 @@ CHATS = frozenset({Format.MESSAGES})
 def ids_of(encoder: Encoder, example: Any) -> list[int]:
     (document,) = encoder.encode([example])
     assert not isinstance(document, BadRecord), document
-    return document.input_ids.tolist()
+    ids: list[int] = document.input_ids.tolist()
+    return ids
 
 
 @pytest.mark.parametrize("writes_bos", [False, True])
