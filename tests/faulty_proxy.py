@@ -84,14 +84,17 @@ class Handler(FaultyHandler):
 
 
 def _join(one: socket.socket, other: socket.socket) -> None:
-    """Hand bytes on in both directions until either side ends."""
+    """Hand bytes on in both directions until both sides have ended: an answer may follow the end of a request."""
     beyond = {one: other, other: one}
-    while True:
-        for ready in select.select([one, other], [], [])[0]:
+    talking = [one, other]
+    while talking:
+        for ready in select.select(talking, [], [])[0]:
             data = ready.recv(65536)
-            if not data:
-                return
-            beyond[ready].sendall(data)
+            if data:
+                beyond[ready].sendall(data)
+            else:
+                talking.remove(ready)
+                beyond[ready].shutdown(socket.SHUT_WR)
 
 
 @contextmanager

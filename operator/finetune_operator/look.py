@@ -14,7 +14,7 @@ from finetune_operator.api.runtime import RuntimeSpec, read_runtime
 from finetune_operator.observe import PodView, RayJobView, belonging, read_pod, read_ray_job
 from finetune_operator.policy.admission import UNABLE, UNTIL_TRIED, Candidate, Line, Stand, position, turn
 from finetune_operator.policy.seen import Obstacle, Seen
-from finetune_operator.render import check_job, check_runtime
+from finetune_operator.render import check_job, check_memory, check_runtime
 from finetune_operator.workload import WorkloadView, read_workload
 from finetune_trainer.errors import Problem, SpecError
 
@@ -123,6 +123,8 @@ class Looker:
             return runtime if first else None
         if first and (problems := check_job(job.manifest, runtime)):
             return _unsuitable(name, problems)
+        if first and (too_large := check_memory(job.manifest, runtime)):
+            return Obstacle(Reason.USER_ERROR, f"FineTuneRuntime {name!r}: {too_large}")
         return self._run_limit(job, name, runtime.limits.max_running_jobs)
 
     def _run_limit(self, job: Job, runtime: str, limit: int | None) -> Obstacle | None:

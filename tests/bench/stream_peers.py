@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from finetune_trainer.data import DataSettings, TrainStream
 
 ROW = 2048
 """Tokens of a row; no document is longer."""
@@ -101,13 +104,23 @@ class Ours:
 
     def batches(self, number: int) -> Iterator[int]:
         """Packed rows of at most `ROW` tokens."""
-        from finetune_trainer.data import DataSettings, TrainStream, find_form, form_key
+        from finetune_trainer.data import DataSettings
+
+        settings = DataSettings(max_length=ROW, global_batch_size=BATCH, micro_batch_size=BATCH, seed=number, epochs=1)
+        for batch in self.stream(settings).batches():
+            yield batch.tokens
+
+    def stream(self, settings: DataSettings, rank: int = 0, ranks: int = 1, folder: Path | None = None) -> TrainStream:
+        """The stream of a rank, which shares what it reads in `folder`, if there is one."""
+        from finetune_trainer.data import UNSHARED, Keeping, NodeCache, TrainStream, find_form, form_key, used_pages
 
         form = find_form(self._store, form_key(self._facts))
         assert form is not None
-        settings = DataSettings(max_length=ROW, global_batch_size=BATCH, micro_batch_size=BATCH, seed=number, epochs=1)
-        for batch in TrainStream(self._index, settings, self._tokenizer, forms={0: form}).batches():
-            yield batch.tokens
+        pages = UNSHARED
+        if folder is not None:
+            keeping = Keeping(used_pages(self._index, {0: form}), 1 << 40)
+            pages = NodeCache(folder, keeping, rank, ranks).reader("train")
+        return TrainStream(self._index, settings, self._tokenizer, rank, ranks, forms={0: form}, pages=pages)
 
 
 class OursByPages(Ours):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -38,15 +38,19 @@ def _random_row(generator: np.random.Generator) -> Row:
 
 def job(
     zero_stage: int,
-    method: str,
+    method: str | Mapping[str, Any],
     dropout: float = 0.0,
     *,
     deepspeed: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> FineTuneJob:
-    """A manifest with the options that the engine reads; `deepspeed` and `training` are members of those blocks."""
+    """A manifest with the options that the engine reads; `deepspeed` and `training` are members of those blocks.
+
+    `method` is a type, LoRA of rank 4, or the whole block.
+    """
     options = {"globalBatchSize": 5, "microBatchSize": 1, "learningRate": LEARNING_RATE, "maxSteps": 4} | training
-    lora = f"lora: {{rank: 4, alpha: 8, dropout: {dropout}}}" if method == "LoRA" else ""
+    lora = {"lora": {"rank": 4, "alpha": 8, "dropout": dropout}} if method == "LoRA" else {}
+    block = {"type": method, **lora} if isinstance(method, str) else dict(method)
     lines = "\n".join(f"    {key}: {value}" for key, value in ({"precision": "FP32"} | options).items())
     return parse_job(f"""
 apiVersion: finetune.dev/v1alpha1
@@ -54,7 +58,7 @@ kind: FineTuneJob
 metadata: {{name: tiny}}
 spec:
   model: {{uri: "file:///nowhere"}}
-  method: {{type: {method}, {lora}}}
+  method: {json.dumps(block)}
   objective: {{type: SFT}}
   data: {{train: [{{uri: "file:///nowhere/*.jsonl"}}], maxLength: 64}}
   training:
@@ -66,11 +70,22 @@ spec:
 """)
 
 
-def reference_run(model: torch.nn.Module, steps: list[list[Row]], max_grad_norm: float = 1.0) -> list[Step]:
+def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of `job` over everything that is trained."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+
+
+def reference_run(
+    model: torch.nn.Module,
+    steps: list[list[Row]],
+    max_grad_norm: float = 1.0,
+    optimizer_of: Callable[[torch.nn.Module], torch.optim.Optimizer] = adamw,
+) -> list[Step]:
     """Loss and gradient norm per step of plain PyTorch in one process: every document alone, one sum, one division."""
     model = copy.deepcopy(model).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    optimizer = optimizer_of(model)
     results = []
     for rows in steps:
         documents = [document for row in rows for document in split_documents(row)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,3 +55,10 @@ def web_tenant(s3: S3Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> I
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         yield Tenant(file, issuer, s3, proxy)
+    emptied(s3.client(), "web-identity-a")
+
+
+def emptied(client: Any, bucket: str) -> None:
+    """Leave nothing in `bucket` for the next test, which has the same server."""
+    for item in client.list_objects_v2(Bucket=bucket).get("Contents", ()):
+        client.delete_object(Bucket=bucket, Key=item["Key"])

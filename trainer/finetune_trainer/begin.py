@@ -17,7 +17,7 @@ from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.model.load import full_shape
 from finetune_trainer.run import Run
 from finetune_trainer.source import CheckpointSource
-from finetune_trainer.spec import FineTuneJob, MethodType
+from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import StartingPoint, reading
 from finetune_trainer.store import Checkpoint, CorruptObject, RunLog
 
@@ -80,8 +80,7 @@ def check_trained(job: FineTuneJob, start: StartingPoint, state: EngineState, mo
     here = {name: tuple(full_shape(one)) for name, one in module.named_parameters() if one.requires_grad}
     there = {name: held.shape for name, held in state.tensors.items()}
     if problems := list(_differences(here, there)):
-        lora = job.spec.method.type == MethodType.LORA
-        field = "spec.method.lora.targetModules" if lora else "spec.method"
+        field = "spec.method.lora.targetModules" if job.spec.method.lora is not None else "spec.method"
         raise DataError(f"{field}: {start} does not fit: {'; '.join(problems)}: write the method of that run")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,37 +14,33 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from finetune_trainer.assemble import assemble, compute_dtype
 from finetune_trainer.audit import compose_audit
 from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import INDEXING, open_dataset
-from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup, Tell
-from finetune_trainer.engine.config import deepspeed_config, micro_batch_size
-from finetune_trainer.engine.start import init_communication, start_engine
+from finetune_trainer.engine.config import micro_batch_size, with_micro_batch
+from finetune_trainer.engine.start import init_communication
 from finetune_trainer.errors import DataError, Stopped
+from finetune_trainer.estimate import UnknownArchitecture
+from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.export.publish import check_vacant
+from finetune_trainer.initial_adapter import take_out_initial
 from finetune_trainer.metrics import History
-from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import ModelIdentity, identify
-from finetune_trainer.model.head import KeptPositions, Positions
-from finetune_trainer.model.isolation import IsolationReport, prove_isolation
-from finetune_trainer.model.load import load_config, load_model
-from finetune_trainer.model.lora import apply_lora, full_coverage
-from finetune_trainer.model.score import ScoreHead, ScorePositions
+from finetune_trainer.model.load import load_config
+from finetune_trainer.model.sizes import shape_of_model
+from finetune_trainer.model.start_adapter import fetch_adapter, weights_digest
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.objectives import Setting, objective_of
-from finetune_trainer.objectives.heads import score_head
 from finetune_trainer.preflight import preflight
 from finetune_trainer.run import Run, asked_to_stop
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import (
+    AdapterUse,
     FineTuneJob,
-    GradientCheckpointing,
-    MethodType,
-    Packing,
-    Precision,
     identity,
     identity_fields,
     run_id,
@@ -69,26 +66,24 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     log = RunLog(open_store(job.spec.checkpoint.uri), run_id(job))
     writer, start = claim(job, context, control, log)
     _enter(control, context, FETCHING, job.spec.model.uri)
-    path = control.agree_long(lambda tell: fetch(job, context, tell), context)[control.rank]
-    tokenizer = load_tokenizer(path, job.spec.model.chat_template)
-    check_fits(tokenizer, load_config(path), job.spec.data.max_length)
-    model = agree_on_model(job.spec.model.uri, path, tokenizer, control)
+    here = control.agree_long(lambda tell: with_adapter(job, context, fetch(job, context, tell)), context)
+    path, adapter = here[control.rank]
+    added = job.spec.model.added_tokens
+    tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
+    check_fits(tokenizer, load_config(path), job.spec.data.max_length, len(added))
+    model = agree_on_model(job.spec.model.uri, path, tokenizer, control, added)
     check_early(job, control, log, start, model)
+    job = settle_micro_batch(job, control, path, device)
     micro = micro_batch_size(job, control.world_size)
     _enter(control, context, INDEXING)
     resources = ExitStack()
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     _enter(control, context, "loading the model", str(path))
-    head = score_head(job, dataset.labels, tokenizer)
-    engine, forward, coverage, isolation = load_engine(job, control, path, tokenizer, device, head)
-    begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start)}
-    first_rows = dataset.stream.first_rows()
-    stage = Stage(
-        context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None,
-        context.rank,
-        context.world_size,
-        context.local_world_size,
-    )
+    settle_start = partial(take_out_initial, job=job, control=control, log=log, start=start, device=device)
+    trained = assemble(job, control, path, adapter, tokenizer, device, dataset.labels, settle_start)
+    begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start), **adapter_facts(adapter)}
+    rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
+    objective = objective_of(Setting(job, trained.forward, control, path, begins, rows, once, labels))
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(
@@ -100,16 +95,17 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
         model_path=path,
         model=model,
         start=start,
+        adapter=adapter,
         tokenizer=tokenizer,
         dataset=dataset,
-        engine=engine,
-        forward=forward,
-        objective=objective_of(Setting(job, forward, control, path, begins, first_rows, dataset.once, dataset.labels)),
+        engine=trained.engine,
+        forward=trained.forward,
+        objective=objective,
         micro_batch_size=micro,
         history=history,
-        audit=compose_audit(dataset, coverage, isolation, versions()),
+        audit=compose_audit(dataset, trained.coverage, trained.isolation, versions()),
         saving_group=ControlGroup.create(SAVE_SECONDS),
-        stage=stage,
+        stage=own_stage(context, writer),
         resources=resources,
         clock=clock,
     )
@@ -149,12 +145,36 @@ def fetch(job: FineTuneJob, context: RunContext, tell: Tell) -> Path:
         amount = {"done": here, "total": total, "unit": "bytes"}
         tell({"kind": "phase", "name": FETCHING, "detail": uri, **amount})
 
-    return fetch_model(uri, context.workdir.parent / "models", progress=progress)
+    return fetch_model(uri, _models(context), progress=progress)
 
 
-def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, control: ControlGroup) -> ModelIdentity:
+def with_adapter(job: FineTuneJob, context: RunContext, path: Path) -> tuple[Path, Path | None]:
+    """The folder of the model in `path` as training begins with it, and that of the adapter to start from, if any.
+
+    An adapter that is merged first is part of the model then.
+    """
+    start = job.spec.model.adapter
+    if start is None:
+        return path, None
+    adapter = fetch_adapter(start.uri, _models(context))
+    if start.use is AdapterUse.MERGE:
+        path = merge_start(path, adapter, _models(context), compute_dtype(job))
+    return path, adapter
+
+
+def _models(context: RunContext) -> Path:
+    return context.workdir.parent / "models"
+
+
+def agree_on_model(
+    uri: str,
+    path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    control: ControlGroup,
+    added_tokens: Sequence[str] = (),
+) -> ModelIdentity:
     """What every rank has in its folder `path`; collective. Raises DataError when it is not the same."""
-    found = control.agree(lambda: identify(path, tokenizer))
+    found = control.agree(lambda: identify(path, tokenizer, added_tokens))
     for rank, one in enumerate(found):
         if (one.weights, one.tokenizer) != (found[0].weights, found[0].tokenizer):
             raise DataError(
@@ -164,42 +184,29 @@ def agree_on_model(uri: str, path: Path, tokenizer: PreTrainedTokenizerFast, con
     return found[0]
 
 
-def load_engine(
-    job: FineTuneJob,
-    control: ControlGroup,
-    path: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    device: torch.device,
-    score: ScoreHead | None = None,
-) -> tuple[Any, Forward, Coverage, IsolationReport | None]:
-    """The model on its device, adapted, proved to keep packed documents apart, and wrapped by DeepSpeed; collective.
+def settle_micro_batch(job: FineTuneJob, control: ControlGroup, path: Path, device: torch.device) -> FineTuneJob:
+    """The job with a micro-batch that is predicted to fit into the smallest GPU of any rank; collective.
 
-    With `score` it is a sequence classifier with that head.
+    As it is on a CPU, where the manifest names one, and for models whose shape is unknown.
     """
-    spec = job.spec
-    on_gpu = device.type == "cuda"
-    model: Any = load_model(
-        path,
-        dtype=torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32,
-        zero_stage=spec.deepspeed.zero_stage,
-        ds_config=deepspeed_config(job, control.world_size, on_gpu=on_gpu),
-        gradient_checkpointing=use_gradient_checkpointing(spec.training.gradient_checkpointing, on_gpu=on_gpu),
-        uri=spec.model.uri,
-        head=score,
-    )
-    if spec.method.type == MethodType.LORA and spec.method.lora is not None:
-        model, coverage = apply_lora(model, spec.method.lora, seed=spec.training.seed)
-    else:
-        coverage = full_coverage(model)
-    head: Positions = KeptPositions(model) if score is None else ScorePositions(model)
-    soft_capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
-    engine = start_engine(job, model, control.world_size, device)
-    isolation = prove_isolation(engine.module, device, head) if spec.data.packing == Packing.BEST_FIT else None
-    assert isinstance(tokenizer.pad_token_id, int)
-    forward = Forward(
-        head, device, tokenizer.pad_token_id, reuse_logits=not soft_capped, alone=spec.data.packing is Packing.NONE
-    )
-    return engine, forward, coverage, isolation
+    free = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    smallest = min(control.gather(free)) if free is not None else None
+    try:
+        shape = shape_of_model(f"file://{path}")
+    except UnknownArchitecture:
+        return job
+    return with_micro_batch(job, shape, smallest, control.world_size)
+
+
+def own_stage(context: RunContext, writer: Writer) -> Stage:
+    """Where this rank copies what it saves beside training."""
+    folder = context.staging / f"{writer.id}-{context.rank}" if context.staging is not None else None
+    return Stage(folder, context.rank, context.world_size, context.local_world_size)
+
+
+def adapter_facts(adapter: Path | None) -> dict[str, str]:
+    """What tells the adapter that training starts from, if any, from others."""
+    return {} if adapter is None else {"adapter": weights_digest(adapter)}
 
 
 def fresh_folder(parent: Path, name: str) -> Path:
@@ -208,11 +215,6 @@ def fresh_folder(parent: Path, name: str) -> Path:
     folder = parent / name
     folder.mkdir(parents=True)
     return folder
-
-
-def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:
-    """`Auto` is on where memory is scarce, on a GPU, and off on a CPU, where recomputing only costs time."""
-    return on_gpu if chosen == GradientCheckpointing.AUTO else chosen == GradientCheckpointing.ON
 
 
 def versions() -> dict[str, Any]:

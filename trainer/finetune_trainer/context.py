@@ -93,6 +93,7 @@ class RunContext:
     this run only, shared by the ranks of the node and kept over restarts of the workers. `checked` says that the
     launcher has made the checks of `preflight` on this machine. `staging` is a folder for this run only on a file
     system in memory that outlives the ranks, where checkpoints are copied before they are stored; None: there is none.
+    `data_cache_bytes`: most that the node's ranks may keep of the data below `workdir`; 0: nothing.
     The process group (gloo or nccl) is initialised before the loop gets the context, and destroyed by the launcher.
     """
 
@@ -107,6 +108,7 @@ class RunContext:
     workdir: Path
     checked: bool = False
     staging: Path | None = None
+    data_cache_bytes: int = 0
 
     @property
     def is_main(self) -> bool:

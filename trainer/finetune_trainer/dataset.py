@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,17 +11,21 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.context import RunContext
 from finetune_trainer.data import (
+    UNSHARED,
     DatasetIndex,
     DataSettings,
     EvalSet,
     IndexProgress,
+    Keeping,
     LabelSet,
+    NodeCache,
     TokenForm,
     TrainStream,
     find_form,
     form_facts,
     form_key,
     job_indices,
+    used_pages,
     with_labels,
 )
 from finetune_trainer.engine.collectives import ControlGroup, Tell
@@ -27,8 +33,12 @@ from finetune_trainer.quarantine import QuarantineFile
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.store import RunLog, open_store
 
+logger = logging.getLogger(__name__)
+
 TOKENS_FOLDER = "tokens"
 """Beside the runs of a checkpoint location, because every run with the same tokens reads them."""
+CACHE_FOLDER = "data"
+"""Below the node's scratch space of the run."""
 INDEXING = "indexing the data"
 
 Found = tuple[DatasetIndex, dict[int, TokenForm]]
@@ -44,9 +54,11 @@ class Dataset:
     held_out: Mapping[str, EvalSet]
     bad: QuarantineFile | None
     """Rank 0's."""
-
     once: Callable[[], list[EvalSet]]
     """The training data and each held-out set, to be read once and in order."""
+
+    cache: NodeCache | None = None
+    """What the ranks of this node share, where more than one reads, or reads more than once."""
 
     labels: LabelSet | None = None
     """A classifier's."""
@@ -55,6 +67,11 @@ class Dataset:
     def id(self) -> str:
         """The index's id: a hash of content, formats and weights."""
         return self.index.id
+
+    def forget(self) -> None:
+        """Give up what this node keeps of the data, which nothing reads any more."""
+        if self.cache is not None:
+            self.cache.clear()
 
 
 def open_dataset(
@@ -80,19 +97,36 @@ def open_dataset(
     (train, forms), *held_out = found
     bad = QuarantineFile(log.journal.store, log.journal.run_id) if control.is_main else None
     place = (control.rank, control.world_size)
-    stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad, forms=forms)
+    cache = node_cache(found, context, settings)
+    pages = UNSHARED if cache is None else cache.reader("train")
+    stream = TrainStream(train, settings, tokenizer, *place, on_bad=bad, forms=forms, pages=pages)
     named = zip(job.spec.data.eval, held_out, strict=True)
     sets = {
         source.name: EvalSet(source.name, index, settings, tokenizer, *place, on_bad=bad, forms=of_set)
         for source, (index, of_set) in named
     }
+    for number, held in enumerate(sets.values()):
+        held.pages = UNSHARED if cache is None else cache.reader(f"eval-{number}")
 
     def once() -> list[EvalSet]:
         every = EvalSet("train", train.unweighted(), settings, tokenizer, *place, forms=forms)
         every.what = "the training data"
         return [every, *sets.values()]
 
-    return Dataset(train, stream, sets, bad, once, settings.labels)
+    return Dataset(train, stream, sets, bad, once, cache, settings.labels)
+
+
+def node_cache(found: Sequence[Found], context: RunContext, settings: DataSettings) -> NodeCache | None:
+    """What the ranks of this node share of the data `found`, training data first; None where it would be of no use."""
+    used = list(used_pages(*found[0]))
+    for index, forms in found[1:]:
+        used += used_pages(index, forms, uses=math.inf)  # read at each evaluation
+    read_once = context.local_world_size == 1 and settings.epochs == 1 and len(found) == 1
+    if read_once or not used or not context.data_cache_bytes:
+        return None
+    keeping = Keeping(used, context.data_cache_bytes)
+    place = (context.local_rank, context.local_world_size)
+    return NodeCache(context.workdir / CACHE_FOLDER, keeping, *place, tell=logger.warning)
 
 
 def index_sources(job: FineTuneJob, tell: Tell) -> Iterator[DatasetIndex]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -49,11 +49,13 @@ def evaluate(
     batch_size: int,
     control: ControlGroup,
     between_batches: Callable[[], None],
+    beside: Collection[str] = (),
 ) -> Evaluation:
     """Evaluate the engine's model as it stands on every set; collective, and leaves the engine in training mode.
 
     `sets` are in the order of `spec.data.eval`. `between_batches` is called before each micro-batch, equally often on
-    every rank, and ends the evaluation by raising. Raises DataError when a set has no kept token.
+    every rank, and ends the evaluation by raising. Sets named in `beside` are none of the mean, nor of `tokens`. Raises
+    DataError when a set has no kept token.
     """
     engine.eval()
     found: dict[str, _Found] = {}
@@ -62,10 +64,11 @@ def evaluate(
         if not found[name].weight:
             raise DataError(_without_tokens(f"spec.data.eval[{number}]", held_out))
     engine.train()
+    counted = [one for name, one in found.items() if name not in beside]
     return Evaluation(
-        mean=sum(one.loss for one in found.values()) / sum(one.weight for one in found.values()),
+        mean=sum(one.loss for one in counted) / sum(one.weight for one in counted),
         losses={name: one.loss / one.weight for name, one in found.items()},
-        tokens=int(sum(one.tokens for one in found.values())),
+        tokens=int(sum(one.tokens for one in counted)),
         counts={name: held_out.counters or Counters() for name, held_out in sets.items()},
         metrics={name: objective.measured(one.sums) for name, one in found.items()},
         details={name: objective.details(one.sums) for name, one in found.items()},

@@ -10,9 +10,10 @@ from typing import Any
 from finetune_trainer.audit import whole_counts
 from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
+from finetune_trainer.evaluation.report import in_brief
 from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
-from finetune_trainer.export.lineage import lineage
+from finetune_trainer.export.lineage import lineage, of_adapter
 from finetune_trainer.export.plot import loss_plot
 from finetune_trainer.export.publish import Exported, Manifest, check_vacant, claim, find_manifest, seal, upload
 from finetune_trainer.export.result import summarise
@@ -20,15 +21,19 @@ from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.export.weights import export_weights
 from finetune_trainer.restore import load, set_aside, verify
 from finetune_trainer.run import Run
-from finetune_trainer.spec import OBJECTIVES, identity, run_id
+from finetune_trainer.spec import LANGUAGE, OBJECTIVES, identity, run_id
 from finetune_trainer.starting_point import record
 from finetune_trainer.store import Checkpoint, CorruptObject, Fenced, ObjectNotFound, ObjectRef, ObjectStore, open_store
 
-REPORT = {"audit": "audit.json", "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
+EVALUATION = "evaluation.json"
+REPORT = {"audit": "audit.json", "evaluation": EVALUATION, "metrics": "metrics.jsonl", "tensorboard": "tensorboard"}
 
 
 def finish(run: Run) -> dict[str, Any]:
     """Export a finished run and return its result, the same JSON-able dictionary on every rank; collective.
+
+    The result holds what `export.result.summarise` and `evaluation.report.in_brief` say, and where the rest lies:
+    `report.evaluation` names `evaluation.json`, which `evaluation.report` documents.
 
     An export that is complete is left as it is and its result returned; one that was cut short is completed. Raises
     StorageError when it cannot be written, OutputTaken when something else lies at `spec.output.uri`, Stopped between
@@ -37,14 +42,15 @@ def finish(run: Run) -> dict[str, Any]:
     store = open_store(run.job.spec.output.uri)
     entry = choose(run)
     export = _identify(run, entry)
-    found = run.control.agree(lambda: _look(store, export) if run.control.is_main else None)[0]
-    if found is not None:
-        return dict(found.result)
+    done = run.control.agree(lambda: _look(store, export) if run.control.is_main else None)[0]
+    if done is not None:
+        return dict(done.result)
     leave_if_asked(run)
     entry = take_up(run, entry)
+    found = compare(run, entry)
     run.report_phase("exporting", f"step {entry.step} to {store.uri}")
     folder = run.context.workdir / "export" / run.writer.id  # a rank of an older start may still write into its own
-    result = write_files(run, entry, folder)
+    result = write_files(run, entry, folder, found)
     publish(run, store, _identify(run, entry), folder, result)
     return result
 
@@ -74,11 +80,27 @@ def take_up(run: Run, entry: Checkpoint) -> Checkpoint:
     return entry
 
 
-def write_files(run: Run, entry: Checkpoint, folder: Path) -> dict[str, Any]:
+def compare(run: Run, entry: Checkpoint) -> dict[str, Any]:
+    """What the checkpoint's weights, which the engine holds, are worth (`evaluation.report`); collective."""
+    pulse = run.pulse("evaluating the model after training", "batches")
+
+    def between() -> None:
+        leave_if_asked(run)
+        pulse()
+
+    found = run.comparison.after(between, run.history.records, entry.step)
+    if found["verdict"] is not None:
+        run.report({"kind": "verdict", "verdict": found["verdict"]["outcome"], "text": found["verdict"]["text"]})
+    return found
+
+
+def write_files(run: Run, entry: Checkpoint, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     """Make the whole export in a local folder of rank 0 and return the run's result; collective."""
     run.control.agree(lambda: fresh(folder) if run.control.is_main else None)
     checks = export_weights(run.job.spec, run.engine.module, run.model_path, folder, run.control)
-    results = run.control.agree(lambda: _write_beside(run, entry, folder, checks) if run.control.is_main else None)
+    results = run.control.agree(
+        lambda: _write_beside(run, entry, folder, checks, found) if run.control.is_main else None
+    )
     assert results[0] is not None
     return results[0]
 
@@ -141,11 +163,13 @@ def _hold(run: Run) -> None:
         )
 
 
-def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, Any]) -> dict[str, Any]:
+def _write_beside(
+    run: Run, entry: Checkpoint, folder: Path, checks: dict[str, Any], found: dict[str, Any]
+) -> dict[str, Any]:
     """Rank 0: everything but the weights."""
-    result = _result(run, entry)
+    result = _result(run, entry, found)
     origin = lineage(run.job, run.model_path, run.dataset.id, entry, run.log.uri, run.audit["versions"])
-    origin |= record(run.start)
+    origin |= record(run.start) | of_adapter(run.job, run.adapter)
     plot = loss_plot(run.history.records)
     progress = run.progress
     counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)
@@ -156,7 +180,8 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
         scores = OBJECTIVES[run.job.spec.objective.type].scores
         export_tokenizer(run.tokenizer, formats, run.model_path, folder, scores=scores)
         _write(folder / REPORT["audit"], _json(audit))
-        _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None))
+        _write(folder / EVALUATION, _json(found))
+        _write(folder / "README.md", model_card(run.job, result, origin, plotted=plot is not None, found=found))
         if plot is not None:
             _write(folder / LOSS_PLOT, plot)
         assert run.history.folder is not None
@@ -164,15 +189,19 @@ def _write_beside(run: Run, entry: Checkpoint, folder: Path, checks: dict[str, A
     return result
 
 
-def _result(run: Run, entry: Checkpoint) -> dict[str, Any]:
-    output = run.job.spec.output.uri
-    return summarise(run.progress, run.history.records, entry.step) | {
-        "trainableShare": run.audit["trainableShare"],
-        "quarantined": _quarantined(run),
-        "output": output,
-        "checkpoints": run.log.uri,
-        "report": {name: f"{output}/{file}" for name, file in REPORT.items()},
-    }
+def _result(run: Run, entry: Checkpoint, found: dict[str, Any]) -> dict[str, Any]:
+    output, language = run.job.spec.output.uri, run.job.spec.objective.type in LANGUAGE
+    return (
+        summarise(run.progress, run.history.records, entry.step, found["note"], perplexity=language)
+        | in_brief(found)
+        | {
+            "trainableShare": run.audit["trainableShare"],
+            "quarantined": _quarantined(run),
+            "output": output,
+            "checkpoints": run.log.uri,
+            "report": {name: f"{output}/{file}" for name, file in REPORT.items()},
+        }
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -44,14 +44,16 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
             begin(run)
         if not run.progress.finished:
             fresh = run.progress.step == 0
-            run.objective.begin(run.engine, fresh, between_batches(run, "computing reference log-probabilities"))
+            run.objective.begin(run.engine, fresh, waiting(run, "computing reference log-probabilities"))
             fit(run)
+        run.dataset.forget()
         return finish(run)
 
 
 def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
     leave_if_asked(run)
+    compare_later(run)
     with closing(upcoming(run)) as batches:
         while settle(run) and (arrival := wait_for(batches)) is not None:
             if take_step(run, *arrival):
@@ -61,6 +63,24 @@ def fit(run: Run) -> None:
     run.progress = run.progress.model_copy(update={"finished": True})
     commit(run)
     acknowledge(run)
+
+
+def compare_later(run: Run) -> None:
+    """Refuse what cannot be compared, and before the first step measure what the trained model is compared with."""
+    run.comparison.prepare()
+    if run.progress.step == 0:
+        run.comparison.begin(waiting(run, "evaluating the model before training"))
+
+
+def waiting(run: Run, name: str) -> Callable[[], None]:
+    """What is called between the batches of an evaluation: leaves if asked to, and shows that the run lives."""
+    pulse = run.pulse(name, "micro-batches")
+
+    def between_batches() -> None:
+        leave_if_asked(run)
+        pulse()
+
+    return between_batches
 
 
 def settle(run: Run) -> bool:
@@ -160,9 +180,9 @@ def advance(progress: Progress, batch: StepBatch, result: StepResult) -> Progres
 
 def measure(run: Run) -> bool:
     """Evaluate the held-out sets at the current step; returns whether this is the best so far."""
-    between = between_batches(run, "evaluating")
-    sets = run.dataset.held_out
-    found = evaluate(run.engine, run.objective, sets, run.micro_batch_size, run.control, between)
+    between, sets = waiting(run, "evaluating"), run.dataset.held_out
+    beside = run.job.spec.evaluation.forgetting.sets
+    found = evaluate(run.engine, run.objective, sets, run.micro_batch_size, run.control, between, beside)
     run.progress = run.progress.model_copy(update={"eval_counts": found.counts})
     if run.progress.step == 0:
         run.progress = run.progress.with_base(found.losses, found.mean)
@@ -171,17 +191,6 @@ def measure(run: Run) -> bool:
     improved = run.progress.best is not None and run.progress.best.step == run.progress.step
     run.record_evaluation(found, best=improved)
     return improved
-
-
-def between_batches(run: Run, name: str) -> Callable[[], None]:
-    """What to call before each micro-batch of a pass without steps: it says how far that is, and leaves if asked to."""
-    pulse = run.pulse(name, "micro-batches")
-
-    def between() -> None:
-        leave_if_asked(run)
-        pulse()
-
-    return between
 
 
 def _divergence(run: Run, batch: StepBatch, result: StepResult) -> str:

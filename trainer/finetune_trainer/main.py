@@ -16,7 +16,7 @@ from finetune_trainer.context import StopSignal
 from finetune_trainer.errors import Problem, SpecError, Stopped
 from finetune_trainer.launch.environment import loopback, prepare, redirect_output
 from finetune_trainer.launch.error_file import write_error_file
-from finetune_trainer.launch.folders import staging, workdir
+from finetune_trainer.launch.folders import data_cache_bytes, staging, workdir
 from finetune_trainer.launch.machine import check_machine, this_machine, with_workers
 from finetune_trainer.launch.outcome import Failure, failure_of
 from finetune_trainer.launch.processes import die_with_parent
@@ -73,9 +73,10 @@ def _run(arguments: argparse.Namespace, stop: StopSignal) -> None:
         arguments.entrypoint,
         channel_of(os.environ),
         int(attempt) if attempt else None,
-        workdir(job, os.environ),
+        scratch := workdir(job, os.environ),
         staging(job, os.environ),
         arguments.checked,
+        data_cache_bytes(scratch, os.environ),
     )
     _join_process_group(place, job.spec.no_progress_deadline_seconds)
     try:

@@ -16,6 +16,9 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 Record = Mapping[str, Any]
 
+EVAL_PREFIX = "evalLoss/"
+"""What stands before a held-out set's name in the key of its loss."""
+
 
 class History:
     """Records of a run so far; a `folder` gets `metrics.jsonl` and `tensorboard/`, which match them."""

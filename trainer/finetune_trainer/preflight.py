@@ -10,6 +10,8 @@ from pathlib import Path
 from finetune_trainer.data import list_sources
 from finetune_trainer.errors import FinetuneError, StorageError
 from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
+from finetune_trainer.model.quantize import check_installed
+from finetune_trainer.model.start_adapter import look
 from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import check_start
 from finetune_trainer.store import StoreUnreachable, open_store, probe
@@ -22,6 +24,7 @@ def preflight(job: FineTuneJob) -> None:
     Every check is made before anything is raised: the first error found, its message followed by those of the others.
     Only a store that does not answer ends the checks: each further one would wait as long for it.
     """
+    check_installed(job.spec.method.type)
     errors: list[FinetuneError] = []
     for check in _checks(job):
         if (error := _failure(check)) is not None:
@@ -41,6 +44,7 @@ def _checks(job: FineTuneJob) -> list[Callable[[], object]]:
         partial(list_sources, data.eval, "spec.data.eval"),
         partial(_require_model, job.spec.model.uri),
         partial(check_start, job),
+        partial(look, job),
     ]
 
 

@@ -51,11 +51,12 @@ def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = 
     """
     settings = DataSettings.of(job.spec, micro_batch_size=1)
     path = fetch_model(job.spec.model.uri, models)
-    tokenizer = load_tokenizer(path, job.spec.model.chat_template)
+    tokenizer = load_tokenizer(path, job.spec.model.chat_template, job.spec.model.added_tokens)
+    digest = tokenizer_digest(path, tokenizer, job.spec.model.added_tokens)
     indices = index_sources(job, tell)
     train = next(indices)
     settings = with_labels(settings, job.spec, train)
-    publisher = _Publisher(job, settings, tokenizer, tokenizer_digest(path, tokenizer), to)
+    publisher = _Publisher(job, settings, tokenizer, digest, to)
     for index in chain([train], indices):
         for source in range(len(index.sources)):
             yield publisher.prepared(index, source)

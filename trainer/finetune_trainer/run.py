@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.context import RunContext, StopSignal
 from finetune_trainer.data import StepBatch
+from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
@@ -21,8 +22,11 @@ from finetune_trainer.engine.loss import Objective
 from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError
 from finetune_trainer.evaluate import Evaluation
-from finetune_trainer.metrics import History, Record
+from finetune_trainer.evaluation.compare import Comparison, positions
+from finetune_trainer.evaluation.sides import BeforeFile
+from finetune_trainer.metrics import EVAL_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
+from finetune_trainer.model.load import load_config
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
 from finetune_trainer.spec import FineTuneJob
@@ -67,6 +71,7 @@ class Run:
     model_path: Path
     model: ModelIdentity
     start: StartingPoint | None  # the checkpoint of another run that this one began with
+    adapter: Path | None  # the folder of the adapter that it began with
     tokenizer: PreTrainedTokenizerFast
     dataset: Dataset
     engine: Any
@@ -86,11 +91,24 @@ class Run:
     commit_voted: bool = False
     clock: Callable[[], float] = time.monotonic
     last_commit: float = field(init=False)
+    comparison: Comparison = field(init=False)
     _said: set[str] = field(default_factory=set)
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=SPEED_WINDOW))
 
     def __post_init__(self) -> None:
         self.last_commit = self.clock()
+        self.comparison = Comparison(
+            spec=self.job.spec,
+            context=self.context,
+            control=self.control,
+            dataset=self.dataset,
+            tokenizer=self.tokenizer,
+            engine=self.engine,
+            forward=self.forward,
+            file=BeforeFile(self.log.journal.store, self.log.journal.run_id),
+            ends=trained_ends(self.tokenizer, self.dataset.index.rendered_formats),
+            positions=positions(load_config(self.model_path), self.job.spec.data.max_length),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +177,7 @@ class Run:
         """Note one evaluation of all held-out sets in the history and report it (rank 0)."""
         if not self.control.is_main:
             return
-        losses = {f"evalLoss/{name}": finite(loss) for name, loss in found.losses.items()}
+        losses = {f"{EVAL_PREFIX}{name}": finite(loss) for name, loss in found.losses.items()}
         measured = {f"eval/{held}/{of}": finite(one) for held, own in found.metrics.items() for of, one in own.items()}
         mean = finite(found.mean)
         details = {f"evalDetails/{name}": one for name, one in found.details.items() if one}

@@ -19,7 +19,12 @@ FIELD = "spec.model.checkpoint"
 STARTED_FROM = "startedFrom"
 """Name of the record in the claim that begins a run's log."""
 
-SAME_METHOD = ("spec.method.type", "spec.method.lora.rank", "spec.method.lora.alpha")
+METHOD = "spec.method."
+FREE = (
+    "spec.method.full",
+    *(f"spec.method.lora.{name}" for name in ("dropout", "learningRateRatio", "modulesToSave", "targetModules")),
+)
+"""What the method says of how weights are trained, and what is compared weight by weight."""
 OTHER_METHOD = "export that run and write the folder of the exported model as spec.model.uri, without a checkpoint"
 
 
@@ -132,12 +137,18 @@ def _no_run(uri: str, logs: list[RunLog]) -> str:
 
 
 def _check_method(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    for path in SAME_METHOD:
-        if path in theirs and theirs[path] != mine.get(path):
-            instead = f", or {OTHER_METHOD}" if path == SAME_METHOD[0] else ""
+    compared = [path for path in sorted(theirs.keys() | mine.keys(), key=_type_first) if path.startswith(METHOD)]
+    for path in compared:
+        if theirs.get(path) != mine.get(path) and not path.startswith(FREE):
+            instead = f", or {OTHER_METHOD}" if path == f"{METHOD}type" else ""
+            then = theirs.get(path, "its default")
             raise DataError(
-                f"{path}: is {mine.get(path)}, and {start} was trained with {theirs[path]}: write that{instead}"
+                f"{path}: is {mine.get(path, 'its default')}, and {start} was trained with {then}: write that{instead}"
             )
+
+
+def _type_first(path: str) -> tuple[bool, str]:
+    return path != f"{METHOD}type", path
 
 
 def _missing(log: RunLog, objects: tuple[ObjectRef, ...]) -> str:

@@ -142,7 +142,7 @@ class OutputStatus(Part):
     """Where the run's report lies."""
 
     verdict: Text | None = None
-    """Held-out loss before and after, in a sentence."""
+    """Whether fine-tuning beat the model before it, by how much and how surely, in a sentence."""
 
 
 class StopRequest(Part):

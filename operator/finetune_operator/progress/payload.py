@@ -186,7 +186,7 @@ def _result(event: Event) -> Change:
     output = OutputStatus(
         uri=values.uri(event.get("output")),
         report=values.uri(report.get("html") or report.get("audit")) if isinstance(report, dict) else None,
-        verdict=values.text(event.get("verdict"), LONGEST_TEXT) or None,
+        verdict=values.text(event.get("verdictText") or event.get("verdict"), LONGEST_TEXT) or None,
     )
     return Change(output=output, finished=True, urgent=True)
 

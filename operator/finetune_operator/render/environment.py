@@ -45,7 +45,7 @@ def environment(job: Job, runtime: RuntimeSpec, number: int, operator: Operator,
     plain = {**PLACES, **RAY, **store_variables(job, runtime, number), **stop_variables(job, runtime, role)}
     if role == "head":
         plain |= {"FINETUNE_ATTEMPT": str(number), "FINETUNE_RAY_VERSION": runtime.ray_version}
-        plain |= report_variables(job, operator)
+        plain |= report_variables(job, operator) | _gpu(runtime)
     else:
         plain |= {"OMP_NUM_THREADS": str(worker_share(job, runtime).threads), **_cache(runtime)}
     return [*_values(plain), *_secrets(job)]
@@ -60,6 +60,14 @@ def _cache(runtime: RuntimeSpec) -> dict[str, str]:
     if runtime.model_cache is None:
         return {}
     return {"FINETUNE_CACHE_DIR": MODEL_CACHE, "FINETUNE_CACHE_BYTES": str(memory_bytes(runtime.model_cache.size))}
+
+
+def _gpu(runtime: RuntimeSpec) -> dict[str, str]:
+    """What the head estimates by: it has no GPU to ask."""
+    if runtime.gpu.memory is None:
+        return {}
+    product = {"FINETUNE_GPU_PRODUCT": runtime.gpu.product} if runtime.gpu.product else {}
+    return {"FINETUNE_GPU_MEMORY": str(memory_bytes(runtime.gpu.memory)), **product}
 
 
 def _secrets(job: Job) -> Iterator[Object]:

@@ -18,6 +18,7 @@ NOT_IN_CEL = {
     "each_label_once": "comparing a thousand names with each other is too costly for the API server",
     "weights_of_labels_that_there_are": "as is comparing the weights' names with the labels'",
     "held_out_sets_have_their_own_names": "the schema says it: spec.data.eval is a list with `name` as its key",
+    "patterns_are_regular_expressions": "they are Python's, and CEL has another kind; `finetune validate` says it",
 }
 """Checks of the trainer without a CEL rule. Of `output_beside_checkpoints`, the half about the run's own folder is not
 in CEL either: its name is the job's uid, which nobody knows before the job exists."""

@@ -94,14 +94,14 @@ def test_the_attempt_after_a_slow_commit_and_two_lost_nodes_has_more_time_on_ano
         job = stage.player.job("bot") or {}
         first, second, third = job["status"]["attempts"]
         assert [one.get("node") for one in (first, second, third)] == ["node-1", "node-1", None]
-        assert [one["graceSeconds"] for one in (first, second, third)] == [300, 840, 840]
+        assert [one["graceSeconds"] for one in (first, second, third)] == [300, 1640, 1640]
         assert third["avoidedNodes"] == ["node-1"]
         (worker,) = workers(stage)
         (rule,) = worker["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
             "nodeSelectorTerms"
         ]
         assert rule["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}]
-        assert worker["spec"]["terminationGracePeriodSeconds"] == 870
+        assert worker["spec"]["terminationGracePeriodSeconds"] == 1670
         admitted = next(one for one in job["status"]["conditions"] if one["type"] == "Admitted")
         assert "2 attempts ended on node-1" in admitted["message"]
 

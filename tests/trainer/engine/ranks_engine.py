@@ -27,11 +27,13 @@ from finetune_trainer.engine.staging import in_turns
 from finetune_trainer.engine.start import init_communication, start_engine
 from finetune_trainer.engine.step import StepResult, train_step
 from finetune_trainer.export.gather import gathered, trained_weights
+from finetune_trainer.model.decompose import decompose, take_out
 from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
+from finetune_trainer.model.quantize import quantization
 from finetune_trainer.objectives.sft import CrossEntropy
-from finetune_trainer.spec import GradientCheckpointing, MethodType, Precision
+from finetune_trainer.spec import GradientCheckpointing, Initialization, Precision
 from finetune_trainer.store.checksums import crc64nvme
 from reference import LEARNING_RATE, job, random_steps
 
@@ -149,17 +151,20 @@ class Trainee:
         self.steps = random_steps(**payload["rows"])
 
     def _model(self, path: Path) -> Any:
-        spec = self.job.spec
+        spec, qlora = self.job.spec, self.job.spec.method.qlora
+        dtype = torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32
         model: Any = load_model(
             path,
-            dtype=torch.bfloat16 if spec.training.precision == Precision.BF16 else torch.float32,
+            dtype=dtype,
+            quantization=quantization(qlora, dtype, DEVICE) if qlora is not None else None,
             zero_stage=spec.deepspeed.zero_stage,
             ds_config=deepspeed_config(self.job, self.control.world_size, on_gpu=False),
             gradient_checkpointing=spec.training.gradient_checkpointing == GradientCheckpointing.ON,
         )
-        if spec.method.type == MethodType.LORA:
-            assert spec.method.lora is not None
+        if spec.method.lora is not None:
             model, _ = apply_lora(model, spec.method.lora, seed=0)
+            if spec.method.lora.initialization is not Initialization.DEFAULT:
+                take_out(model, decompose(model, spec.method.lora.initialization, 0, DEVICE))
         return model
 
     def train(self, first: int, last: int | None = None) -> tuple[list[float], list[float]]:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from engine.ranks_engine import join
-from finetune_trainer.build import load_engine
+from finetune_trainer.assemble import adapt, load_base, load_engine
 from finetune_trainer.data import DataSettings, EvalSet, TrainStream, build_index, list_sources
 from finetune_trainer.engine.step import train_step
+from finetune_trainer.model.head import KeptPositions
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.objectives import Setting, objective_of
 from finetune_trainer.spec import load_job
@@ -32,7 +33,8 @@ def _steps(path: Path, control: Any) -> list[Any]:
     index = build_index(list_sources(job.spec.data.train, "spec.data.train"))
     micro = job.spec.training.micro_batch_size or 1
     stream = TrainStream(index, DataSettings.of(job.spec, micro), tokenizer, control.rank, control.world_size)
-    engine, forward, _, _ = load_engine(job, control, folder, tokenizer, device)
+    model, _ = adapt(job, load_base(job, control, folder, tokenizer, device), (), None)
+    engine, forward, _ = load_engine(job, control, model, KeptPositions(model), tokenizer, device)
     settings = DataSettings.of(job.spec, micro)
     once = EvalSet("train", index, settings, tokenizer, control.rank, control.world_size)
     start = {"job": str(path)}

@@ -13,12 +13,13 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer, GenerationConfig
 
 import tiny_models
+from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.export.adapter import base_reference
 from finetune_trainer.export.card import model_card
 from finetune_trainer.export.lineage import lineage
 from finetune_trainer.export.plot import loss_plot
 from finetune_trainer.export.result import summarise
-from finetune_trainer.export.tokens import export_tokenizer, trained_ends
+from finetune_trainer.export.tokens import export_tokenizer
 from finetune_trainer.spec import Format, parse_job
 from finetune_trainer.state import Best, Progress
 from finetune_trainer.store import Checkpoint
@@ -52,7 +53,7 @@ def test_generation_stops_at_the_trained_turns_end_and_where_the_base_did(tmp_pa
     (tmp_path / "base" / "config.json").write_text(json.dumps({"eos_token_id": 2}))
     settings = {"eos_token_id": 9, "temperature": 0.6, "_from_model_config": True}
     (tmp_path / "base" / "generation_config.json").write_text(json.dumps(settings))
-    export_tokenizer(tokenizer, {Format.MESSAGES}, tmp_path / "base", tmp_path / "out")
+    export_tokenizer(tokenizer, {Format.MESSAGES}, tmp_path / "base", tmp_path / "out", scores=False)
     found = GenerationConfig.from_pretrained(tmp_path / "out")
     assert found.eos_token_id == [end, eos, 9]
     assert found.temperature == 0.6

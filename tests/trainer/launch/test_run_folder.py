@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from finetune_trainer.context import SilentReporter, StopSignal
-from finetune_trainer.launch.folders import AlreadyRunning
+from finetune_trainer.errors import SpecError
+from finetune_trainer.launch.folders import AlreadyRunning, data_cache_bytes
 from finetune_trainer.launch.watchdog import Watchdog
 from finetune_trainer.spec import load_job
 from launch_job import plan
@@ -45,6 +48,14 @@ def test_the_folder_holds_the_manifest_that_runs_and_is_private() -> None:
     assert load_job(made.folder.manifest) == made.job
     assert json.loads(made.folder.manifest.read_text())["metadata"]["name"] == "manifest"
     assert made.folder.logs.stat().st_mode & 0o077 == 0
+
+
+def test_room_for_data_is_a_share_of_the_disk_or_what_is_asked_for(tmp_path: Path) -> None:
+    assert data_cache_bytes(tmp_path, {}) == min(32 << 30, shutil.disk_usage(tmp_path).total // 10)
+    assert data_cache_bytes(tmp_path, {"FINETUNE_DATA_CACHE_BYTES": "5000"}) == 5000
+    assert data_cache_bytes(tmp_path, {"FINETUNE_DATA_CACHE_BYTES": "0"}) == 0
+    with pytest.raises(SpecError, match=r"FINETUNE_DATA_CACHE_BYTES: is no number of bytes: write one such .*'5 GiB'"):
+        data_cache_bytes(tmp_path, {"FINETUNE_DATA_CACHE_BYTES": "5 GiB"})
 
 
 def test_the_watchdog_speaks_up_after_silence() -> None:

@@ -48,10 +48,10 @@ def train(process_group: None) -> Train:
     from finetune_trainer.loop import train as train_job
     from finetune_trainer.spec import load_job
 
-    def run(path: Path, recorder: Recorder | None = None) -> tuple[dict[str, Any], Recorder]:
+    def run(path: Path, recorder: Recorder | None = None, **more: Any) -> tuple[dict[str, Any], Recorder]:
         recorder = recorder or Recorder()
         workdir = path.parent / "work" / path.stem
-        context = RunContext(0, 1, 0, 1, "cpu", None, recorder, recorder.stop, workdir)
+        context = RunContext(0, 1, 0, 1, "cpu", None, recorder, recorder.stop, workdir, **more)
         return train_job(load_job(path), context), recorder
 
     return run

@@ -19,7 +19,7 @@ from finetune_trainer.spec.method import LoRA
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def _apply(kind: str, *patterns: str, **options: float) -> tuple[PeftModel, Coverage]:
+def _apply(kind: str, *patterns: str, **options: Any) -> tuple[PeftModel, Coverage]:
     lora = LoRA(rank=4, alpha=8, target_modules=patterns or ("all-linear",), **options)
     return apply_lora(tiny_models.build(kind), lora, seed=7)
 

@@ -17,11 +17,16 @@ from finetune_trainer.spec.fields import entries
 
 VALID = copy.deepcopy(EXAMPLE)
 for _part, _field in (
+    ("model", "adapter"),
+    ("method", "qlora"),
+    ("method", "full"),
     *(("objective", name) for name in ("dpo", "orpo", "kto", "reward", "classification")),
     ("training", "maxSteps"),
     ("workers", "minReplicas"),
 ):
     del VALID["spec"][_part][_field]
+VALID["spec"]["data"]["eval"][0]["metrics"] = [{"type": "ExactMatch"}]
+VALID["spec"]["evaluation"]["forgetting"]["sets"] = []
 
 VALUES = st.recursive(
     st.none()

@@ -118,7 +118,7 @@ FIELD_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "enum in other case": (
         {"method.type": "Lora"},
-        ["spec.method.type: is none of the allowed values: write LoRA (allowed: Full, LoRA) (got 'Lora')"],
+        ["spec.method.type: is none of the allowed values: write LoRA (allowed: Full, LoRA, QLoRA) (got 'Lora')"],
     ),
     "enum like nothing": (
         {"training.precision": "int8"},

@@ -20,6 +20,13 @@ OTHER_RUN: dict[str, dict[str, Any]] = {
     "spec.method.lora.alpha": {"method.lora.alpha": 17},
     "spec.method.lora.dropout": {"method.lora.dropout": 0.2},
     "spec.method.lora.targetModules[0]": {"method.lora.targetModules": ["k_proj"]},
+    "spec.method.lora.perModule[0].modules[0]": {"method.lora.perModule.0.modules": ["layers.1.self_attn.q_proj"]},
+    "spec.method.lora.perModule[0].rank": {"method.lora.perModule.0.rank": 2},
+    "spec.method.lora.perModule[0].alpha": {"method.lora.perModule.0.alpha": 2},
+    "spec.method.lora.dora": {"method.lora.dora": False},
+    "spec.method.lora.rslora": {"method.lora.rslora": False},
+    "spec.method.lora.learningRateRatio": {"method.lora.learningRateRatio": 4.0},
+    "spec.method.lora.modulesToSave[0]": {"method.lora.modulesToSave": ["norm"]},
     "spec.data.train[0].uri": {"data.train.0.uri": "s3://data/other.jsonl"},
     "spec.data.train[0].format": {"data.train.0.format": "ShareGPT"},
     "spec.data.train[1].columns.output": {"data.train.1.columns": {"output": "reply"}},
@@ -95,7 +102,6 @@ def test_the_way_a_number_or_a_default_is_written_does_not_matter(manifest: Mani
 
 def test_an_upgrade_keeps_the_identity_of_a_running_job(manifest: Manifest) -> None:
     # A new field enters the identity only when its value is not the one that runs had before it existed.
-    assert (
-        identity(parse_job(manifest({"model.checkpoint": None})))
-        == "81620956542cf90fa9d21a2a46ab930d2bdccdd08eb3ddf2c34a6f50080267ce"
-    )
+    later = ("perModule", "dora", "rslora", "learningRateRatio", "modulesToSave")
+    left_out = {"model.checkpoint": None} | {f"method.lora.{name}": None for name in later}
+    assert identity(parse_job(manifest(left_out))) == "81620956542cf90fa9d21a2a46ab930d2bdccdd08eb3ddf2c34a6f50080267ce"

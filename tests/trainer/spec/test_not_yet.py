@@ -10,10 +10,6 @@ import pytest
 Problems = Callable[[dict[str, Any]], list[str]]
 
 NOT_YET: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "QLoRA": (
-        {"method.type": "QLoRA"},
-        ["spec.method.type: is not available yet: write Full or LoRA (got 'QLoRA')"],
-    ),
     **{
         name: (
             {"objective.type": name},

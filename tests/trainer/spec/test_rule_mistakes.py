@@ -62,8 +62,102 @@ RULE_MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
             "it (got ['all-linear', 'lm_head'])"
         ],
     ),
+    "options of QLoRA without it": (
+        {"method.qlora": {"doubleQuantization": False}},
+        ["spec.method.qlora: has no effect with type: LoRA: remove it, or write type: QLoRA (got 'a mapping')"],
+    ),
+    "options of full fine-tuning without it": (
+        {"method.full": {"freeze": ["lm_head"]}},
+        ["spec.method.full: has no effect with type: LoRA: remove it, or write type: Full (got 'a mapping')"],
+    ),
+    "another rank that is none": (
+        {"method.lora.perModule": [{"modules": ["q_proj"]}]},
+        [
+            "spec.method.lora.perModule[0].rank: is required unless alpha is given: write for instance rank: 64 "
+            "(got nothing)"
+        ],
+    ),
+    "QLoRA with ZeRO-3": (
+        {"method.type": "QLoRA"},
+        ["spec.deepspeed.zeroStage: cannot take weights of 4 bits apart: write 2, or type: LoRA (got 3)"],
+    ),
+    "PiSSA with ZeRO-3": (
+        {"method.lora.initialization": "PiSSA"},
+        [
+            "spec.method.lora.initialization: decomposes whole weights, which zeroStage 3 takes apart: write "
+            "Default, or zeroStage: 2 (got 'PiSSA')"
+        ],
+    ),
+    "OLoRA with QLoRA": (
+        {"method.type": "QLoRA", "method.lora.initialization": "OLoRA", "deepspeed": {"zeroStage": 2}},
+        [
+            "spec.method.lora.initialization: takes a part out of the weights, which QLoRA holds in 4 bits: write "
+            "Default, or type: LoRA (got 'OLoRA')"
+        ],
+    ),
+    "PiSSA with DoRA": (
+        {"method.lora.initialization": "PiSSA", "method.lora.dora": True, "deepspeed": {"zeroStage": 2}},
+        [
+            "spec.method.lora.initialization: cannot be exported for the model's own weights with dora: write "
+            "Default, or dora: false (got 'PiSSA')"
+        ],
+    ),
+    "PiSSA for an adapter that there is": (
+        {
+            "method.lora.initialization": "PiSSA",
+            "method.lora.dora": False,
+            "model.checkpoint": None,
+            "model.adapter": {"uri": "s3://models/first", "use": "Continue"},
+            "deepspeed": {"zeroStage": 2},
+        },
+        [
+            "spec.method.lora.initialization: is for new adapters, and spec.model.adapter has values already: write "
+            "Default (got 'PiSSA')"
+        ],
+    ),
+    "added tokens with ZeRO-3": (
+        {"model.addedTokens": ["<tool_call>"]},
+        [
+            "spec.model.addedTokens: need more rows in embeddings that zeroStage 3 takes apart: write zeroStage: 2 "
+            "or less, or add them to the model's folder beforehand (got 'a list')"
+        ],
+    ),
+    "an adapter and a checkpoint to start from": (
+        {"model.adapter": {"uri": "s3://models/first"}},
+        ["spec.model.adapter: cannot stand beside checkpoint: keep one of the two (got 'a mapping')"],
+    ),
+    "an adapter for full fine-tuning": (
+        {
+            "method": {"type": "Full"},
+            "output.format": None,
+            "model.checkpoint": None,
+            "model.adapter": {"uri": "s3://models/first"},
+        },
+        [
+            "spec.model.adapter.use: trains adapters, and type: Full trains none: write Merge, or type: LoRA (got "
+            "'Continue')"
+        ],
+    ),
+    "an adapter beside merged weights": (
+        {
+            "output.format": "Adapter",
+            "model.checkpoint": None,
+            "model.adapter": {"uri": "s3://models/first", "use": "Merge"},
+        },
+        [
+            "spec.output.format: would fit merged weights only, which are stored nowhere: write Merged, or use: "
+            "Continue for the adapter (got 'Adapter')"
+        ],
+    ),
+    "full model out of QLoRA": (
+        {"method.type": "QLoRA", "output.format": "Full", "deepspeed": {"zeroStage": 2}},
+        [
+            "spec.output.format: does not come out of method QLoRA: write Adapter or Merged, or leave it out (got "
+            "'Full')"
+        ],
+    ),
     "conversations for CPT": (
-        {"objective.type": "CPT", "data.train.1": {"uri": "s3://data/a.jsonl"}},
+        {"objective.type": "CPT", "data.eval.0.metrics": None, "data.train.1": {"uri": "s3://data/a.jsonl"}},
         ["spec.data.train[0].format: does not suit objective CPT: write Auto or Text (got 'Messages')"],
     ),
     "bare text for SFT": (

@@ -9,11 +9,11 @@ import pytest
 from fault_modes import LASTING, MODES
 from fault_paths import RIGHT, SCENARIOS, SILENT, TOLD
 from finetune_trainer.errors import FinetuneError
-from finetune_trainer.store import s3_client
+from finetune_trainer.store import s3_client, s3_reader
 from ranks import REPOSITORY
 from s3_faults.server import FaultyS3
 
-DEADLINE = 0.5  # seconds without a byte
+DEADLINE = 0.5  # seconds without a byte, and for what comes too slowly
 WITHOUT_EFFECT = {"failing create", "failing complete", "error in a complete"}
 """Of multipart uploads, of which our store sends none: an object is one request."""
 AT_REST = {"truncated at rest", "bit flip at rest"}
@@ -27,6 +27,7 @@ def test_nothing_is_lost_silently(
     faulty_s3: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, path: str
 ) -> None:
     monkeypatch.setattr(s3_client, "READ_SECONDS", DEADLINE)
+    monkeypatch.setattr(s3_reader, "SLOW_SECONDS", DEADLINE)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3" if mode == "503 burst" else "2")
     scenario = SCENARIOS[path](faulty_s3, tmp_path)
     struck = faulty_s3.faults.taken

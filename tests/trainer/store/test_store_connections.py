@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,25 @@ def test_a_read_that_gets_slow_goes_on_over_another_connection(
     assert broken_store.get("a") == data
     ranges = [headers.get("Range") for method, _, headers in proxy.seen if method == "GET"]
     assert ranges == [None, f"bytes={2**20}-"]
+
+
+def test_a_body_that_drips_is_given_up_though_bytes_keep_coming(
+    broken_store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(500_000)
+    broken_store.create("a", memoryview(data))
+    monkeypatch.setattr(s3_reader, "SLOW_SECONDS", 0.1)
+    drip = drip_answer(10**6, pause=0.01)
+    proxy.inject("GET", drip)
+    assert broken_store.get("a") == data  # over another connection
+    proxy.inject("GET", drip, times=FOREVER)
+    began = time.monotonic()
+    with pytest.raises(
+        StorageError, match=r"runs/a: .* comes at less than 2621 KB/s, at byte 0 of 500000, after 4 att"
+    ):
+        broken_store.get("a")
+    assert time.monotonic() - began < 20
+    assert proxy.count("GET") == 2 + 4
 
 
 def test_a_connection_that_the_store_gave_up_is_not_used_again(broken_store: ObjectStore, proxy: FaultyProxy) -> None:

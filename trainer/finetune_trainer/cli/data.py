@@ -77,7 +77,7 @@ def _report(path: Path, sample: int | None, limit: int | None) -> DataReport:
     with _bars() as bars:
         train, *held_out = job_indices(spec, bars.indexed)
         folder = fetch_tokenizer(spec.model.uri, workdir(job, os.environ).parent / "models")
-        tokenizer = load_tokenizer(folder, spec.model.chat_template)
+        tokenizer = load_tokenizer(folder, spec.model.chat_template, spec.model.added_tokens)
         sets = {source.name: index for source, index in zip(spec.data.eval, held_out, strict=True)}
         amount = Amount(sample) if limit is None else Amount(sample, limit)
         settings = with_labels(DataSettings.of(spec, 1), spec, train)

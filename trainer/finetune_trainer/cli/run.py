@@ -121,8 +121,9 @@ def _introduce(view: AnyView, plan: Plan, address: str | None) -> None:
         view.note(f"logs of the ranks: {plan.folder.logs}")
 
 
-def _check(plan: Plan) -> Failure | None:
-    """Check the image, and what our loop will read and write, before any worker starts."""
+def _check(plan: Plan, view: AnyView, address: str | None) -> Failure | None:
+    """Check the image, what our loop will read and write, and its memory, before any worker starts."""
+    from finetune_trainer.launch.fitting import check_fits
     from finetune_trainer.launch.outcome import failure_of
     from finetune_trainer.launch.rank import LOOP
     from finetune_trainer.launch.ray_environment import check_version
@@ -132,6 +133,8 @@ def _check(plan: Plan) -> Failure | None:
         check_version(os.environ)
         if plan.entrypoint == LOOP:
             preflight(plan.job)
+            if warning := check_fits(plan.job, os.environ, local=address is None):
+                view.note(warning)
     except FinetuneError as error:
         return failure_of(error)
     return None
@@ -152,7 +155,7 @@ def _supervise(view: AnyView, plan: Plan, launcher: LauncherName, address: str |
         upstream = HttpReporter(listener, stop) if listener else None
         if upstream is not None:
             stack.callback(upstream.close, LAST_REPORTS)
-        if failure := _check(plan):
+        if failure := _check(plan, view, address):
             if upstream is not None:
                 upstream.report(failure.event())
             return Ended(failure.exit_code, failure=failure)

@@ -12,10 +12,19 @@ from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import Encoder, encoder_of
 from finetune_trainer.data.evalset import EvalSet
 from finetune_trainer.data.index import DatasetIndex
-from finetune_trainer.data.indexing import IndexProgress, build_index, cached_index, check_formats, job_indices
+from finetune_trainer.data.indexing import (
+    IndexProgress,
+    build_index,
+    cached_index,
+    check_formats,
+    job_indices,
+    kept_train_index,
+)
+from finetune_trainer.data.keep import Keeping
 from finetune_trainer.data.label_set import LabelSet
 from finetune_trainer.data.labels import with_labels
 from finetune_trainer.data.pack import best_fit
+from finetune_trainer.data.pages import UNSHARED, NodeCache, Pages
 from finetune_trainer.data.report import DataReport
 from finetune_trainer.data.report_read import Amount, data_report
 from finetune_trainer.data.rows import (
@@ -36,9 +45,11 @@ from finetune_trainer.data.tokens.format import token_type
 from finetune_trainer.data.tokens.read import TokenForm
 from finetune_trainer.data.tokens.source import source_results
 from finetune_trainer.data.tokens.write import point_to, publish
+from finetune_trainer.data.used import used_pages
 
 __all__ = [
     "IGNORED",
+    "UNSHARED",
     "Amount",
     "Audit",
     "Batch",
@@ -50,8 +61,11 @@ __all__ = [
     "Encoder",
     "EvalSet",
     "IndexProgress",
+    "Keeping",
     "LabelSet",
     "ListedSource",
+    "NodeCache",
+    "Pages",
     "Quarantined",
     "RecordId",
     "Row",
@@ -72,11 +86,13 @@ __all__ = [
     "form_key",
     "job_indices",
     "joined",
+    "kept_train_index",
     "list_sources",
     "listing_digest",
     "point_to",
     "publish",
     "source_results",
     "token_type",
+    "used_pages",
     "with_labels",
 ]

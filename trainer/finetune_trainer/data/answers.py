@@ -215,13 +215,6 @@ def _weight_of(chat: Chat, i: int, roles: RoleWeights | None) -> float:
     return chat.weights.get(i, 1.0) * (roles or RoleWeights()).of(chat.messages[i]["role"])
 
 
-def read_only(template: ChatTemplate, chat: Chat) -> Rendering:
-    """A conversation in which nothing is answered, as its template writes it; raises BadRecord as `ChatRenderer`."""
-    template.check(chat)
-    text = template.apply(chat, len(chat.messages))
-    return Rendering(text, ((0, len(text)),), whole=True)
-
-
 def _mark(message: Message, *, opened: bool) -> Message:
     """The message with markers around its content, inside the white space at its ends, which templates may trim.
 

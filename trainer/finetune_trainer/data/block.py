@@ -62,7 +62,8 @@ class BlockBuilder:
         order = np.array(list(chain.from_iterable(groups)))
         ids = outcomes.tokens.take(order).values.astype(np.int32)
         trained = outcomes.trained.take(order).values
-        labels = np.where(trained, ids, np.int32(IGNORED))
+        labels = ids.copy()
+        labels[~trained] = IGNORED  # half the time of np.where
         lengths = lengths[order]
         ends = np.cumsum(lengths)
         places = np.arange(len(ids), dtype=np.int32)

@@ -29,8 +29,9 @@ def from_messages(messages: object, tools: list[dict[str, Any]] | None = None) -
 
     A weight is a number from 0 to 100, by which the losses of a message's tokens are multiplied.
     """
-    checked = read_messages(messages, tools).messages
+    chat = read_messages(messages, tools)
     assert isinstance(messages, list)
+    checked = chat.messages
     answers = [i for i, message in enumerate(checked) if message["role"] == "assistant"]
     if not answers:
         raise BadRecord("no assistant message to train on")

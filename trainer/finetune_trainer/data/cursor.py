@@ -5,7 +5,8 @@ Going on in the middle of a segment decodes it again from its start: the price o
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import io
+from collections.abc import Callable, Generator
 from itertools import islice
 from typing import Any
 
@@ -16,18 +17,22 @@ from finetune_trainer.data.examples import BadRecord
 from finetune_trainer.data.formats import Raw, column_names
 from finetune_trainer.data.index import Chunk, FileIndex, SourceIndex
 from finetune_trainer.data.scan import CHUNK_RECORDS
-from finetune_trainer.store import ObjectStore
+
+Open = Callable[[], io.BufferedReader]
 
 
 class Cursor:
-    """Hands out a segment's records in order; `position` is the number of the next one within the file, from 0."""
+    """Hands out a segment's records in order; `position` is the number of the next one within the file, from 0.
 
-    def __init__(self, store: ObjectStore, source: SourceIndex, file: FileIndex, chunk: Chunk) -> None:
+    `open_file` opens the file at its start.
+    """
+
+    def __init__(self, open_file: Open, source: SourceIndex, file: FileIndex, chunk: Chunk) -> None:
         self.position = chunk.segment_first
         if file.container is Container.PARQUET:
-            self._records = _rows(store, source, file, chunk.segment)
+            self._records = _rows(open_file, source, chunk.segment)
         else:
-            self._records = _lines(store, source, file)
+            self._records = _lines(open_file, source, file)
 
     def take(self, first: int, count: int) -> list[Raw]:
         """Records `first` to `first + count - 1`, fewer if the segment ends; those before `first` are skipped."""
@@ -41,8 +46,8 @@ class Cursor:
         self._records.close()
 
 
-def _lines(store: ObjectStore, source: SourceIndex, file: FileIndex) -> Generator[Raw]:
-    with store.open(file.key) as stream:
+def _lines(open_file: Open, source: SourceIndex, file: FileIndex) -> Generator[Raw]:
+    with open_file() as stream:
         lines = split_lines(decoded_blocks(stream, file.container), f"{source.root}/{file.key}")
         for number, line in enumerate(lines):
             record = line if number else line.removeprefix(BYTE_ORDER_MARK)
@@ -50,9 +55,9 @@ def _lines(store: ObjectStore, source: SourceIndex, file: FileIndex) -> Generato
                 yield record
 
 
-def _rows(store: ObjectStore, source: SourceIndex, file: FileIndex, row_group: int) -> Generator[Raw]:
+def _rows(open_file: Open, source: SourceIndex, row_group: int) -> Generator[Raw]:
     with (
-        store.open(file.key) as stream,
+        open_file() as stream,
         # Without this, the whole row group is read before its first row.
         pyarrow.parquet.ParquetFile(
             stream, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True

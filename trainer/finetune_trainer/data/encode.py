@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from finetune_trainer.data.answers import ChatRenderer, Rendering, read_only
-from finetune_trainer.data.backend import plain_backend, token_at
+from finetune_trainer.data.answers import ChatRenderer, Rendering
+from finetune_trainer.data.backend import batched, plain_backend, token_at
 from finetune_trainer.data.examples import (
     BadRecord,
     Chat,
@@ -35,9 +35,6 @@ from finetune_trainer.spec.objective import RoleWeights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-# An encoding takes some 150 bytes per token until its ids are taken out; this bounds how many there are at a time.
-BATCH_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +113,7 @@ class Encoder:
         """One document per example, or the reason why there is none; bad records given in are handed through."""
         rendered = [[self._render(text) for text in texts_of(example)] for example in examples]
         found = [item for items in rendered for item in items if isinstance(item, Rendering)]
-        documents = chain.from_iterable(self._documents(batch) for batch in _batched(found))
+        documents = chain.from_iterable(self._documents(batch) for batch in batched(found))
         made = [[next(documents) if isinstance(item, Rendering) else item for item in items] for items in rendered]
         return [_joined(example, items) for example, items in zip(examples, made, strict=True)]
 
@@ -145,7 +142,7 @@ class Encoder:
             if not self._takes_chats:
                 raise BadRecord("messages, but the first records hold texts: write one source for each kind")
             if self._read is not None:
-                return read_only(self._read, example)
+                return _read_only(self._read, example)
             own = any(example.weights.get(i, 1.0) != 1.0 for i in example.trained)
             if own or (self._role_weights is not None and not self._train_prompts):
                 return self._chats.weighted(example, self._role_weights)
@@ -267,8 +264,13 @@ class Encoder:
 
 def encoder_of(tokenizer: PreTrainedTokenizerBase, formats: Collection[Format], settings: DataSettings) -> Encoder:
     """The encoder of a job's settings; `formats`: as `Encoder` takes them."""
-    prompts, weights = settings.train_prompts, settings.role_weights
-    return Encoder(tokenizer, formats, train_prompts=prompts, role_weights=weights, scored=settings.scored)
+    return Encoder(
+        tokenizer,
+        formats,
+        train_prompts=settings.train_prompts,
+        role_weights=settings.role_weights,
+        scored=settings.scored,
+    )
 
 
 def _joined(example: Example | BadRecord, documents: Sequence[Document | BadRecord]) -> Document | BadRecord:
@@ -285,14 +287,8 @@ def _joined(example: Example | BadRecord, documents: Sequence[Document | BadReco
     return Document(ids, labels, None, targets_of(example), tuple(len(one.input_ids) for one in good))
 
 
-def _batched(renderings: Sequence[Rendering]) -> Iterator[list[Rendering]]:
-    batch: list[Rendering] = []
-    size = 0
-    for rendering in renderings:
-        batch.append(rendering)
-        size += len(rendering.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _read_only(template: ChatTemplate, chat: Chat) -> Rendering:
+    """A conversation as its template writes it, all of it."""
+    template.check(chat)
+    text = template.apply(chat, len(chat.messages))
+    return Rendering(text, ((0, len(text)),), whole=True)

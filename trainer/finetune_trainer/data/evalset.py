@@ -13,6 +13,7 @@ from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
+from finetune_trainer.data.pages import UNSHARED, Pages
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.rows import Counters, Row, row_counters
 from finetune_trainer.data.settings import DataSettings
@@ -28,7 +29,8 @@ class EvalSet:
     """A named held-out set, made into rows like the training data; bad records are left out, within the same budget.
 
     `on_bad` is called for each of them in the first pass. `counters` has the counts of the last complete pass.
-    `forms`: token forms by the number of their source. `what`: what it is called in messages.
+    `index`: where its records are. `forms`: token forms by the number of their source. `pages`, to be set by who knows:
+    what the node has. `what`: what it is called in messages.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class EvalSet:
         self.index = index
         self.what = f"the held-out set {name!r}"
         self.counters: Counters | None = None
-        self._index = index
+        self.pages: Pages = UNSHARED
         self._settings = settings
         self._rank = rank
         self._world_size = world_size
@@ -71,7 +73,7 @@ class EvalSet:
         """
         budget = BadRecordBudget(self._settings.max_bad_ratio, self._on_bad if self.counters is None else None)
         counters = Counters()
-        with OutcomeReader(self._index, self._record_encoder, self._forms) as reader:
+        with OutcomeReader(self.index, self._record_encoder, self._forms, self.pages) as reader:
             built = prefetched(lambda block: self._build(reader, block), self._order.blocks(), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 for _, block in blocks:

@@ -101,6 +101,17 @@ class SourceIndex(BaseModel):
         """Number of records in all files."""
         return sum(sum(file.records) for file in self.files)
 
+    @cached_property
+    def place(self) -> str:
+        """32 hex digits that name these very files: where they lie, their sizes and their versions in the store."""
+        files = [(file.key, file.version, file.size) for file in self.files]
+        return hashlib.sha256(json.dumps([self.root, files]).encode()).hexdigest()[:32]
+
+    @property
+    def files_id(self) -> str:
+        """The same for the bytes of files that cannot be read by chunks."""
+        return f"{self.place}-files"
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

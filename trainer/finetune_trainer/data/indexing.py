@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -47,27 +48,39 @@ def job_indices(spec: JobSpec, progress: Callable[[IndexProgress], None] | None 
     Raises DataError as `list_sources`, `build_index` and `check_formats` do.
     """
     cache = open_store(f"{spec.checkpoint.uri}/{INDEX_FOLDER}")
-    auto = OBJECTIVES[spec.objective.type].auto
-    train, held_out = (
-        list_sources([_named(source, auto) for source in sources], f"spec.data.{name}")
-        for name, sources in (("train", spec.data.train), ("eval", spec.data.eval))
-    )
+    train, held_out = _listed(spec, "train"), _listed(spec, "eval")
     for listed in (train, *((item,) for item in held_out)):
         index = cached_index(listed, cache, progress)
         check_formats(listed, index, spec.objective.type)
         yield index
 
 
-def _named(source: Source, auto: Format | None) -> Source:
-    """The source with the format that its objective takes for `Auto`, if that does not follow from the columns."""
-    return source if auto is None or source.format is not Format.AUTO else source.model_copy(update={"format": auto})
+def kept_train_index(spec: JobSpec) -> DatasetIndex | None:
+    """The index of a job's training data where it is kept beside its checkpoints; nothing of the data is read."""
+    cache = open_store(f"{spec.checkpoint.uri}/{INDEX_FOLDER}")
+    return _kept_index(cache, _index_key(_listed(spec, "train")))
+
+
+def _listed(spec: JobSpec, part: Literal["train", "eval"]) -> tuple[ListedSource, ...]:
+    """The sources of `spec.data`, with the format that the objective takes for `Auto` where no column tells it."""
+    auto = OBJECTIVES[spec.objective.type].auto
+    sources: Sequence[Source] = getattr(spec.data, part)
+    named = [
+        one.model_copy(update={"format": auto}) if auto is not None and one.format is Format.AUTO else one
+        for one in sources
+    ]
+    return list_sources(named, f"spec.data.{part}")
+
+
+def _index_key(listed: Sequence[ListedSource]) -> str:
+    return f"{listing_digest(listed)}.v{INDEX_VERSION}.json"
 
 
 def cached_index(
     listed: Sequence[ListedSource], cache: ObjectStore, progress: Callable[[IndexProgress], None] | None = None
 ) -> DatasetIndex:
     """`build_index`, unless `cache` holds the index of the same files under `<digest of the listing>.json`."""
-    key = f"{listing_digest(listed)}.v{INDEX_VERSION}.json"
+    key = _index_key(listed)
     index = _kept_index(cache, key)
     if index is None:
         index = build_index(listed, progress)

@@ -94,9 +94,9 @@ class Order(ABC):
     def steps(self, start: BlockStart) -> Iterator[Step]:
         """The chunks from `start` on, in the order they are read."""
 
-    @property
+    @cached_property
     def records(self) -> int:
-        """Number of records seen in this pass, copies counted."""
+        """Number of records seen in this pass, copies counted; asked for with every batch."""
         return sum(self.source_records)
 
     def blocks(self, number: int = 0, start: BlockStart | None = None) -> Iterator[Block]:

@@ -19,6 +19,7 @@ from finetune_trainer.data.formats import Raw, convert
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, Order
 from finetune_trainer.data.overlong import fit_length
+from finetune_trainer.data.pages import UNSHARED, Pages
 from finetune_trainer.data.reader import RawRecord, RecordReader
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.tokens.read import TokenForm, TokenReader
@@ -70,15 +71,23 @@ class RecordEncoder:
 class OutcomeReader:
     """Reads blocks of one order, in order; a context manager. For one thread at a time.
 
-    `forms`: token forms by the number of their source; the records of other sources are read and tokenised.
+    `forms`: token forms by the number of their source; the records of other sources are read and tokenised. `pages`:
+    what the node has of either.
     """
 
-    def __init__(self, index: DatasetIndex, encoder: RecordEncoder, forms: Mapping[int, TokenForm]) -> None:
+    def __init__(
+        self,
+        index: DatasetIndex,
+        encoder: RecordEncoder,
+        forms: Mapping[int, TokenForm],
+        pages: Pages = UNSHARED,
+    ) -> None:
         self._index = index
         self._encoder = encoder
         self._forms = forms
-        self._records = RecordReader(index)
-        self._tokens = TokenReader(forms.values())
+        self._pages = pages
+        self._records = RecordReader(index, pages)
+        self._tokens = TokenReader(forms.values(), pages=pages)
 
     def __enter__(self) -> OutcomeReader:
         return self
@@ -96,6 +105,7 @@ class OutcomeReader:
         token form cannot be read.
         """
         order = block.order
+        self._pages.enter(order.epoch, block.number)
         prepared = [int(order.table.source[part.chunk]) in self._forms for part in block.parts]
         stored = [part for part, done in zip(block.parts, prepared, strict=True) if done]
         self._tokens.ahead((*self._page(order, part), order.next_use(part)) for part in stored)

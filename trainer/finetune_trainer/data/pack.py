@@ -20,14 +20,16 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     open_rows: list[int] = []  # room left x `base` + row, ascending: an integer is compared faster than a pair
     base = len(lengths)
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        length = lengths[index]
-        found = bisect_left(open_rows, length * base)
+        needed = lengths[index] * base
+        found = bisect_left(open_rows, needed)
         if found < len(open_rows):
-            room, row = divmod(open_rows.pop(found), base)
+            left = open_rows.pop(found) - needed
+            rows[left % base].append(index)
         else:
-            room, row = capacity, len(rows)
-            rows.append([])
-        rows[row].append(index)
-        if room > length:
-            insort(open_rows, (room - length) * base + row)
-    return [sorted(row) for row in rows]
+            left = capacity * base + len(rows) - needed
+            rows.append([index])
+        if left >= base:
+            insort(open_rows, left)
+    for row in rows:
+        row.sort()
+    return rows

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import cast
 
@@ -14,12 +16,15 @@ from finetune_trainer.data.cursor import Cursor
 from finetune_trainer.data.formats import Raw
 from finetune_trainer.data.index import Chunk, DatasetIndex, FileIndex, records_crc64
 from finetune_trainer.data.order import Block, Order
+from finetune_trainer.data.paged import PagedFile, page_range, pages_of
+from finetune_trainer.data.pages import UNSHARED, Pages, Place
 from finetune_trainer.data.rows import RecordId
 from finetune_trainer.errors import DataError
 from finetune_trainer.store import READS, CorruptObject, open_store
 
 # Ranged reads in flight: enough to hide the latency of an object store, few enough for its connection pool.
 REQUESTS = 8
+READ_BUFFER_BYTES = 1 << 20
 
 Read = Callable[[bool], list[Raw]]
 """Reads a chunk; True: not from where an earlier read came to."""
@@ -35,10 +40,14 @@ class RawRecord:
 
 
 class RecordReader:
-    """Reads blocks of one order, in order; a context manager. For one thread at a time."""
+    """Reads blocks of one order, in order; a context manager. For one thread at a time.
 
-    def __init__(self, index: DatasetIndex) -> None:
+    `pages`: what the node has of them.
+    """
+
+    def __init__(self, index: DatasetIndex, pages: Pages = UNSHARED) -> None:
         self._index = index
+        self._pages = pages
         opened = {source.root: open_store(source.root) for source in index.sources}
         self._stores = [opened[source.root] for source in index.sources]
         self._cursors: dict[tuple[int, int, int, int], Cursor] = {}
@@ -66,14 +75,19 @@ class RecordReader:
 
     def read_parts(self, order: Order, parts: Sequence[ChunkPart]) -> list[RawRecord]:
         """As `read`, of these parts of a block."""
-        fetched = [self._fetch(order, part) for part in parts]
-        taken = [result.result() if isinstance(result, Future) else result for result in fetched]
+        alone = [part for part in parts if self._file(self._index.chunk(part.chunk)).container is Container.JSONL]
+        coming = {}
+        for turn in self._pages.turns(len(alone)):
+            coming[alone[turn]] = self._pool.submit(self._alone, order, alone[turn])
+        taken = [coming[part].result() if part in coming else self._bound(order, part) for part in parts]
         return [record for records in taken for record in records]
 
-    def _fetch(self, order: Order, part: ChunkPart) -> Future[list[RawRecord]] | list[RawRecord]:
+    def _alone(self, order: Order, part: ChunkPart) -> list[RawRecord]:
         chunk = self._index.chunk(part.chunk)
-        if self._file(chunk).container is Container.JSONL:
-            return self._pool.submit(lambda: self._taken(order, part, chunk, lambda _: self._read_range(chunk)))
+        return self._taken(order, part, chunk, lambda fresh: self._read_range(part.chunk, chunk, fresh))
+
+    def _bound(self, order: Order, part: ChunkPart) -> list[RawRecord]:
+        chunk = self._index.chunk(part.chunk)
         return self._taken(order, part, chunk, lambda fresh: self._read_on(part, chunk, fresh))
 
     def _taken(self, order: Order, part: ChunkPart, chunk: Chunk, read: Read) -> list[RawRecord]:
@@ -105,10 +119,13 @@ class RecordReader:
             f"{chunk.crc64:016x} when it was indexed: put it back as it was, or start a new run"
         )
 
-    def _read_range(self, chunk: Chunk) -> list[Raw]:
+    def _read_range(self, number: int, chunk: Chunk, fresh: bool) -> list[Raw]:
         file = self._file(chunk)
         self._check_unchanged(chunk)
-        data = self._stores[chunk.source].get(file.key, chunk.offset, chunk.size)
+        within = number - self._index.table.ranges[chunk.source].start
+        place = Place(self._index.sources[chunk.source].place, f"records-{within}", chunk.size, within)
+        store = self._stores[chunk.source]
+        data = self._pages.page(place, lambda: store.get(file.key, chunk.offset, chunk.size), fresh=fresh)
         data = data if chunk.offset else data.removeprefix(BYTE_ORDER_MARK)
         return [line for line in data.split(b"\n") if is_record(line)]
 
@@ -124,14 +141,35 @@ class RecordReader:
                 cursor.close()
             if cursor is None or fresh:
                 self._check_unchanged(chunk)
-                store = self._stores[chunk.source]
-                cursor = Cursor(store, self._index.sources[chunk.source], self._file(chunk), chunk)
+                opener = partial(self._open, chunk, fresh)
+                cursor = Cursor(opener, self._index.sources[chunk.source], self._file(chunk), chunk)
             records = cursor.take(chunk.first, chunk.records)
         if part.last:
             cursor.close()
         else:
             self._cursors[key] = cursor
         return records
+
+    def _open(self, chunk: Chunk, fresh: bool) -> io.BufferedReader:
+        """The file of a chunk, by pages if the node shares them; `fresh`: not from copies."""
+        source, store, file = self._index.sources[chunk.source], self._stores[chunk.source], self._file(chunk)
+        if not self._pages.shares(source.files_id):
+            return store.open(file.key)
+        first = sum(pages_of(one.size) for one in source.files[: chunk.file])
+
+        def fetch(start: int, size: int) -> bytes:
+            data = store.get(file.key, start, size)
+            if store.head(file.key).version != file.version:  # all pages must be of one version
+                raise _changed(self._name(chunk))
+            return data
+
+        def page(number: int) -> bytes:
+            start, size = page_range(file.size, number)
+            place = Place(source.files_id, f"bytes-{first + number}", size, first + number)
+            return self._pages.page(place, lambda: fetch(start, size), fresh=fresh)
+
+        ahead = None if file.container is Container.PARQUET else self._pool
+        return io.BufferedReader(PagedFile(file.size, page, ahead), READ_BUFFER_BYTES)
 
     def _check_unchanged(self, chunk: Chunk) -> None:
         place = (chunk.source, chunk.file)

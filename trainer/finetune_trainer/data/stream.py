@@ -18,6 +18,7 @@ from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, BlockStart, EpochOrder, epoch_records
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder, outcomes_of
+from finetune_trainer.data.pages import UNSHARED, Pages
 from finetune_trainer.data.prefetch import prefetched
 from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.report import SetReport
@@ -63,9 +64,9 @@ class TrainStream:
     """Reads, tokenises and packs the training data ahead of the training.
 
     `index` says where the records are; `rank` of `world_size` gets its share of every global batch. `on_bad` is called
-    once per record that cannot be used, in order, when its block is reached. `forms`: token forms by the number of
-    their source, which change nothing but the time it takes. Raises DataError for a tokenizer that does not fit the
-    formats.
+    once per record that cannot be used, in order, when its block is reached. `forms`, token forms by the number of
+    their source, and `pages`, what the node has, change nothing but the time it takes. Raises DataError for a tokenizer
+    that does not fit the formats.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TrainStream:
         *,
         on_bad: OnBad | None = None,
         forms: Mapping[int, TokenForm] | None = None,
+        pages: Pages = UNSHARED,
     ) -> None:
         self._index = index
         self._settings = settings
@@ -85,6 +87,7 @@ class TrainStream:
         self._world_size = world_size
         self._encoder = encoder_of(tokenizer, index.rendered_formats, settings)
         self._forms = forms or {}
+        self._pages = pages
         self._builder = BlockBuilder(settings)
         self._budget = BadRecordBudget(settings.max_bad_ratio, on_bad)
         self._order = lru_cache(maxsize=2)(lambda epoch: EpochOrder(index.table, settings.seed, epoch))
@@ -151,7 +154,8 @@ class TrainStream:
             epoch, block, start = epoch + 1, 0, None
 
     def _reader(self) -> OutcomeReader:
-        return OutcomeReader(self._index, RecordEncoder(self._index, self._settings, self._encoder), self._forms)
+        encoder = RecordEncoder(self._index, self._settings, self._encoder)
+        return OutcomeReader(self._index, encoder, self._forms, self._pages)
 
     def _named_form(self, source: int) -> dict[str, str]:
         return {"tokenForm": self._forms[source].id} if source in self._forms else {}
@@ -237,7 +241,7 @@ class TrainStream:
             with self._reader() as reader:
                 return self._build(reader, place), None
         order, encoder = place.order, RecordEncoder(self._index, self._settings, self._encoder)
-        with RecordReader(self._index) as raw:
+        with RecordReader(self._index, self._pages) as raw:
             records = raw.read(place)
         seen = encoder.look([records[i] for i in order.shuffle(place)])
         block = self._assemble(outcomes_of(seen), place)

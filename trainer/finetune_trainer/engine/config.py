@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
+from finetune_trainer.estimate import PERSISTENCE, REDUCE_BUCKET, ModelShape, settle
 from finetune_trainer.spec import FineTuneJob, Offload, Precision
 
 DEFAULT_MICRO_BATCH_SIZE = 1
@@ -21,6 +22,18 @@ def micro_batch_size(job: FineTuneJob, world_size: int) -> int:
     chosen = job.spec.training.micro_batch_size
     rows_per_rank = ceil(job.spec.training.global_batch_size / world_size)
     return chosen if chosen is not None else min(DEFAULT_MICRO_BATCH_SIZE, rows_per_rank)
+
+
+def with_micro_batch(job: FineTuneJob, shape: ModelShape | None, memory: int | None, world_size: int) -> FineTuneJob:
+    """The job with the micro-batch written out that fits into GPUs of `memory` bytes, where the manifest leaves it out.
+
+    Unchanged on a CPU and where memory or the model's shape are unknown: `micro_batch_size` chooses then.
+    """
+    if shape is None or memory is None or job.spec.training.micro_batch_size is not None:
+        return job
+    chosen = settle(job, shape, memory, world_size).micro_batch
+    training = job.spec.training.model_copy(update={"micro_batch_size": chosen})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"training": training})})
 
 
 def micro_batches_per_step(job: FineTuneJob, world_size: int) -> int:
@@ -60,9 +73,9 @@ def _zero_block(job: FineTuneJob, *, on_gpu: bool) -> dict[str, Any]:
     block: dict[str, Any] = {"stage": zero.zero_stage}
     if zero.zero_stage == 0:
         return block
-    block |= {"overlap_comm": on_gpu, "contiguous_gradients": True, "reduce_bucket_size": 500_000_000}
+    block |= {"overlap_comm": on_gpu, "contiguous_gradients": True, "reduce_bucket_size": REDUCE_BUCKET}
     if zero.zero_stage == 3:
-        block |= {"stage3_param_persistence_threshold": 100_000, "stage3_gather_16bit_weights_on_model_save": False}
+        block |= {"stage3_param_persistence_threshold": PERSISTENCE, "stage3_gather_16bit_weights_on_model_save": False}
         block |= {"memory_efficient_linear": True}  # the graph then holds no gathered weights
     if zero.offload_optimizer == Offload.CPU:
         block["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}

@@ -21,7 +21,9 @@ def init_communication(device: torch.device) -> None:
 
 def start_engine(job: FineTuneJob, model: torch.nn.Module, world_size: int, device: torch.device) -> Any:
     """The engine that trains the parameters of `model` that require gradients; collective."""
-    groups = parameter_groups(model.named_parameters(), job.spec.training.optimizer.weight_decay)
+    lora = job.spec.method.lora
+    ratio = lora.learning_rate_ratio if lora is not None else 1.0
+    groups = parameter_groups(model.named_parameters(), job.spec.training.optimizer.weight_decay, ratio)
     engine, _, _, _ = deepspeed.initialize(
         model=model,
         optimizer=build_optimizer(job, groups),

@@ -17,6 +17,7 @@ import torch
 from finetune_trainer.data import Row
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Objective
+from finetune_trainer.engine.optimizer import set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,7 @@ def train_step(
 
     Every rank passes the same number of micro-batches; an empty one is run with zero weight so that collectives match.
     """
-    for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
+    set_learning_rate(engine.optimizer, learning_rate)
     weight = objective.weight(global_batch)
     whole = objective.prepare(engine, global_batch, control)
     scale = control.world_size / weight

@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from math import exp
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
+from finetune_trainer.export.card_evaluation import evaluation_part, table
 from finetune_trainer.export.card_head import head_usage, metric_rows
-from finetune_trainer.spec import OBJECTIVES, FineTuneJob, ObjectiveType, OutputFormat
+from finetune_trainer.spec import LANGUAGE, OBJECTIVES, AdapterUse, FineTuneJob, OutputFormat
 
 LOSS_PLOT = "loss.svg"
 
 
-def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str, Any], *, plotted: bool) -> str:
+def model_card(
+    job: FineTuneJob,
+    result: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    *,
+    plotted: bool,
+    found: Mapping[str, Any] | None = None,
+) -> str:
     """Markdown with YAML front matter as the Hugging Face hub reads it; deterministic for equal arguments.
 
     `result` is what the run returns (`result.summarise`), `origin` its `lineage`, with `startedFrom` where it began
-    with a checkpoint of another run; `plotted`: there is a `LOSS_PLOT`.
+    with a checkpoint of another run; `plotted`: there is a `LOSS_PLOT`; `found`: what `evaluation.json` holds.
     """
+    start = _start(origin)
     parts = [
         f"---\n{_yaml(_front_matter(job))}---",
         f"# {job.metadata.name}",
         _summary(job),
+        *(["## Was it worth it?", *evaluation_part(found)] if found is not None else []),
         "## Held-out loss",
-        _losses(job, result, start := "starting checkpoint" if "startedFrom" in origin else "base model"),
-        *([_table(["set", "metric", start, "this model"], rows)] if (rows := metric_rows(result)) else []),
+        _losses(job, result, start),
+        *([table(["set", "metric", start, "this model"], rows)] if (rows := metric_rows(result)) else []),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
         "## Use",
         _usage(job),
@@ -41,6 +51,17 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"```yaml\n{_yaml(origin['job'])}```",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _start(origin: Mapping[str, Any]) -> str:
+    """What the loss before training is the loss of."""
+    return (
+        "starting checkpoint"
+        if "startedFrom" in origin
+        else "starting adapter"
+        if "adapter" in origin
+        else "base model"
+    )
 
 
 def _front_matter(job: FineTuneJob) -> dict[str, Any]:
@@ -66,7 +87,7 @@ def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     after, before = result["evalLosses"], result["baseLosses"]
     if not after:
         return "There was no held-out data."
-    tokens = job.spec.objective.type in (ObjectiveType.SFT, ObjectiveType.CPT)
+    tokens = job.spec.objective.type in LANGUAGE
     show = _loss if tokens else _plain_loss
     rows = [[name, show(before.get(name)), show(after[name])] for name in after]
     if len(rows) > 1:
@@ -76,7 +97,7 @@ def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     note = "Nats per token, and perplexity, of the tokens that are trained in such records."
     if not tokens:
         note = f"The loss of objective {job.spec.objective.type}, as in training."
-    return _table(["set", start, "this model"], rows) + f"\n\n{note}"
+    return table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
 def _loss(value: float | None) -> str:
@@ -121,7 +142,7 @@ def _training(result: Mapping[str, Any]) -> str:
         *((f"such records in {name}", _overlong(counts)) for name, counts in result["evalOverlong"].items()),
     ]
     names = "`audit.json` (what was trained on what), `metrics.jsonl` and `tensorboard/` (every step)"
-    return _table(["", ""], [[name, str(value)] for name, value in rows]) + f"\n\nMore: {names}."
+    return table(["", ""], [[name, str(value)] for name, value in rows]) + f"\n\nMore: {names}."
 
 
 def _overlong(counts: Mapping[str, int]) -> str:
@@ -142,7 +163,8 @@ def _origin(origin: Mapping[str, Any]) -> str:
     commit = f"commit `{base['revision']}`, " if base["revision"] else ""
     digest = f"SHA-256 of its {base['hashed']} `{base['sha256']}`"
     rows = [
-        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}"],
+        ["base model", f"`{base['uri']}`, {commit}{base['bytes']:,} bytes, {digest}{_made_by(base)}"],
+        *([["adapter", _adapter(adapter)]] if (adapter := origin.get("adapter")) else []),
         *([["started from", _checkpoint(start)]] if (start := origin.get("startedFrom")) else []),
         ["training data", f"{_uris(data['train'])}, index `{data['id']}`"],
         ["held-out data", _uris(data["eval"]) or "none"],
@@ -151,7 +173,17 @@ def _origin(origin: Mapping[str, Any]) -> str:
             f"{_checkpoint(checkpoint)}, committed {checkpoint['committedAt']}",
         ],
     ]
-    return _table(["", ""], rows)
+    return table(["", ""], rows)
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    use = "merged into it first" if adapter["use"] == AdapterUse.MERGE else "trained on"
+    return f"`{adapter['uri']}`, {use}, SHA-256 `{adapter['sha256']}`{_made_by(adapter)}"
+
+
+def _made_by(part: Mapping[str, Any]) -> str:
+    made = part.get("madeBy")
+    return f", made by the run `{made['run']}`, step {made['step']}" if made else ""
 
 
 def _checkpoint(one: Mapping[str, Any]) -> str:
@@ -160,11 +192,6 @@ def _checkpoint(one: Mapping[str, Any]) -> str:
 
 def _uris(uris: Iterable[str]) -> str:
     return ", ".join(f"`{uri}`" for uri in uris)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _yaml(content: object) -> str:

@@ -21,10 +21,13 @@ HEAD_KEYS = ("architectures", "id2label", "label2id", "problem_type")
 NOTHING: Mapping[str, Any] = {}
 
 
-def write_config(model_path: Path, folder: Path, dtype: torch.dtype, head: Mapping[str, Any] = NOTHING) -> None:
+def write_config(
+    model_path: Path, folder: Path, dtype: torch.dtype, vocabulary: int = 0, head: Mapping[str, Any] = NOTHING
+) -> None:
     """Copy the base model's configuration, with the dtype of the exported weights, which loaders go by.
 
-    `head`: what the configuration of a classifier says besides (`head_config`).
+    `vocabulary` is the number of embeddings, which added tokens may have made more. `head`: what the configuration of a
+    classifier says besides (`head_config`).
     """
     config = json.loads((model_path / CONFIG).read_text(encoding="utf-8")) | dict(head)
     if "text_config" in config and "pad_token_id" in head:  # the text model's own is what is looked at
@@ -33,6 +36,9 @@ def write_config(model_path: Path, folder: Path, dtype: torch.dtype, head: Mappi
     config["dtype"] = name
     if "torch_dtype" in config:  # what transformers before 4.56 reads
         config["torch_dtype"] = name
+    text = config if "vocab_size" in config else config.get("text_config", {})
+    if vocabulary > text.get("vocab_size", vocabulary):
+        text["vocab_size"] = vocabulary
     _write(folder / CONFIG, config)
 
 

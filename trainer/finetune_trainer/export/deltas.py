@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,31 @@ class CannotMerge(FinetuneError):
     retryable = False
 
 
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one of the file's weights. Float32; of the weight's shape, but for what is trained whole."""
+
+    delta: Tensor | None = None
+    magnitude: Tensor | None = None
+    """DoRA: the length that each row of weight and delta gets; its axis of length 1 is that of a row."""
+    whole: Tensor | None = None
+    """A module that was trained whole, perhaps with more rows than the file has."""
+    rows: tuple[int, ...] = ()
+    """Only these rows of `whole`."""
+
+    def apply(self, weight: Tensor) -> Tensor:
+        """The changed weight, in float32."""
+        if self.whole is not None:
+            return _with_rows(weight.float(), self.rows, self.whole) if self.rows else self.whole
+        assert self.delta is not None
+        changed = weight.float() + self.delta
+        if self.magnitude is None:
+            return changed
+        axis = 1 if self.magnitude.shape[1] == 1 else 0
+        lengths: Tensor = torch.linalg.vector_norm(changed, dim=axis, keepdim=True)
+        return changed * (self.magnitude / lengths)
+
+
 class Deltas:
     """The adapter in the folder `adapter`, laid over the files of the model in `model_path`, whose headers are read.
 
@@ -42,15 +68,20 @@ class Deltas:
 
     def __init__(self, model_path: Path, adapter: Path) -> None:
         headers = read_headers([model_path / name for name in indexed_weights(model_path, str(model_path))])
+        stored = load_file(adapter / WEIGHTS)
+        lora = {name: value for name, value in stored.items() if ".lora_" in name}
+        config: Any = PeftConfig.from_pretrained(str(adapter))
         with without_zero3():
             self._base = _without_memory(model_path, headers)
-            self._layers = dict(_layers(_adapted(self._base, adapter)))
+            others = stored.keys() - lora.keys() - {ADAPTED_SCORE}  # a new head is taken as it is
+            beside = _beside({name: stored[name] for name in others}, config)
+            self._layers: dict[str, Any] = dict(_layers(_adapted(self._base, config, lora, adapter))) | beside
         self._sources = {
             name: layer
             for layer in self._layers
             for name in as_published(self._base, {layer: torch.empty(_shape(self._layers[layer]), device="meta")})
         }
-        self._recent: dict[str, dict[str, Tensor]] = {}  # experts come one by one out of one fused delta
+        self._recent: dict[str, dict[str, Change]] = {}  # experts come one by one out of one fused delta
         strange = sorted(set(self._sources) - set(headers))
         if strange:
             raise CannotMerge(
@@ -64,15 +95,34 @@ class Deltas:
         head = getattr(self._base, "get_output_embeddings", lambda: None)()
         return next((f"{name}.weight" for name, module in self._base.named_modules() if module is head), None)
 
-    def of(self, names: Collection[str]) -> dict[str, Tensor]:
-        """What to add to each of the file's weights `names` that has an adapter: float32, of the weight's shape."""
+    @property
+    def vocabulary(self) -> int:
+        """Embeddings that the merged model has; 0 where the adapter trains none of them."""
+        embedding = self._base.get_input_embeddings()
+        name = next(name for name, module in self._base.named_modules() if module is embedding)
+        change = self._layers.get(f"{name}.weight")
+        if not isinstance(change, Change) or change.whole is None:
+            return 0
+        return max(change.rows) + 1 if change.rows else change.whole.shape[0]
+
+    def of(self, names: Collection[str]) -> dict[str, Change]:
+        """What becomes of each of the file's weights `names` that has an adapter, or was trained beside adapters."""
         layers = dict.fromkeys(self._sources[name] for name in names if name in self._sources)
         if layers:
             self._recent = {layer: self._recent.get(layer) or self._published(layer) for layer in layers}
         return {name: self._recent[layer][name] for name in names if (layer := self._sources.get(name))}
 
-    def _published(self, layer: str) -> dict[str, Tensor]:
-        return as_published(self._base, {layer: _delta(self._layers[layer])})
+    def _published(self, layer: str) -> dict[str, Change]:
+        source = self._layers[layer]
+        if isinstance(source, Change):
+            assert source.whole is not None
+            whole = as_published(self._base, {layer: source.whole})
+            return {name: Change(whole=value, rows=source.rows) for name, value in whole.items()}
+        deltas = as_published(self._base, {layer: _delta(source)})
+        magnitude = _magnitude(source)
+        if magnitude is not None and len(deltas) > 1:
+            raise CannotMerge(f"{layer} is several weights in the model's files, whose rows DoRA cannot scale apart")
+        return {name: Change(delta=value, magnitude=magnitude) for name, value in deltas.items()}
 
 
 def _without_memory(model_path: Path, headers: dict[str, Tensor]) -> Any:
@@ -81,13 +131,31 @@ def _without_memory(model_path: Path, headers: dict[str, Tensor]) -> Any:
     return load(None, config=config, state_dict=headers, device_map="meta", dtype=torch.float32)
 
 
-def _adapted(base: Any, adapter: Path) -> Any:
+def _beside(stored: dict[str, Tensor], config: Any) -> dict[str, Change]:
+    """What was trained beside the adapters, by its name in the base model: rows of embeddings, whole modules."""
+    found = {}
+    rows: dict[str, list[int]] = config.trainable_token_indices or {}
+    for name, value in stored.items():
+        inside = name.removeprefix("base_model.model.")
+        module, is_rows, _ = inside.partition(".token_adapter.")
+        own = tuple(next(ids for ending, ids in rows.items() if module.endswith(ending))) if is_rows else ()
+        found[f"{module}.weight" if is_rows else inside] = Change(whole=value.float(), rows=own)
+    return found
+
+
+def _with_rows(weight: Tensor, rows: Sequence[int], values: Tensor) -> Tensor:
+    """`weight` with these rows replaced, and as many more at its end as the highest of them needs."""
+    missing = max(0, max(rows) + 1 - weight.shape[0])
+    grown = torch.cat([weight, weight.new_zeros(missing, *weight.shape[1:])])
+    grown[list(rows)] = values
+    return grown
+
+
+def _adapted(base: Any, config: Any, lora: dict[str, Tensor], adapter: Path) -> Any:
     """The adapter in memory around a base without; peft's own loading would move it to the base's device."""
-    config: Any = PeftConfig.from_pretrained(str(adapter))
-    config.modules_to_save = None  # a score head is taken as it is
+    config.modules_to_save = config.trainable_token_indices = None
     model: Any = PeftModel(base, config, ADAPTER, low_cpu_mem_usage=True)
-    stored = {name: value for name, value in load_file(adapter / WEIGHTS).items() if name != ADAPTED_SCORE}
-    named = {f"{name.removesuffix('.weight')}.{ADAPTER}.weight": value.float() for name, value in stored.items()}
+    named = {f"{name.removesuffix('.weight')}.{ADAPTER}.weight": value.float() for name, value in lora.items()}
     unexpected = model.load_state_dict(named, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise CannotMerge(f"{adapter / WEIGHTS} has weights that the model has no place for: {unexpected[:8]}")
@@ -102,8 +170,19 @@ def _layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _shape(layer: Any) -> torch.Size:
+    if isinstance(layer, Change):
+        assert layer.whole is not None
+        return layer.whole.shape
     weight: Tensor = _untyped(layer).get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
     return weight.shape
+
+
+def _magnitude(layer: Any) -> Tensor | None:
+    """DoRA's, as a column, or as a row where the weight is stored transposed."""
+    if ADAPTER not in layer.lora_magnitude_vector:
+        return None
+    lengths: Tensor = layer.lora_magnitude_vector[ADAPTER].weight.detach()
+    return lengths[None] if layer.fan_in_fan_out else lengths[:, None]
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.export.config import head_config, write_config
 from finetune_trainer.export.gather import gathered, weights_to_save
 from finetune_trainer.export.shards import SHARD_BYTES, ShardWriter
+from finetune_trainer.model.load import full_shape
 
 
 def export_full(
@@ -30,8 +31,12 @@ def export_full(
 
     for weights in gathered(weights_to_save(module), keep=control.is_main):
         control.agree(lambda weights=weights: take(weights))  # type: ignore[misc]
-    head = head_config(module)
-    control.agree(lambda: write_config(model_path, folder, writer.finish(), head) if writer is not None else None)
+    head, rows = head_config(module), full_shape(_untyped(module).get_input_embeddings().weight)[0]
+    control.agree(lambda: write_config(model_path, folder, writer.finish(), rows, head) if writer is not None else None)
+
+
+def _untyped(module: nn.Module) -> Any:
+    return module
 
 
 def as_published(module: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.export.adapter import WEIGHTS
 from finetune_trainer.export.config import read_head_config, write_config
-from finetune_trainer.export.deltas import ADAPTED_SCORE, Deltas
+from finetune_trainer.export.deltas import ADAPTED_SCORE, Change, Deltas
 from finetune_trainer.export.gather import parent_module
 from finetune_trainer.export.shards import SHARD_BYTES, ShardWriter
 from finetune_trainer.model.folder import indexed_weights
@@ -24,7 +24,8 @@ def export_merged(
 ) -> None:
     """Write the model in `model_path` with the adapter in the folder `adapter` added to it into `folder`, on rank 0.
 
-    Sums are made in float32 on the weights as published, never on what training held. They are stored in the wider of
+    What it changes is computed in float32 from the weights as published, never from what training held (which may have
+    been 4 bits, or weights that a part was taken out of), and stored in the wider of
     the file's dtype and that of training, `dtype`; weights without adapter stay as they are. No more than one shard of
     `shard` bytes is held in memory. Collective, so that an error (CannotMerge, StorageError) reaches every rank.
     """
@@ -33,6 +34,15 @@ def export_merged(
     for name in indexed_weights(model_path, str(model_path)):
         control.agree(lambda name=name: merging.add(model_path / name) if control.is_main else None)  # type: ignore[misc]
     control.agree(lambda: merging.finish() if control.is_main else None)
+
+
+def merge_files(adapter: Path, model_path: Path, folder: Path, dtype: torch.dtype) -> None:
+    """The same in this process alone."""
+    merging = _Merging(adapter, model_path, folder, dtype, SHARD_BYTES)
+    merging.start()
+    for name in indexed_weights(model_path, str(model_path)):
+        merging.add(model_path / name)
+    merging.finish()
 
 
 class _Merging:
@@ -58,8 +68,9 @@ class _Merging:
 
     def finish(self) -> None:
         model_path, adapter, folder = self._places
+        assert self._deltas is not None
         dtype = torch.promote_types(self._writer.finish(), self._dtype)
-        write_config(model_path, folder, dtype, read_head_config(adapter))
+        write_config(model_path, folder, dtype, self._deltas.vocabulary, read_head_config(adapter))
 
 
 def _merged(
@@ -69,11 +80,9 @@ def _merged(
     with open_weights(file) as stored:
         for _, group in groupby(sorted(set(stored.keys()) - set(left_out)), key=parent_module):
             names = list(group)
-            added = deltas.of(names)
-            yield {name: _sum(stored.get_tensor(name), added.get(name), dtype) for name in names}
+            changes = deltas.of(names)
+            yield {name: _changed(stored.get_tensor(name), changes.get(name), dtype) for name in names}
 
 
-def _sum(weight: Tensor, delta: Tensor | None, dtype: torch.dtype) -> Tensor:
-    if delta is None:
-        return weight
-    return (weight.float() + delta).to(torch.promote_types(weight.dtype, dtype))
+def _changed(weight: Tensor, change: Change | None, dtype: torch.dtype) -> Tensor:
+    return weight if change is None else change.apply(weight).to(torch.promote_types(weight.dtype, dtype))

@@ -57,12 +57,20 @@ def check_merged(model_path: Path, adapter: Path, merged: Path) -> dict[str, Any
 
 @torch.no_grad()
 def _logits(model_class: Any, config: PreTrainedConfig, path: Path, adapter: Path | None = None) -> list[Tensor]:
-    """Float64 logits of the model, then those with the adapter, if there is one; the tokens depend on nothing else."""
+    """Float64 logits of the model, then those with the adapter, if there is one, for the same tokens.
+
+    Tokens that were added to a vocabulary, which `config` has, have random embeddings until the adapter brings them.
+    """
+    own, size = load_config(path).get_text_config().vocab_size, config.get_text_config().vocab_size
+    config = deepcopy(config)
+    config.get_text_config().vocab_size = own
     model = model_class.from_pretrained(
-        path, config=deepcopy(config), dtype=torch.float32, local_files_only=True, use_safetensors=True
+        path, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
     ).eval()
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(config.get_text_config().vocab_size, (ROWS, TOKENS), generator=generator)
+    tokens = torch.randint(size, (ROWS, TOKENS), generator=generator)
+    if size > own:
+        model.resize_token_embeddings(size, mean_resizing=False)
     found = [model(input_ids=tokens, use_cache=False).logits.double()]
     if adapter is not None:
         tuned: Any = PeftModel.from_pretrained(model, str(adapter), ADAPTER, torch_device="cpu").eval()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import exp
 from typing import Any
 
 from finetune_trainer.data import Counters
-from finetune_trainer.metrics import Record
+from finetune_trainer.metrics import EVAL_PREFIX, Record
 from finetune_trainer.state import Progress, finite
 
-EVAL_PREFIX = "evalLoss/"
 METRIC_PREFIX = "eval/"
+LARGEST_EXPONENT = 700.0
+"""Above 709.8 the exponential is beyond a float64."""
 
 
 def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None, dict[str, float | None]]:
@@ -55,6 +57,20 @@ def verdict(base: float | None, tuned: float | None) -> str | None:
     return "Improved" if tuned < base else "NotImproved"
 
 
+def verdict_text(base: float | None, tuned: float | None, note: str | None) -> str | None:
+    """The same as a sentence, with `note`: why there is no comparison of single records."""
+    if base is None or tuned is None:
+        return None
+    moved = "fell" if tuned < base else "did not fall"
+    why = f"; no interval, because {note}" if note else ""
+    return f"Held-out loss {moved}: {base:.4f} nats per token before training, {tuned:.4f} after{why}."
+
+
+def perplexities(losses: Mapping[str, float | None]) -> dict[str, float]:
+    """exp of each loss that is known and whose exponential is a number."""
+    return {name: exp(loss) for name, loss in losses.items() if loss is not None and loss < LARGEST_EXPONENT}
+
+
 def overlong(counts: Counters) -> dict[str, int]:
     """What was done about records longer than `maxLength`, and the tokens that were lost by it; only what happened."""
     found = {
@@ -66,11 +82,20 @@ def overlong(counts: Counters) -> dict[str, int]:
     return {name: number for name, number in found.items() if number}
 
 
-def summarise(progress: Progress, records: Sequence[Record], exported_step: int) -> dict[str, Any]:
+def summarise(
+    progress: Progress,
+    records: Sequence[Record],
+    exported_step: int,
+    note: str | None = None,
+    *,
+    perplexity: bool = True,
+) -> dict[str, Any]:
     """The numbers of the result, by the names that events have; losses in nats per token.
 
     `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's;
-    `evalMetrics` and `baseMetrics` are the objective's metrics of both, by held-out set.
+    `evalMetrics` and `baseMetrics` are the objective's metrics of both, by held-out set. `evalPerplexities` are those
+    of the exported weights, where `perplexity` says that losses are nats per token. `note`: why nothing was compared
+    record by record.
     `overlong` counts over all epochs, `evalOverlong` over one pass through each set that has such records.
     """
     held_out = {name: overlong(counts) for name, counts in progress.eval_counts.items()}
@@ -85,7 +110,9 @@ def summarise(progress: Progress, records: Sequence[Record], exported_step: int)
         "baseLosses": progress.base or {},
         "evalMetrics": held_out_metrics(records, exported_step),
         "baseMetrics": held_out_metrics(records, 0),
+        "evalPerplexities": perplexities(losses) if perplexity else {},
         "verdict": verdict(progress.base_mean, loss),
+        "verdictText": verdict_text(progress.base_mean, loss, note),
         "exportedStep": exported_step,
         "best": progress.best.model_dump() if progress.best is not None else None,
         "tokens": progress.tokens,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NotRequired, TypedDict
 
-Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "restart", "resize", "result", "failure"]
+Kind = Literal["phase", "progress", "eval", "checkpoint", "audit", "verdict", "restart", "resize", "result", "failure"]
 
 MERGED: frozenset[str] = frozenset({"progress"})
 """Kinds of which only the newest matters; every other event is delivered in order and never dropped."""
@@ -88,6 +88,14 @@ class AuditEvent(TypedDict):
     kind: Literal["audit"]
 
 
+class VerdictEvent(TypedDict):
+    """Whether the training was worth it, once the exported model was compared with the one before training."""
+
+    kind: Literal["verdict"]
+    verdict: Literal["Improved", "NotImproved"]
+    text: str
+
+
 class RestartEvent(TypedDict):
     """The ranks are being started again after a failure; sent by launchers, not by the loop."""
 
@@ -126,5 +134,13 @@ class FailureEvent(TypedDict):
 
 
 Event = (
-    PhaseEvent | ProgressEvent | EvalEvent | CheckpointEvent | AuditEvent | RestartEvent | ResultEvent | FailureEvent
+    PhaseEvent
+    | ProgressEvent
+    | EvalEvent
+    | CheckpointEvent
+    | AuditEvent
+    | VerdictEvent
+    | RestartEvent
+    | ResultEvent
+    | FailureEvent
 )

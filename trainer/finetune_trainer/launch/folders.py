@@ -5,18 +5,23 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_trainer.errors import FinetuneError
+from finetune_trainer.errors import FinetuneError, Problem, SpecError
 from finetune_trainer.spec import FineTuneJob, run_id, to_manifest
 
 STATE_DIR = "FINETUNE_STATE_DIR"
 WORKDIR = "FINETUNE_WORKDIR"
 STAGING = "FINETUNE_STAGING"
+DATA_CACHE_BYTES = "FINETUNE_DATA_CACHE_BYTES"
 SHARED_MEMORY = Path("/dev/shm")
+MOST_DATA_BYTES = 32 << 30
+DISK_SHARE = 10
+"""One part in so many of a disk is for data: less than what a kubelet wants to be free before it evicts pods."""
 
 
 class AlreadyRunning(FinetuneError):
@@ -89,3 +94,17 @@ def staging(job: FineTuneJob, environ: Mapping[str, str]) -> Path | None:
     base = Path(chosen) if chosen else SHARED_MEMORY / f"finetune-{os.getuid()}"
     there = chosen != "" and (bool(chosen) or os.access(SHARED_MEMORY, os.W_OK))
     return base / run_id(job) if there else None
+
+
+def data_cache_bytes(folder: Path, environ: Mapping[str, str]) -> int:
+    """The most that a run may keep of its data below `folder`; the same for each of its ranks on a node.
+
+    FINETUNE_DATA_CACHE_BYTES, or a tenth of the folder's disk, at most 32 GiB. Raises SpecError for what is no number.
+    """
+    chosen = environ.get(DATA_CACHE_BYTES)
+    if not chosen:
+        return min(MOST_DATA_BYTES, shutil.disk_usage(folder).total // DISK_SHARE)
+    if not (chosen.isascii() and chosen.isdecimal()):
+        remedy = "is no number of bytes: write one such as 10000000000, or 0 to keep none of the data on the node"
+        raise SpecError([Problem(DATA_CACHE_BYTES, chosen, remedy)])
+    return int(chosen)

@@ -145,6 +145,10 @@ def part(key: str, value: object) -> str:
     return (share(value) if key.endswith("Share") else "") or number(value)
 
 
+def _verdict(event: Mapping[str, Any]) -> str:
+    return str(event.get("text"))
+
+
 def _restart(event: Mapping[str, Any]) -> str:
     count = f"restart {event.get('restarts')} of {event.get('maxRestarts')}"
     return f"starting the workers again from the last checkpoint ({count}): {event.get('message')}"
@@ -168,6 +172,7 @@ _LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "eval": _eval,
     "checkpoint": _checkpoint,
     "audit": _audit,
+    "verdict": _verdict,
     "result": _result,
     "restart": _restart,
     "resize": _resize,

@@ -54,6 +54,7 @@ class Settings:
     workdir: Path
     staging: Path | None
     checked: bool = False
+    data_cache_bytes: int = 0
 
 
 def run_rank(job: FineTuneJob, place: Place, settings: Settings, stop: StopSignal) -> dict[str, object]:
@@ -113,4 +114,5 @@ def _context(place: Place, settings: Settings, reporter: Reporter, stop: StopSig
         workdir=settings.workdir,
         checked=settings.checked,
         staging=settings.staging,
+        data_cache_bytes=settings.data_cache_bytes,
     )

@@ -19,7 +19,7 @@ from finetune_trainer.errors import Stopped
 from finetune_trainer.launch.decide import Fail, decide, restart_event
 from finetune_trainer.launch.elastic import GROW
 from finetune_trainer.launch.environment import prepare, redirect_output
-from finetune_trainer.launch.folders import staging, workdir
+from finetune_trainer.launch.folders import data_cache_bytes, staging, workdir
 from finetune_trainer.launch.machine import this_machine
 from finetune_trainer.launch.outcome import KILLED, Failure, RunFailed, failure_of, killed_for_memory, root_cause
 from finetune_trainer.launch.processes import memory_kills
@@ -54,7 +54,8 @@ def train_worker(manifest: str, entrypoint: str, channel: Channel, attempt: int 
     _log_to_stderr()
     prepare(os.environ, place.device, place.local_world_size, this_machine(count_gpus=False).cpus)
     here = log_dir is not None  # `finetune run` has checked this machine, not the nodes of a cluster
-    settings = Settings(entrypoint, channel, attempt, scratch, staging(job, os.environ), checked=here)
+    cache = data_cache_bytes(scratch, os.environ)
+    settings = Settings(entrypoint, channel, attempt, scratch, staging(job, os.environ), here, cache)
     try:
         return run_rank(job, place, settings, StopSignal())
     except RunFailed as error:

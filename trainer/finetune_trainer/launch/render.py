@@ -156,6 +156,11 @@ class RichView:
             styled = [(text, "green" if trained else "dim") for text, trained in runs]
             self._console.print(Text.assemble(("sample, trained parts in green\n", "dim"), *styled))
 
+    def _on_verdict(self, event: Mapping[str, Any]) -> None:
+        self._finish_phase()
+        colour = "green" if event.get("verdict") == "Improved" else "yellow"
+        self._console.print(Text(line(event), style=f"bold {colour}"))
+
     def _on_restart(self, event: Mapping[str, Any]) -> None:
         self._phase = self._progress = self._first = None
         self._console.print(Text(line(event), style="yellow"))

@@ -13,9 +13,6 @@ from transformers.pytorch_utils import Conv1D
 from finetune_trainer.model.load import full_shape
 from finetune_trainer.model.targets import fused_experts, kind_of
 
-COPY = ".modules_to_save.default"
-"""In the name of a module that is trained whole beside adapters, as a copy of the frozen one."""
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -58,13 +55,15 @@ class Coverage:
 
 def coverage(model: nn.Module) -> Coverage:
     """The coverage of a model as it stands, with or without adapters, whole or partitioned by ZeRO-3."""
-    trained = adapted_weights(model)
+    everything = model.named_parameters(remove_duplicate=False)
+    trained = {base_name(name).removesuffix(".weight") for name, weight in everything if weight.requires_grad}
+    trained |= adapted_weights(model)
     names = _base_weights(model)
     counted: dict[str, list[int]] = {}
-    for name, base in names.items():
+    for base in names.values():
         entry = counted.setdefault(kind_of(base), [0, 0])
         entry[0] += 1
-        entry[1] += base in trained or _requires_grad(model, name)
+        entry[1] += base in trained
     parameters = dict(model.named_parameters())
     adapters = {name for name in parameters if _is_adapter(name)}
     return Coverage(
@@ -76,18 +75,24 @@ def coverage(model: nn.Module) -> Coverage:
 
 def adapted_weights(model: nn.Module) -> set[str]:
     """Base names, as in the model without adapters, of modules and fused expert parameters that have an adapter."""
-    found = set()
+    return set(adapted_layers(model))
+
+
+def adapted_layers(model: nn.Module) -> dict[str, Any]:
+    """peft's layers, by the base name of the module or fused expert parameter that each adapts."""
+    found: dict[str, Any] = {}
     for name, module in model.named_modules():
         if isinstance(module, ParamWrapper):
-            found.add(f"{base_name(name)}.{module.parameter_name}".removesuffix(".weight"))
+            found[f"{base_name(name)}.{module.parameter_name}".removesuffix(".weight")] = module
         elif isinstance(module, LoraLayer):
-            found.add(base_name(name))
+            found[base_name(name)] = module
     return found
 
 
 def base_name(name: str) -> str:
     """The name that a module or parameter inside a PEFT model has in the base model."""
-    return name.removeprefix("base_model.model.").replace(".base_layer", "").replace(COPY, "")
+    inside = name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".original_module", "")
+    return inside.replace(".modules_to_save.default", "").replace(".token_adapter", "")
 
 
 def _base_weights(model: nn.Module) -> dict[str, str]:
@@ -95,25 +100,14 @@ def _base_weights(model: nn.Module) -> dict[str, str]:
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and not isinstance(module, LoraLayer) and not _is_hidden(name)
+        if isinstance(module, nn.Linear | Conv1D) and not _is_adapter(name) and not isinstance(module, LoraLayer)
     ]
     return {name: base_name(name) for name in [*linear, *fused_experts(model)]}
 
 
 def _is_adapter(name: str) -> bool:
-    return ".lora_" in name or COPY in name
-
-
-def _is_hidden(name: str) -> bool:
-    """Whether a module is a part of an adapter, or stands aside while a copy of it is trained."""
-    return ".lora_" in name or name.endswith(".original_module")
-
-
-def _requires_grad(model: nn.Module, name: str) -> bool:
-    module_name, _, last = name.rpartition(".")
-    owner = model.get_submodule(module_name)
-    weight = getattr(owner, last)
-    return bool(weight.weight.requires_grad if isinstance(weight, nn.Module) else weight.requires_grad)
+    """Whether a weight stands beside the base model's: its copy that is trained whole, too."""
+    return ".lora_" in name or ".modules_to_save." in name or ".trainable_tokens_" in name
 
 
 def _size(parameter: nn.Parameter) -> int:

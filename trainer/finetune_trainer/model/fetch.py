@@ -35,7 +35,7 @@ def fetch_model(uri: str, cache_dir: Path, token: str | None = None, progress: P
         check_folder(folder, uri)
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(cache_dir / f"{_name(uri)}.lock"):
+    with locked(cache_dir / f"{_name(uri)}.lock"):
         if uri.startswith("hf://"):
             return download(uri, cache_dir, token, progress)
         try:
@@ -54,7 +54,7 @@ def fetch_tokenizer(uri: str, cache_dir: Path, token: str | None = None) -> Path
         check_config(folder, uri)
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(cache_dir / f"{_name(uri)}.lock"):
+    with locked(cache_dir / f"{_name(uri)}.lock"):
         if uri.startswith("hf://"):
             return download_small(uri, cache_dir, token)
         folder = cache_dir / _name(uri)
@@ -94,7 +94,7 @@ def _name(uri: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on `path`; the kernel drops it when the process ends, however it ends."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,20 +41,22 @@ class ModelIdentity(BaseModel):
     revision: str | None = None
 
 
-def identify(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> ModelIdentity:
-    """The model in a folder, with the tokenizer loaded from it and the chat template that this one has now."""
+def identify(model_path: Path, tokenizer: PreTrainedTokenizerFast, added_tokens: Sequence[str] = ()) -> ModelIdentity:
+    """The model in a folder, with the tokenizer loaded from it, and chat template and tokens that this one has now."""
     weights = hashlib.sha256((model_path / CONFIG).read_bytes())
     weights.update(fingerprint(model_path, whole_below=START_HASH_BYTES)["sha256"].encode())
-    text = tokenizer_digest(model_path, tokenizer)
+    text = tokenizer_digest(model_path, tokenizer, added_tokens)
     return ModelIdentity(weights=weights.hexdigest(), tokenizer=text, revision=hub_revision(model_path))
 
 
-def tokenizer_digest(model_path: Path, tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 of the tokenizer's files in a model folder and of the chat template that it has now."""
+def tokenizer_digest(model_path: Path, tokenizer: PreTrainedTokenizerFast, added_tokens: Sequence[str] = ()) -> str:
+    """SHA-256 of the tokenizer's files in a model folder, of its chat template now, and of what it got beside them."""
     text = hashlib.sha256(json.dumps(tokenizer.chat_template, sort_keys=True).encode())
     for file in sorted(model_path.iterdir()):
         if any(fnmatch(file.name, pattern) for pattern in TOKENIZER_FILES):
             text.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+    if added_tokens:
+        text.update(json.dumps(added_tokens).encode())
     return text.hexdigest()
 
 

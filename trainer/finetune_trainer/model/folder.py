@@ -122,7 +122,10 @@ def _shards_of_index(folder: Path, uri: str) -> set[str]:
 
 
 def _adapter(uri: str) -> DataError:
-    return DataError(f"spec.model.uri: {uri} holds a LoRA adapter: write the folder of the base or a merged model")
+    return DataError(
+        f"spec.model.uri: {uri} holds a LoRA adapter: write the folder of the base or a merged model, and this one as "
+        "spec.model.adapter.uri to start from it"
+    )
 
 
 def _why_no_weights(names: set[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,13 @@ def download_small(uri: str, cache_dir: Path, token: str | None) -> Path:
         return _Snapshot(repository, cache_dir, token, None).small(uri, revision or None)
 
 
+def download_named(uri: str, cache_dir: Path, token: str | None, names: Sequence[str]) -> Path:
+    """A folder with those files of a repository that there are; raises as `download` does."""
+    repository, _, revision = uri.removeprefix("hf://").partition("@")
+    with _explained(uri, revision):
+        return _Snapshot(repository, cache_dir, token, None).named(revision or None, names)
+
+
 @contextmanager
 def _explained(uri: str, revision: str) -> Iterator[None]:
     """Turn what huggingface_hub raises into what to do about it."""
@@ -73,6 +80,9 @@ class _Snapshot:
         self._cache = _cache_folder(cache_dir)
         self._token = token
         self._bar = _bar(progress) if progress is not None else None
+
+    def named(self, revision: str | None, names: Sequence[str]) -> Path:
+        return self._files(revision, list(names), SUBFOLDERS, None)
 
     def small(self, uri: str, revision: str | None) -> Path:
         folder = self._files(revision, list(SMALL_FILES), SUBFOLDERS, None)

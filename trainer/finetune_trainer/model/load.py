@@ -42,6 +42,7 @@ def load_model(
     gradient_checkpointing: bool = False,
     uri: str = "",
     head: ScoreHead | None = None,
+    quantization: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The causal language model in the folder `path`, in `dtype` (rotary frequencies stay float32), to be trained.
 
@@ -53,8 +54,9 @@ def load_model(
     every rank loads the whole model on the CPU.
 
     Attention is torch's `scaled_dot_product_attention` where the architecture allows it; `config.use_cache` is False,
-    without which packed documents leak into each other. Raises DataError naming every missing, unexpected or wrongly
-    shaped weight, before any is read; `uri` is what the manifest calls the folder, for messages.
+    without which packed documents leak into each other. With `quantization` (`model.quantize`) linear layers have 4
+    bits a weight. Raises DataError naming every missing, unexpected or wrongly shaped weight, before any is read; `uri`
+    is what the manifest calls the folder, for messages.
     """
     uri = uri or str(path)
     weights = [path / name for name in check_folder(path, uri)]
@@ -66,7 +68,7 @@ def load_model(
     alive = _zero3_config(ds_config, dtype) if zero_stage == 3 else None
     new = [SCORE_WEIGHT] if head is not None and SCORE_WEIGHT not in headers else []
     with nullcontext() if zero_stage == 3 else without_zero3():  # an older engine may live on in this process
-        model = _from_pretrained(model_class, path, config, dtype, new)
+        model = _from_pretrained(model_class, path, config, dtype, new, quantization or {})
     if head is not None and new:
         initialise_score(model, head.seed)
     check_spot(model, weights)
@@ -93,7 +95,9 @@ def is_partitioned(parameter: Tensor) -> bool:
 
 
 def full_shape(parameter: Tensor) -> torch.Size:
-    """The parameter's shape, also while ZeRO-3 has it partitioned and `parameter.shape` is [0]."""
+    """The weight's shape, also while ZeRO-3 has it partitioned and `parameter.shape` is [0], or in 4 bits."""
+    if (quantised := getattr(parameter, "quant_state", None)) is not None:
+        return torch.Size(quantised.shape)
     shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
     return shape
 
@@ -115,9 +119,10 @@ def check_spot(model: nn.Module, files: list[Path]) -> None:
     """Compare one value of every parameter with the file it came from; DataError if it was initialised instead.
 
     Each rank looks at the first value that it holds, so that this costs nothing next to the load. Parameters that
-    transformers fuses from several tensors have no counterpart by name and are left to `check_weights`.
+    transformers fuses from several tensors have no counterpart by name and are left to `check_weights`; so are those in
+    4 bits, whose values are not the file's.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: one for name, one in model.named_parameters() if one.dtype.is_floating_point}
     wrong = []
     for file in files:
         with open_weights(file) as weights:
@@ -161,7 +166,12 @@ def _enable_checkpointing(model: Any) -> None:
 
 
 def _from_pretrained(
-    model_class: Any, path: Path, config: PreTrainedConfig, dtype: torch.dtype, new: Collection[str]
+    model_class: Any,
+    path: Path,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    new: Collection[str],
+    options: Mapping[str, Any],
 ) -> Any:
     """The model, whole but for the weights `new`, which are left for the caller to set."""
     with captured_report() if new else nullcontext():
@@ -174,6 +184,7 @@ def _from_pretrained(
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **options,
         )
     left = sorted(set(info["missing_keys"]) - set(getattr(model, "all_tied_weights_keys", {})) - set(new))
     if left or info["error_msgs"]:

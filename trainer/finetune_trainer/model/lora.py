@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import deepspeed
@@ -18,37 +20,54 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from finetune_trainer.errors import Problem, SpecError
-from finetune_trainer.model.coverage import Coverage, adapted_weights, coverage
+from finetune_trainer.model.coverage import Coverage, adapted_layers, coverage
 from finetune_trainer.model.keys import SCORE
 from finetune_trainer.model.load import full_shape, is_partitioned
-from finetune_trainer.model.targets import PATH, Targets, endings, find_targets
-from finetune_trainer.spec.method import LoRA
+from finetune_trainer.model.saved import find_saved, suffixes, token_rows
+from finetune_trainer.model.targets import PATH, Targets, choose, endings, find_targets
+from finetune_trainer.spec.method import Initialization, LoRA
+
+RankAndAlpha = tuple[int, int]
 
 
-def apply_lora(model: PreTrainedModel, lora: LoRA, seed: int) -> tuple[PeftModel, Coverage]:
+def apply_lora(model: PreTrainedModel, lora: LoRA, seed: int, tokens: Sequence[int] = ()) -> tuple[PeftModel, Coverage]:
     """Freeze `model` and add an adapter to every weight that `lora.target_modules` names.
 
+    Trained beside the adapters are the modules that `lora.modules_to_save` names, and the embeddings of `tokens`.
     `seed` decides the adapters' initial values together with their names: they are the same for every ZeRO stage and
-    world size. Call it before `deepspeed.initialize`, on every rank.
+    world size. Values of another `lora.initialization` are set later, by `model.decompose`. Call it before
+    `deepspeed.initialize`, on every rank.
 
-    Raises SpecError naming the pattern that matches nothing, or a dropout that fused experts cannot have.
+    Raises SpecError naming the pattern that matches nothing, or an option that fused experts cannot have.
     """
     targets = find_targets(model, lora.target_modules)
-    config = _lora_config(model, lora, targets)
+    ranks = find_ranks(targets, lora)
+    config = _lora_config(model, lora, targets, ranks)
+    saved = find_saved(model, lora.modules_to_save, {*targets.modules, *targets.parameters})
+    config.modules_to_save = suffixes(saved, {name for name, _ in model.named_modules()} - set(saved)) or None
+    config.trainable_token_indices = token_rows(model, tokens, saved) or None
     with torch.random.fork_rng():  # peft draws values that are replaced below
         adapted = get_peft_model(model, config, autocast_adapter_dtype=False)
-    missed = {*targets.modules, *targets.parameters} ^ adapted_weights(adapted)
-    if missed:
-        message = f"peft adapts other weights than were asked for, the difference is {', '.join(sorted(missed)[:8])}"
-        raise SpecError([Problem(PATH, list(lora.target_modules), message)])
+    _check(adapted, ranks, lora)
     initialise_adapters(adapted, seed)
     found: PeftModel = adapted
     return found, coverage(adapted)
 
 
 def full_coverage(model: nn.Module) -> Coverage:
-    """The coverage of full fine-tuning, where every parameter is trained."""
+    """The coverage of full fine-tuning, where every parameter is trained that is not frozen."""
     return coverage(model)
+
+
+def find_ranks(targets: Targets, lora: LoRA) -> dict[str, RankAndAlpha]:
+    """Rank and alpha of each weight that gets an adapter. SpecError for a pattern of `perModule` that names none."""
+    names = [*targets.modules, *targets.parameters]
+    found = dict.fromkeys(names, (lora.rank, lora.alpha))
+    for index, entry in reversed(list(enumerate(lora.per_module))):
+        what = "none of the modules that have an adapter"
+        for name in choose(names, entry.modules, f"spec.method.lora.perModule[{index}].modules", what):
+            found[name] = (entry.rank or lora.rank, entry.alpha or lora.alpha)
+    return found
 
 
 @torch.no_grad()
@@ -66,26 +85,26 @@ def initialise_adapters(model: nn.Module, seed: int) -> None:
                 parameter.copy_(values)
 
 
+def seeded(seed: int, name: str) -> int:
+    """The seed of a parameter's own generator."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
+
+
 def _initial_values(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
     values = torch.zeros(shape)
     if ".lora_A." in name:
-        digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little"))
+        generator = torch.Generator().manual_seed(seeded(seed, name))
         bound = 1 / math.sqrt(shape[-1])
         values.uniform_(-bound, bound, generator=generator)
     return values
 
 
-def _lora_config(model: PreTrainedModel, lora: LoRA, targets: Targets) -> Any:
+def _lora_config(model: PreTrainedModel, lora: LoRA, targets: Targets, ranks: Mapping[str, RankAndAlpha]) -> Any:
     moved = {last for last in {name.rpartition(".")[2] for name in targets.modules} if not _keeps_name(model, last)}
     renamed = {name for name in targets.modules if name.rpartition(".")[2] in moved}
     parameters = [*targets.parameters, *(f"{name}.weight" for name in sorted(renamed))]
-    if parameters and lora.dropout:
-        message = (
-            f"cannot be applied to {parameters[0]}, whose adapter is added to the weight itself: write 0, or name "
-            "targetModules without experts"
-        )
-        raise SpecError([Problem("spec.method.lora.dropout", lora.dropout, message)])
+    if parameters:
+        _check_parameters(parameters[0], lora)
     wanted = set(targets.modules) - renamed
     others = {name for name, _ in model.named_modules()} - wanted
     return LoraConfig(
@@ -95,7 +114,52 @@ def _lora_config(model: PreTrainedModel, lora: LoRA, targets: Targets) -> Any:
         lora_dropout=lora.dropout,
         target_modules=endings(wanted, others),
         target_parameters=parameters or None,
+        rank_pattern=_patterns({name: rank for name, (rank, _) in ranks.items()}, lora.rank, renamed),
+        alpha_pattern=_patterns({name: alpha for name, (_, alpha) in ranks.items()}, lora.alpha, renamed),
+        use_dora=lora.dora,
+        use_rslora=lora.rslora,
     )
+
+
+def _check_parameters(name: str, lora: LoRA) -> None:
+    """What peft cannot do where the adapter is added to a weight itself, and not to what comes out of a layer."""
+    refused: dict[str, tuple[object, object, object]] = {
+        "dropout": (lora.dropout, 0.0, 0),
+        "dora": (lora.dora, False, "false"),
+        "initialization": (str(lora.initialization), str(Initialization.DEFAULT), Initialization.DEFAULT),
+    }
+    for option, (value, usual, written) in refused.items():
+        if value != usual:
+            message = (
+                f"cannot be applied to {name}, whose adapter is added to the weight itself: write {written}, or name "
+                "targetModules without experts"
+            )
+            raise SpecError([Problem(f"spec.method.lora.{option}", value, message)])
+
+
+def _patterns(values: Mapping[str, int], usual: int, renamed: Iterable[str]) -> dict[str, int]:
+    """peft's patterns, regular expressions on the ends of names, for the values that are not the usual one."""
+    found = {}
+    for value in sorted(set(values.values()) - {usual}):
+        mine = {name for name, other in values.items() if other == value}
+        for ending in endings(mine, values.keys() - mine):
+            found[re.escape(ending)] = value
+    return {f"{key}.weight" if _is_renamed(key, renamed) else key: value for key, value in found.items()}
+
+
+def _is_renamed(pattern: str, renamed: Iterable[str]) -> bool:
+    return any(re.fullmatch(rf"(.*\.)?{pattern}", name) for name in renamed)
+
+
+def _check(adapted: nn.Module, ranks: Mapping[str, RankAndAlpha], lora: LoRA) -> None:
+    """Whether peft did exactly what was asked for."""
+    found = {name: (layer.r["default"], layer.lora_alpha["default"]) for name, layer in adapted_layers(adapted).items()}
+    if different := sorted(dict(found.items() ^ ranks.items())):
+        message = (
+            "peft adapts other weights than were asked for, or with other ranks; the difference is "
+            f"{', '.join(different[:8])}"
+        )
+        raise SpecError([Problem(PATH, list(lora.target_modules), message)])
 
 
 def _keeps_name(model: PreTrainedModel, last: str) -> bool:

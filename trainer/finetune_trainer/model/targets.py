@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,28 @@ def find_targets(model: nn.Module, patterns: Sequence[str]) -> Targets:
     if problems:
         raise SpecError(problems)
     return Targets(tuple(name for name in linear if name in chosen), tuple(name for name in experts if name in chosen))
+
+
+def choose(names: Sequence[str], patterns: Sequence[str], path: str, nothing: str) -> list[str]:
+    """Those of `names` that any of `patterns` names, in their order; patterns are as in `find_targets`.
+
+    SpecError at `path` for each pattern that names nothing, with names that are near to it.
+    """
+    found = {pattern: {name for name in names if _matches(name, pattern)} for pattern in patterns}
+    missed = [pattern for pattern, chosen in found.items() if not chosen]
+    if missed:
+        raise SpecError([Problem(path, one, f"names {nothing}: write {near(one, names)}") for one in missed])
+    return [name for name in names if any(name in chosen for chosen in found.values())]
+
+
+def near(pattern: str, names: Iterable[str]) -> str:
+    """What could be meant by a pattern that names nothing: some kinds of what there is, the most similar ones first."""
+    kinds = list(dict.fromkeys(kind_of(name) for name in names))
+    lasts = {kind.rpartition(".")[2]: kind for kind in kinds}
+    wanted = pattern.replace("*", "").strip(".")
+    close = difflib.get_close_matches(wanted, kinds, n=3, cutoff=0.6)
+    close += [lasts[last] for last in difflib.get_close_matches(wanted.rpartition(".")[2], lasts, n=3, cutoff=0.6)]
+    return ", ".join(list(dict.fromkeys([*close, *kinds]))[:8])
 
 
 def fused_experts(model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import TemplateSyntaxError
@@ -14,12 +15,15 @@ from finetune_trainer.errors import DataError, Problem, SpecError
 RESERVED_PADDING = ("<|finetune_right_pad_id|>", "<pad>", "<|pad|>", "[PAD]", "<|padding|>", "<|dummy_0|>")
 
 
-def load_tokenizer(path: Path, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def load_tokenizer(
+    path: Path, chat_template: str | None = None, added_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """The fast tokenizer in the model folder `path`, always with a padding token.
 
     `chat_template` replaces the tokenizer's own: Jinja text, or `file:///template.jinja`. A tokenizer without padding
-    token gets the one its vocabulary reserves, else its end-of-sequence token; no token is added. Padding being equal
-    to the end of sequence hides no target here: what is trained is decided by labels and never by token id.
+    token gets the one its vocabulary reserves, else its end-of-sequence token; no token is added for it. Padding being
+    equal to the end of sequence hides no target here: what is trained is decided by labels and never by token id. Those
+    of `added_tokens` that it does not know get the next free ids, in this order.
 
     Raises DataError if there is no fast tokenizer, SpecError if the template cannot be read or is no Jinja.
     """
@@ -36,20 +40,22 @@ def load_tokenizer(path: Path, chat_template: str | None = None) -> PreTrainedTo
         tokenizer.chat_template = _read_template(chat_template)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = _padding_token(tokenizer, path)
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([token for token in dict.fromkeys(added_tokens) if token not in known])
     return tokenizer
 
 
-def check_fits(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, max_length: int) -> None:
-    """Whether ids and positions lie within the model's tables.
+def check_fits(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, max_length: int, added: int = 0) -> None:
+    """Whether ids and positions lie within the model's tables, which grow by up to `added` tokens.
 
     DataError if the tokenizer has ids that the model has no embedding for, SpecError if rows of `max_length` tokens
     have more positions than the model was made for.
     """
     text = config.get_text_config()
-    if len(tokenizer) > text.vocab_size:
+    if len(tokenizer) - added > text.vocab_size:
         raise DataError(
-            f"spec.model.uri: the tokenizer has {len(tokenizer)} tokens, the model embeds {text.vocab_size}: they "
-            "belong to different models, or the embeddings were not resized before saving"
+            f"spec.model.uri: the tokenizer has {len(tokenizer) - added} tokens, the model embeds {text.vocab_size}: "
+            "they belong to different models, or the embeddings were not resized before saving"
         )
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and max_length > positions:

@@ -16,11 +16,11 @@ from pydantic_core import ErrorDetails
 
 from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.spec.defaults import prepare
+from finetune_trainer.spec.evaluation_rules import RULES
 from finetune_trainer.spec.example import NOTHING, example_at
 from finetune_trainer.spec.fields import entries, member_names
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING, Location, generic_path, lookup, meant, problem_from, shown_path
-from finetune_trainer.spec.rules import RULES
 
 MAX_REPAIRS = 3
 Unknown = Literal["forbid", "ignore"]

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from finetune_trainer.spec.base import Part
+from finetune_trainer.spec.metric import Metric
 from finetune_trainer.spec.names import ColumnName, EvalName
 from finetune_trainer.spec.uri import SourceUri
 
@@ -41,6 +42,14 @@ class Packing(StrEnum):
     NONE = "None"
 
 
+class Contamination(StrEnum):
+    """What happens when held-out records are among the training records."""
+
+    WARN = "Warn"
+    FAIL = "Fail"
+    IGNORE = "Ignore"
+
+
 Columns = Annotated[dict[ColumnName, ColumnName], Field(max_length=16)]
 
 
@@ -70,6 +79,10 @@ class EvalSource(Source):
     name: EvalName
     """Name of this set in reports and metrics; unique within the job."""
 
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=8)] = ()
+    """How the model's own answers are compared with the set's; the first one decides whether the training was worth it.
+    Without any, the loss decides."""
+
 
 class BadRecords(Part):
     """What to do about records that cannot be trained on; each one is quarantined with the reason."""
@@ -86,6 +99,10 @@ class Data(Part):
 
     eval: Annotated[tuple[EvalSource, ...], Field(max_length=32)] = ()
     """Held-out data, never trained on."""
+
+    contamination: Contamination = Contamination.WARN
+    """What happens when records of `eval` equal or closely resemble records of `train`: a warning beside the result,
+    or a failure before the first step; `Ignore` does not look."""
 
     max_length: Annotated[int, Field(ge=8, le=16_777_216)]
     """Longest row, in tokens; of preference pairs a row holds both texts, each with its prompt."""

@@ -47,27 +47,30 @@ def drop_nulls(value: Any) -> Any:
 def fill_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `spec` (camelCase, unvalidated) with what follows from other fields, as if the user had written it.
 
-    - `method.lora`: its defaults, with LoRA.
+    - `method.lora`: its defaults, with LoRA and QLoRA; `method.qlora`: its defaults, with QLoRA.
     - `objective.dpo`, `.orpo`, `.kto`, `.reward`, `.classification`: their defaults, with that type; `reference`: Base
-      with LoRA from the model itself, else Precomputed with DPO and Copy with KTO.
+      with an adapter on the model itself, else Precomputed with DPO and Copy with KTO.
     - `data.overlong`: Split with CPT, where every token counts, Drop where answers are judged, else Truncate.
     - `checkpoint.keepBest`: 1 when `evaluation.everySteps` is set, so that the best model is not lost, else 0.
     - `evaluation.compareBase`: true when `data.eval` is given, so that a run shows whether it was worth it.
-    - `output.format`: Adapter with LoRA, else Full.
+    - `output.format`: Adapter with LoRA and QLoRA, Merged with them where an adapter is merged first, else Full.
 
     A member that is no mapping is left as it is, for the validation to refuse.
     """
     filled = dict(spec)
     method = _get(spec, "method", "type")
-    if method == "LoRA":
+    adapts = method in ("LoRA", "QLoRA")
+    if adapts:
         _default(filled, "method", "lora", {})
+    if method == "QLoRA":
+        _default(filled, "method", "qlora", {})
     _fill_objective(filled)
     if _get(spec, "evaluation", "everySteps") is not None:
         _default(filled, "checkpoint", "keepBest", 1)
     if _get(spec, "data", "eval"):
         filled.setdefault("evaluation", {})
         _default(filled, "evaluation", "compareBase", True)
-    _default(filled, "output", "format", "Adapter" if method == "LoRA" else "Full")
+    _default(filled, "output", "format", _output(spec) if adapts else "Full")
     return filled
 
 
@@ -82,8 +85,23 @@ def _fill_objective(spec: dict[str, Any]) -> None:
     if kind in ("DPO", "ORPO", "KTO", "Reward", "Classification"):
         _default(spec, "objective", kind.lower(), {})
     if fallback and isinstance(options := spec["objective"].get(kind.lower()), Mapping):
-        base = _get(spec, "method", "type") != "Full" and _get(spec, "model", "checkpoint") is None
+        base = _get(spec, "method", "type") != "Full" and _starts_with_the_model(spec)
         spec["objective"] = {**spec["objective"], kind.lower(): {"reference": "Base" if base else fallback, **options}}
+
+
+def _starts_with_the_model(spec: Mapping[str, Any]) -> bool:
+    """Whether the model without its adapter is what training starts from."""
+    adapter, lora = _get(spec, "model", "adapter"), _get(spec, "method", "lora")
+    continues = isinstance(adapter, Mapping) and adapter.get("use", "Continue") == "Continue"
+    takes = isinstance(lora, Mapping) and lora.get("initialization", "Default") != "Default"
+    return _get(spec, "model", "checkpoint") is None and not continues and not takes
+
+
+def _output(spec: Mapping[str, Any]) -> str:
+    """An adapter beside merged weights fits no model that has an address."""
+    adapter = _get(spec, "model", "adapter")
+    merges = isinstance(adapter, Mapping) and adapter.get("use") == "Merge"
+    return "Merged" if merges else "Adapter"
 
 
 def _get(spec: Mapping[str, Any], part: str, field: str) -> Any:

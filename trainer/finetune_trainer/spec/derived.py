@@ -66,10 +66,11 @@ def with_absolute_paths(job: FineTuneJob, base: Path) -> FineTuneJob:
 
 
 def _absolute_model(model: Model, base: Path) -> Model:
-    text, start = model.chat_template, model.checkpoint
+    text, start, adapter = model.chat_template, model.checkpoint, model.adapter
     update = {
         "uri": absolute_uri(model.uri, base),
         "chat_template": text and absolute_uri(text, base),
+        "adapter": adapter and adapter.model_copy(update={"uri": absolute_uri(adapter.uri, base)}),
         "checkpoint": start and start.model_copy(update={"uri": absolute_uri(start.uri, base)}),
     }
     return model.model_copy(update=update)

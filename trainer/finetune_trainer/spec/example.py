@@ -23,10 +23,25 @@ EXAMPLE: dict[str, Any] = {
             "uri": "hf://Qwen/Qwen3-0.6B@main",
             "chatTemplate": "{% for message in messages %}...{% endfor %}",
             "checkpoint": {"uri": "s3://checkpoints/team-a/default.first-job", "which": "best"},
+            "adapter": {"uri": "s3://models/support-bot-stage-1", "use": "Continue"},
+            "addedTokens": ["<tool_call>"],
         },
         "method": {
             "type": "LoRA",
-            "lora": {"rank": 16, "alpha": 32, "dropout": 0.0, "targetModules": ["all-linear"]},
+            "lora": {
+                "rank": 16,
+                "alpha": 32,
+                "dropout": 0.0,
+                "targetModules": ["all-linear"],
+                "perModule": [{"modules": ["down_proj"], "rank": 64, "alpha": 128}],
+                "dora": False,
+                "rslora": False,
+                "initialization": "Default",
+                "learningRateRatio": 16.0,
+                "modulesToSave": ["lm_head"],
+            },
+            "qlora": {"quantType": "NF4", "doubleQuantization": True},
+            "full": {"train": ["*"], "freeze": ["embed_tokens"]},
         },
         "objective": {
             "type": "SFT",
@@ -50,8 +65,17 @@ EXAMPLE: dict[str, Any] = {
                 {"uri": "s3://data/support/*.jsonl.zst", "format": "Messages", "columns": {}, "weight": 1.0},
             ],
             "eval": [
-                {"uri": "s3://data/support-eval/*.parquet", "format": "Messages", "columns": {}, "name": "support"},
+                {
+                    "uri": "s3://data/support-eval/*.parquet",
+                    "format": "Messages",
+                    "columns": {},
+                    "name": "support",
+                    "metrics": [
+                        {"type": "ExactMatch", "fields": ["total"], "choices": ["yes", "no"], "pattern": "Answer: (.*)"}
+                    ],
+                },
             ],
+            "contamination": "Warn",
             "maxLength": 4096,
             "overlong": "Truncate",
             "packing": "BestFit",
@@ -84,7 +108,15 @@ EXAMPLE: dict[str, Any] = {
             "keepLast": 2,
             "keepBest": 1,
         },
-        "evaluation": {"everySteps": 200, "compareBase": True, "earlyStopping": {"patience": 3}},
+        "evaluation": {
+            "everySteps": 200,
+            "compareBase": True,
+            "earlyStopping": {"patience": 3},
+            "samples": 128,
+            "shots": 4,
+            "maxNewTokens": 256,
+            "forgetting": {"sample": True, "sets": ["general"]},
+        },
         "output": {"uri": "s3://models/support-bot", "format": "Adapter"},
         "workers": {
             "replicas": 2,

@@ -39,6 +39,14 @@ _IDENTITY: tuple[str, ...] = (
     "training.seed",
 )
 
+# Fields that came later: with these values a job is what it was without them, and continues its checkpoints.
+_AS_BEFORE: dict[str, Any] = {
+    "spec.method.lora.dora": False,
+    "spec.method.lora.rslora": False,
+    "spec.method.lora.initialization": "Default",
+    "spec.method.lora.learningRateRatio": 1.0,
+}
+
 
 def identity(job: FineTuneJob) -> str:
     """SHA-256 of `identity_fields` as 64 hex digits."""
@@ -49,7 +57,8 @@ def identity(job: FineTuneJob) -> str:
 def identity_fields(job: FineTuneJob) -> dict[str, Any]:
     """Scalars by full path (`spec.data.train[0].uri`), so that a mismatch can be explained field by field."""
     spec = to_manifest(job)["spec"]
-    return dict(pair for path in _IDENTITY for pair in _flat(f"spec.{path}", _lookup(spec, path)))
+    pairs = (pair for path in _IDENTITY for pair in _flat(f"spec.{path}", _lookup(spec, path)))
+    return {path: value for path, value in pairs if path not in _AS_BEFORE or value != _AS_BEFORE[path]}
 
 
 def _lookup(spec: dict[str, Any], path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -22,6 +23,8 @@ def _check_which(which: str) -> str:
     return which
 
 
+AddedToken = Annotated[str, Field(min_length=1, max_length=128)]
+AddedTokens = Annotated[tuple[AddedToken, ...], Field(max_length=1024)]
 ChatTemplate = Annotated[str, Field(min_length=1, max_length=65536)]
 Which = Annotated[
     str,
@@ -45,6 +48,24 @@ class StartCheckpoint(Part):
     list`. It is looked up once, when the run begins."""
 
 
+class AdapterUse(StrEnum):
+    """What becomes of an adapter that training starts from."""
+
+    CONTINUE = "Continue"
+    MERGE = "Merge"
+
+
+class StartAdapter(Part):
+    """A LoRA adapter in PEFT's layout, trained on the model at `model.uri`, from whatever trainer."""
+
+    uri: ModelUri
+    """Where it lies, as in `model.uri`: for instance the `output.uri` of another job with `output.format: Adapter`."""
+
+    use: AdapterUse = AdapterUse.CONTINUE
+    """`Continue` trains it on: `method.lora` must say what it is. `Merge` adds it to the model's weights first, for any
+    method; what is exported is a whole model then."""
+
+
 class Model(Part):
     """The model that training starts from: a folder in the Hugging Face layout with safetensors weights."""
 
@@ -59,3 +80,10 @@ class Model(Part):
 
     checkpoint: StartCheckpoint | None = None
     """Start from the weights in a checkpoint of another run, instead of the untrained model or adapter."""
+
+    adapter: StartAdapter | None = None
+    """Start from the model with this adapter, instead of the untrained model."""
+
+    added_tokens: AddedTokens = ()
+    """Tokens that the tokenizer shall have beside its own, for instance `<tool_call>`. Embeddings of new ones begin as
+    the mean of all others; with LoRA the embeddings of all of them are trained beside the adapters, and no others."""

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from finetune_trainer.spec.deepspeed import Offload
-from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.objective import ObjectiveType
 
 VALUES: frozenset[StrEnum] = frozenset(
     {
-        MethodType.QLORA,
         ObjectiveType.GRPO,
         Offload.NVME,
     }

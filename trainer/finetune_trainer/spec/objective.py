@@ -26,6 +26,10 @@ class ObjectiveType(StrEnum):
     GRPO = "GRPO"
 
 
+LANGUAGE = (ObjectiveType.CPT, ObjectiveType.SFT)
+"""Objectives whose records are texts that a language model continues, and whose loss is nats per token."""
+
+
 class Trained(StrEnum):
     """Which tokens of a conversation or a prompt with its answer are trained."""
 

@@ -19,18 +19,19 @@ from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES
 from finetune_trainer.spec.overrides import ALLOWED
 
 COMPUTED_DEFAULTS = {
-    "spec.method.lora": "its defaults, with `type: LoRA`",
+    "spec.method.lora": "its defaults, with `type: LoRA` or `QLoRA`",
+    "spec.method.qlora": "its defaults, with `type: QLoRA`",
     "spec.objective.dpo": "its defaults, with `type: DPO`",
-    "spec.objective.dpo.reference": "`Base` with LoRA and without `model.checkpoint`, else `Precomputed`",
+    "spec.objective.dpo.reference": "`Base` with an adapter beside the model that is the start, else `Precomputed`",
     "spec.objective.orpo": "its defaults, with `type: ORPO`",
     "spec.objective.kto": "its defaults, with `type: KTO`",
     "spec.objective.reward": "its defaults, with `type: Reward`",
     "spec.objective.classification": "its defaults, with `type: Classification`",
-    "spec.objective.kto.reference": "`Base` with LoRA, else `Copy`",
+    "spec.objective.kto.reference": "`Base` with an adapter beside the model that is the start, else `Copy`",
     "spec.data.overlong": "`Split` with CPT, `Drop` with DPO, ORPO, KTO and Reward, else `Truncate`",
     "spec.checkpoint.keepBest": "`1` with `evaluation.everySteps`, else `0`",
     "spec.evaluation.compareBase": "`true` with `data.eval`, else `false`",
-    "spec.output.format": "`Adapter` with LoRA, else `Full`",
+    "spec.output.format": "`Adapter` with LoRA and QLoRA, `Merged` where `model.adapter` is merged first, else `Full`",
 }
 TABLE = "\n| Field | Type | Default | What it does |\n|---|---|---|---|\n"
 SECTIONS = {

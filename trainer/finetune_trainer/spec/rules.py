@@ -12,17 +12,18 @@ from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE, Offload
 from finetune_trainer.spec.derived import ranks, run_id
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING, shown_path
-from finetune_trainer.spec.method import ALL_LINEAR, MethodType
+from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.notyet import VALUES, available, one_of
 from finetune_trainer.spec.objective import OBJECTIVES
 from finetune_trainer.spec.output import OutputFormat
 from finetune_trainer.spec.overrides import check_value
 from finetune_trainer.spec.rule import RuleBook
 from finetune_trainer.spec.rules_heads import HEAD_RULES
+from finetune_trainer.spec.rules_method import METHOD_RULES
 from finetune_trainer.spec.rules_objective import OBJECTIVE_RULES
 from finetune_trainer.spec.uri import is_inside
 
-RULES = RuleBook(OBJECTIVE_RULES, HEAD_RULES)
+RULES = RuleBook(OBJECTIVE_RULES, HEAD_RULES, METHOD_RULES)
 
 FORMATS = {kind: takes.formats for kind, takes in OBJECTIVES.items() if kind not in VALUES}
 COLUMNS = {
@@ -38,6 +39,7 @@ COLUMNS = {
 OUTPUTS = {
     MethodType.FULL: (OutputFormat.FULL,),
     MethodType.LORA: (OutputFormat.ADAPTER, OutputFormat.MERGED),
+    MethodType.QLORA: (OutputFormat.ADAPTER, OutputFormat.MERGED),
 }
 
 
@@ -105,17 +107,6 @@ def whole_micro_batches(job: FineTuneJob) -> Iterator[Problem]:
         advice = f"{below} or {above}" if below else f"{above}"
         message = f"is no multiple of microBatchSize, {micro_batch}: write {advice}, or leave microBatchSize out"
         yield Problem("spec.training.globalBatchSize", batch, message)
-
-
-@RULES.rule("spec.method.type", "spec.method.lora.targetModules[*]")
-def lora_options_for_lora(job: FineTuneJob) -> Iterator[Problem]:
-    method = job.spec.method
-    if method.type is MethodType.FULL and method.lora is not None:
-        yield Problem("spec.method.lora", "a mapping", "has no effect with type: Full: remove it, or write type: LoRA")
-    targets = method.lora.target_modules if method.lora else ()
-    if ALL_LINEAR in targets and len(targets) > 1:
-        message = "all-linear names every linear layer already: write it alone, or remove it"
-        yield Problem("spec.method.lora.targetModules", list(targets), message)
 
 
 @RULES.rule("spec.method.type", "spec.output.format")

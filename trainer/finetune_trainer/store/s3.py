@@ -25,7 +25,7 @@ from finetune_trainer.store.objects import (
 from finetune_trainer.store.s3_body import body_of
 from finetune_trainer.store.s3_client import attempts_of, make_client, never_trusted, redacted
 from finetune_trainer.store.s3_errors import Place, code_of, explain, not_s3, retries_of
-from finetune_trainer.store.s3_reader import Body, Fetch, Fetched, S3Reader, Source, pause
+from finetune_trainer.store.s3_reader import Fetch, Fetched, S3Reader, Source, TimedBody, pause
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -145,7 +145,8 @@ class S3Store:
                     with suppress(ObjectNotFound):
                         self.head(key)
                         return self._own(key, view, checksum)
-                    raise
+                    if attempt + 1 == self._attempts:
+                        raise
             pause(attempt)
         raise StorageError(f"cannot {action}: others write it just now ({self._attempts} attempts made); run it again")
 
@@ -264,7 +265,7 @@ class S3Store:
             else:
                 raise not_s3(f"cannot read {self.uri}/{key}", "answers without an ETag", self._place())
             whole = answer.get("ContentRange", "").rpartition("/")[2]
-            return Fetched(cast(Body, answer["Body"]), int(whole) if whole else answer["ContentLength"], answer["ETag"])
+            return Fetched(TimedBody(answer["Body"]), int(whole) if whole else answer["ContentLength"], answer["ETag"])
 
         return fetch
 

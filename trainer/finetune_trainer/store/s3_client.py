@@ -16,6 +16,7 @@ from botocore.loaders import Loader, create_loader
 
 from finetune_trainer.store.s3_body import send_uncopied
 from finetune_trainer.store.s3_credentials import keep_renewed
+from finetune_trainer.store.s3_retries import widen_retries
 
 if TYPE_CHECKING:
     from botocore.model import OperationModel
@@ -70,6 +71,7 @@ def make_client() -> S3Client:
     )
     keep_renewed(core.get_credentials())
     client = boto3.session.Session(botocore_session=core).client("s3", config=config)
+    widen_retries(client, attempts, CONNECTIONS)
     client.meta.events.register_first("needs-retry.s3", _give_up)
     client.meta.events.register("before-send.s3", send_uncopied)
     if members := {MEMBERS[name]: os.environ[name] for name in MEMBERS if os.environ.get(name)}:
@@ -99,9 +101,14 @@ def never_trusted(error: BaseException | None) -> bool:
     return isinstance(error, SSLError) and any(word in str(error) for word in NO_TLS)
 
 
-def _give_up(caught_exception: Exception | None, **_: Any) -> None:
-    """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones."""
-    if caught_exception is not None and never_trusted(caught_exception):
+def _give_up(caught_exception: Exception | None, request_dict: Mapping[str, Any], **_: Any) -> None:
+    """Retry no connection that will never be trusted; botocore takes all TLS errors for transient ones.
+
+    Nor a create whose connection broke: the answer that the object is there comes before the end of a body, and is
+    lost so each time. Who creates looks first, and then tries again.
+    """
+    creates = "If-None-Match" in request_dict["headers"]
+    if isinstance(caught_exception, SSLError) and (creates or never_trusted(caught_exception)):
         raise caught_exception
 
 

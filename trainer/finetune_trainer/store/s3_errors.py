@@ -195,7 +195,7 @@ def explain(error: Exception, action: str, place: Place) -> StorageError:
             if isinstance(error, UNREACHABLE):
                 return StoreUnreachable(message)
             return StorageRefused(message) if final else StorageError(message)
-    final = isinstance(error, BotoCoreError | ValueError)
+    final = isinstance(error, BotoCoreError | ValueError) and not isinstance(error, SSLError)  # one that broke off
     message = f"cannot {action}: {redacted(str(error))}"
     return StorageRefused(message) if final else StorageError(message)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import HTTPClientError, IncompleteReadError
 
@@ -46,8 +47,47 @@ class Fetched:
 PIECE_BYTES = 2**20
 SMALL_PIECE_BYTES = 256 * 2**10
 # A piece that takes longer than this is the last one of its connection: the next may have a better way to the store.
+# A small piece that takes longer, or a large one four times as long (9 KB/s), is given up before its end.
 SLOW_SECONDS = 30.0
 Fetch = Callable[[int, str], Fetched]
+
+
+class _TimedSocket:
+    """A socket that receives until a deadline (monotonic, s): a limit for each `recv` is none for a body that drips."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self.deadline = math.inf
+
+    def recv_into(self, buffer: Buffer) -> int:
+        if time.monotonic() > self.deadline:
+            raise TimeoutError("too slow")
+        received: int = self._socket.recv_into(buffer)
+        return received
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+class TimedBody:
+    """A StreamingBody of botocore whose reads have an end, however few bytes come at a time."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._socket: _TimedSocket | None = None
+        if (buffered := body._raw_stream._fp.fp) is not None:  # None: there is nothing to read
+            self._socket = buffered.raw._sock = _TimedSocket(buffered.raw._sock)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """As StreamingBody; ReadTimeoutError for a piece that is slower than the least rate."""
+        if self._socket is not None:
+            self._socket.deadline = time.monotonic() + SLOW_SECONDS * max(1.0, buffer.nbytes / SMALL_PIECE_BYTES)
+        read: int = self._body.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        """Give the connection up."""
+        self._body.close()
 
 
 @dataclass(frozen=True)
@@ -143,7 +183,8 @@ class S3Reader(io.RawIOBase):
             view = view[: self._piece]
             pause(attempt)
         raise StorageError(
-            f"cannot read {self.name}: its body breaks off at byte {self._position} of {self._end}, after "
+            f"cannot read {self.name}: its body breaks off, or comes at less than "
+            f"{SMALL_PIECE_BYTES / SLOW_SECONDS / 1000:.0f} KB/s, at byte {self._position} of {self._end}, after "
             f"{self._source.attempts} attempts; check the network and the store"
         ) from cause
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from finetune_operator.api.cel.method import method_rules
+from finetune_operator.api.cel.metrics import metric_rules
 from finetune_operator.api.cel.rule import Check, Rule, number, rule, text, texts
 from finetune_trainer.spec.cluster import FailureReason
 from finetune_trainer.spec.data import Format
 from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE
 from finetune_trainer.spec.fields import entries
-from finetune_trainer.spec.method import ALL_LINEAR, MethodType
 from finetune_trainer.spec.notyet import VALUES, one_of
 from finetune_trainer.spec.objective import ObjectiveType
 from finetune_trainer.spec.overrides import ALLOWED
-from finetune_trainer.spec.rules import COLUMNS, FORMATS, OUTPUTS
+from finetune_trainer.spec.rules import COLUMNS, FORMATS
 
 MOST_ROWS = 2 * 1_048_576  # a multiple of microBatchSize may lie above the largest batch
 MOST_REPLICAS = 4096
@@ -33,12 +34,13 @@ def across_rules() -> tuple[Rule, ...]:
     """Every cross-field rule, in the order of the trainer's."""
     return (
         *_training(),
-        *_method(),
+        *method_rules(),
         *_data(),
         *_evaluation(),
         *_sharding(),
         *_places(),
         *_failures(),
+        *metric_rules(),
     )
 
 
@@ -79,27 +81,6 @@ def _training() -> Iterator[Rule]:
         f"(got {{{number('self.minReplicas', MOST_REPLICAS)}}})",
         mirrors="fewest_workers_are_no_more_than_all",
     )
-
-
-def _method() -> Iterator[Rule]:
-    name = "lora_options_for_lora"
-    message = "has no effect with type: Full: remove it, or write type: LoRA (got 'a mapping')"
-    yield rule("spec.method", "lora", f"self.type == {text(MethodType.FULL)} && has(self.lora)", message, mirrors=name)
-    targets = f"{text(ALL_LINEAR)} in self.targetModules && self.targetModules.size() > 1"
-    message = (
-        f"{ALL_LINEAR} names every linear layer already: write it alone, or remove it "
-        """(got ['{self.targetModules.join("', '")}'])"""
-    )
-    yield rule("spec.method.lora", "targetModules", targets, message, mirrors=name)
-    checks = [
-        Check(
-            f"self.method.type == {text(method)} && !(self.output.format in {texts(formats)})",
-            f"does not come out of method {method}: write {one_of(formats)}, or leave it out "
-            "(got '{self.output.format}')",
-        )
-        for method, formats in OUTPUTS.items()
-    ]
-    yield Rule("spec", "output.format", tuple(checks), "output_of_the_method", given="has(self.output.format)")
 
 
 def _data() -> Iterator[Rule]:

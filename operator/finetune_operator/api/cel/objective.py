@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from finetune_operator.api.cel.rule import Check, Rule, number, rule, text, texts
 from finetune_trainer.spec.data import Overlong
 from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE
-from finetune_trainer.spec.method import MethodType
+from finetune_trainer.spec.method import Initialization, MethodType
+from finetune_trainer.spec.model import AdapterUse
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, one_of
 from finetune_trainer.spec.objective import OBJECTIVES, DPOLoss, ObjectiveType, Reference, Trained
 from finetune_trainer.spec.rules_objective import REFERENCES
@@ -78,11 +79,13 @@ def _references() -> Iterator[Rule]:
     """See `reference_that_there_is`; a reference that is left out is what `fill_spec` makes of it."""
     base, copy, before = (text(one) for one in Reference)
     full = f"self.method.type == {text(MethodType.FULL)}"
+    adapted = f"(has(self.model.adapter) && self.model.adapter.use == {text(AdapterUse.CONTINUE)})"
+    taken = f"(has(self.method.lora) && self.method.lora.initialization != {text(Initialization.DEFAULT)})"
     for kind, remedies in REFERENCES.items():
         name = OBJECTIVES[kind].options
         given = f"has(self.objective.{name}) && has(self.objective.{name}.reference)"
         fallback = copy if remedies.precomputed else before
-        filled = f"({full} || has(self.model.checkpoint) ? {fallback} : {base})"
+        filled = f"({full} || has(self.model.checkpoint) || {adapted} || {taken} ? {fallback} : {base})"
         own = f"({given} ? self.objective.{name}.reference : {filled})"
         checks = [
             *([(f"{own} == {before}", remedies.precomputed)] if remedies.precomputed else []),
@@ -97,6 +100,15 @@ def _references() -> Iterator[Rule]:
             (
                 f"{own} in [{base}, {copy}] && has(self.model.checkpoint)",
                 f"is spec.model.uri without the checkpoint that training starts from: {remedies.continued}",
+            ),
+            (
+                f"{own} in [{base}, {copy}] && {adapted}",
+                f"is spec.model.uri without the adapter that training starts from: {remedies.adapted}",
+            ),
+            (
+                f"{own} == {base} && {taken}",
+                "lacks the part of the weights that {self.method.lora.initialization} takes out of them: write "
+                + remedies.without_adapter,
             ),
         ]
         yield Rule(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from finetune_trainer.data.chunks import Ints
 from finetune_trainer.data.columns import Outcomes
 from finetune_trainer.data.index import Chunk
+from finetune_trainer.data.pages import UNSHARED, Pages, Place
 from finetune_trainer.data.tokens.cache import Page, PageCache, PageData
 from finetune_trainer.data.tokens.format import (
     PAGE_ENTRY,
@@ -54,10 +55,11 @@ class TokenReader:
     """Reads pages of any number of forms; `ahead` begins, `take` ends a read. For one thread at a time.
 
     `forms` are those that are read. Holds at most `budget` bytes of pages that are used again; opening a form reads
-    nothing.
+    nothing. `pages`: what the node has of them.
     """
 
-    def __init__(self, forms: Iterable[TokenForm], budget: int = CACHE_BYTES) -> None:
+    def __init__(self, forms: Iterable[TokenForm], budget: int = CACHE_BYTES, *, pages: Pages = UNSHARED) -> None:
+        self._pages = pages
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data-tokens")
         self._chunk_pool = ThreadPoolExecutor(THREADS, thread_name_prefix="data-chunks")
         self._cache = PageCache(budget)
@@ -75,7 +77,8 @@ class TokenReader:
 
     def ahead(self, pages: Iterable[tuple[TokenForm, int, float]]) -> None:
         """Begin to read pages, each with when it will be used next after this (as `Order.next_use`)."""
-        for form, number, next_use in pages:
+        wanted = list(pages)
+        for form, number, next_use in (wanted[turn] for turn in self._pages.turns(len(wanted))):
             page = (form.id, number)
             if page not in self._coming:
                 self._coming[page] = self._pool.submit(self._page, form, number, next_use)
@@ -112,7 +115,11 @@ class TokenReader:
         end, checksum = directory[within].tolist()
         if whole is not None:
             return whole[before + start : before + end]
-        return _read(form, chunk, before + start, end - start, crc64_hex(checksum), self._hedge.read)
+        place = Place(form.id, f"page-{number}", end - start, number)
+        ask = self._hedge.read
+        return self._pages.page(
+            place, lambda: _read(form, chunk, before + start, end - start, crc64_hex(checksum), ask)
+        )
 
     def _chunk(self, form: TokenForm, chunk: int) -> bytes:
         """A whole chunk object, read once."""
@@ -120,7 +127,9 @@ class TokenReader:
             coming = self._chunks.get((form.id, chunk))
             if coming is None:
                 size, crc64 = form.index.sizes[chunk], form.index.crc64[chunk]
-                coming = self._chunks[form.id, chunk] = self._chunk_pool.submit(_read, form, chunk, 0, size, crc64)
+                read = partial(_read, form, chunk, 0, size, crc64)
+                place = Place(form.id, f"chunk-{chunk}", size, None)
+                coming = self._chunks[form.id, chunk] = self._chunk_pool.submit(self._pages.page, place, read)
         return coming.result()
 
     def _directory(self, form: TokenForm, chunk: int) -> NDArray[np.uint64]:
@@ -130,7 +139,8 @@ class TokenReader:
                 self._directories.move_to_end((form.id, chunk))
                 return found
         size = PAGE_ENTRY * form.index.pages[chunk]
-        found = decode_directory(_read(form, chunk, 0, size, form.index.directories[chunk], self._hedge.read))
+        read = partial(_read, form, chunk, 0, size, form.index.directories[chunk], self._hedge.read)
+        found = decode_directory(self._pages.page(Place(form.id, f"directory-{chunk}", size, None), read))
         with self._lock:
             self._directories[form.id, chunk] = found
             if len(self._directories) > DIRECTORIES:

@@ -1,0 +1,33 @@
+"""Peak memory as predicted, against what torch's allocator gave out while the engine trained (docs/memory.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memory_cases import FEW, MORE, Case, measured, predicted
+
+TOLERANCE = 0.10
+
+
+def misses(found: dict[Case, int], *, on_gpu: bool = False) -> dict[str, str]:
+    """The cases that are predicted too badly, with the prediction over the measured peak."""
+    ratios = {case.name: predicted(case, on_gpu=on_gpu) / size for case, size in found.items()}
+    return {name: f"{ratio - 1:+.1%}" for name, ratio in ratios.items() if abs(ratio - 1) > TOLERANCE}
+
+
+def test_the_peak_of_a_rank_is_within_a_tenth_of_what_is_measured(tmp_path: Path) -> None:
+    assert misses(measured(FEW, tmp_path)) == {}
+
+
+@pytest.mark.slow
+def test_so_it_is_for_more_models_and_settings(tmp_path: Path) -> None:
+    assert len({*FEW, *MORE}) >= 12
+    assert misses(measured(MORE, tmp_path)) == {}
+
+
+@pytest.mark.gpu
+def test_the_peak_on_a_gpu_is_within_a_tenth_of_what_cuda_counts(tmp_path: Path) -> None:
+    alone = [case for case in (*FEW, *MORE) if case.ranks == 1]
+    assert misses(measured(alone, tmp_path, device="cuda"), on_gpu=True) == {}

@@ -1,0 +1,64 @@
+"""Measures the memory of small trainings and writes the table of docs/memory.md: `memory_table.py [--device cuda]`.
+
+Its cases are those of the tests. It takes minutes, so that `make generate` does not run it: run it when the formulas of
+finetune_trainer.estimate, the engine, torch or DeepSpeed have changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "trainer"), str(ROOT / "tests")]
+
+from memory_cases import FEW, MORE, Case, measured, predicted  # noqa: E402  (tests are no installed package)
+
+PAGE = ROOT / "docs" / "memory.md"
+CHUNK = 8  # cases measured by one set of processes
+MARKS = {
+    "cpu": ("<!-- measured on a CPU -->\n", "<!-- end -->"),
+    "cuda": ("<!-- measured on a GPU -->\n", "<!-- end -->"),
+}
+
+
+def table(found: Mapping[Case, int], *, on_gpu: bool) -> str:
+    """The rows, in the order of the cases, with what the last one is the largest of."""
+    lines = ["| case | measured MB | predicted MB | error |", "|---|---:|---:|---:|"]
+    errors = []
+    for case, size in found.items():
+        guess = predicted(case, on_gpu=on_gpu)
+        errors.append(guess / size - 1)
+        lines.append(f"| {case.name} | {size / 1e6:.2f} | {guess / 1e6:.2f} | {errors[-1]:+.1%} |")
+    worst = max(errors, key=abs)
+    mean = sum(map(abs, errors)) / len(errors)
+    tools = ", ".join(f"{package} {version(package)}" for package in ("torch", "deepspeed", "transformers", "peft"))
+    lines += ["", f"{len(errors)} cases: mean error {mean:.1%}, worst {worst:+.1%}; {tools}, {platform.machine()}."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure, and put the table in its place."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=sorted(MARKS), default="cpu", help="what to measure on")
+    device = parser.parse_args().device
+    cases = [case for case in (*FEW, *MORE) if device == "cpu" or case.ranks == 1]
+    found: dict[Case, int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for first in range(0, len(cases), CHUNK):
+            found |= measured(cases[first : first + CHUNK], Path(folder), device=device, timeout=600)
+            print(f"{len(found)} of {len(cases)} measured", file=sys.stderr)
+    start, end = MARKS[device]
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(start)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(before + start + table(found, on_gpu=device == "cuda") + end + after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Whether training was worth it: paired by record, with an interval; pure numpy.
+
+The model after training is compared with the better one of the model before it as it was and with examples in its
+prompt. The interval is that of the percentile bootstrap of the mean difference (Efron and Tibshirani, An introduction
+to the bootstrap, 1993, chapter 13), over records, because a model's score on one record says much of another's there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 10_000
+"""Resamples of the bootstrap: its own error on a bound is about a hundredth of the interval's width."""
+
+CONFIDENCE = 0.95
+
+FEWEST = 10
+"""Records below which nothing is said: percentile intervals of fewer are far too narrow."""
+
+AT_ONCE = 1 << 22
+"""Indices that are drawn at a time: 32 MB."""
+
+LOSS = "loss"
+"""Name of the comparison by loss, in nats per token, where less is better."""
+
+Scores = Mapping[str, float]
+"""A number for each record, by its id."""
+
+
+class Outcome(StrEnum):
+    """`Improved`: better, and the interval excludes no difference. `NotImproved`: anything else."""
+
+    IMPROVED = "Improved"
+    NOT_IMPROVED = "NotImproved"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean difference and where its true value lies with `CONFIDENCE`."""
+
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a comparison.
+
+    `metric`: the metric's name or `LOSS`. `tuned`, `base`, `prompted`: means over the `records` compared; `prompted`
+    is None where the model before training was not given examples. `against`: `base` or `prompted`, the better one.
+    `gain`: by how much the tuned model is better than that, positive for better, also where less is better. `text`: one
+    sentence for people.
+    """
+
+    outcome: Outcome
+    metric: str
+    records: int
+    shots: int
+    tuned: float
+    base: float
+    prompted: float | None
+    against: str
+    gain: Interval
+    text: str
+
+
+def bootstrap(differences: Sequence[float] | NDArray[np.float64], seed: int = 0) -> Interval:
+    """The mean of paired differences and its percentile bootstrap interval; of at least one."""
+    values = np.asarray(differences, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    rows = max(1, AT_ONCE // len(values))
+    means = np.concatenate(
+        [
+            values[generator.integers(0, len(values), (min(rows, RESAMPLES - done), len(values)))].mean(axis=1)
+            for done in range(0, RESAMPLES, rows)
+        ]
+    )
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def verdict(metric: str, tuned: Scores, base: Scores, prompted: Scores | None = None, shots: int = 0) -> Verdict | None:
+    """Compare on the records that every model has a finite score of; None if there are fewer than `FEWEST` of these.
+
+    The order of the records does not matter, and equal scores give equal verdicts. `shots`: examples in the prompt.
+    """
+    shown = [scores for scores in (tuned, base, prompted) if scores is not None]
+    common = sorted(record for record in tuned if all(np.isfinite(one.get(record, np.nan)) for one in shown))
+    if len(common) < FEWEST:
+        return None
+    sign = -1.0 if metric == LOSS else 1.0
+    values = {name: _column(scores, common) for name, scores in _named(tuned, base, prompted)}
+    against = max((name for name in values if name != "tuned"), key=lambda name: sign * float(values[name].mean()))
+    gain = bootstrap(sign * (values["tuned"] - values[against]))
+    outcome = Outcome.IMPROVED if gain.low > 0 else Outcome.NOT_IMPROVED
+    means = {name: float(column.mean()) for name, column in values.items()}
+    return Verdict(
+        outcome=outcome,
+        metric=metric,
+        records=len(common),
+        shots=shots,
+        tuned=means["tuned"],
+        base=means["base"],
+        prompted=means.get("prompted"),
+        against=against,
+        gain=gain,
+        text=_sentence(outcome, metric, means, against, gain, shots) + f" ({_size(gain, len(common))}).",
+    )
+
+
+def _named(tuned: Scores, base: Scores, prompted: Scores | None) -> list[tuple[str, Scores]]:
+    return [("tuned", tuned), ("base", base), *([("prompted", prompted)] if prompted is not None else [])]
+
+
+def _column(scores: Scores, records: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([scores[record] for record in records], dtype=np.float64)
+
+
+def _sentence(
+    outcome: Outcome, metric: str, means: Mapping[str, float], against: str, gain: Interval, shots: int
+) -> str:
+    whom = f"prompting with {shots} example{'s' * (shots != 1)}" if against == "prompted" else "the model before it"
+    unit = "nats per token of held-out loss" if metric == LOSS else f"points of {metric}"
+    both = f"{_shown(metric, means['tuned'])} against {_shown(metric, means[against])}"
+    if outcome is Outcome.IMPROVED:
+        return f"Fine-tuning beat {whom} by {_shown(metric, gain.difference)} {unit}, {both}"
+    worse = " and is worse" if gain.high < 0 else ""
+    return f"Fine-tuning did not beat {whom}{worse}: {both} {unit.removeprefix('points of ')}"
+
+
+def _size(gain: Interval, records: int) -> str:
+    return (
+        f"{100 * CONFIDENCE:.0f} % interval of the difference {gain.low:+.3f} to {gain.high:+.3f}, {records:,} records"
+    )
+
+
+def _shown(metric: str, value: float) -> str:
+    return f"{value:.3f}"
