@@ -139,7 +139,8 @@ class Objective(Part):
     """What the training minimises; options stand in a member named like the type."""
 
     type: ObjectiveType
-    """`SFT` trains the answers of conversations and prompts, `CPT` (continued pre-training) trains all of the text."""
+    """`SFT` trains the answers of conversations and prompts, `CPT` (continued pre-training) trains all of the text;
+    `DPO`, `ORPO` and `KTO` prefer one answer to another, `Reward` and `Classification` score texts."""
 
     sft: SFT | None = None
     """Options of `type: SFT`."""
