@@ -84,9 +84,9 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     _enter(control, context, "loading the model", str(path))
     settle_start = partial(take_out_initial, job=job, control=control, log=log, start=start, device=device)
     trained = assemble(job, control, path, adapter, tokenizer, device, dataset.labels, settle_start)
-    facts = {"model": model.model_dump(), **record(start), **adapter_facts(adapter)}
+    begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start), **adapter_facts(adapter)}
     rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
-    objective = objective_of(Setting(job, trained.forward, control, path, facts, rows, once, labels))
+    objective = objective_of(Setting(job, trained.forward, control, path, begins, rows, once, labels))
     ends = trained_ends(tokenizer, dataset.index.rendered_formats)
     audit = compose_audit(dataset, trained.coverage, trained.isolation, versions())
     audit |= look_first(job, dataset, tokenizer, ends, trained.engine, trained.forward)

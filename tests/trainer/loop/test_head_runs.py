@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from loop_runner import Train
-from small_job import make_small_job
+from finetune_trainer.errors import DataError, Stopped
+from loop_runner import Recorder, Train
+from small_job import TIMES, make_small_job
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 TOPICS = {
@@ -77,7 +80,7 @@ def example(tmp_path: Path) -> Any:
 def metrics(folder: Path, name: str) -> list[float]:
     """Values of a held-out metric, in order."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [record[key] for record in records for key in record if key == f"eval/{name}/held-out"]
+    return [record[key] for record in records for key in record if key == f"eval/held-out/{name}"]
 
 
 def test_the_classifier_of_the_example_learns_and_its_export_says_the_same(
@@ -94,6 +97,38 @@ def test_the_classifier_of_the_example_learns_and_its_export_says_the_same(
     answers = classify([record["text"] for record in held_out], batch_size=8)
     right = [answer["label"] == record["label"] for answer, record in zip(answers, held_out, strict=True)]
     assert sum(right) / len(right) == pytest.approx(accuracies[-1])
+
+
+def test_a_stopped_classifier_goes_on_with_its_head_and_labels(example: Any, train: Train, tmp_path: Path) -> None:
+    short = {"training": {"maxSteps": 6}, "evaluation": {"everySteps": 3}}
+    folder = tmp_path / "output" / "classification"
+    path = example("classification", labelled, **short)
+    train(path)
+    whole = recorded(folder)
+    path.write_text(path.read_text().replace("name: classification", "name: stopped"))
+    rmtree(folder)
+    with pytest.raises(Stopped):
+        train(path, Recorder(stop_after=3))
+    train(path)
+    assert recorded(folder) == whole
+    audit = json.loads((folder / "audit.json").read_text())
+    counts = Counter(labelled(number)["label"] for number in range(480))
+    assert audit["labels"] == dict(counts)
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card
+    assert "| held-out | macroF1 |" in card
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """What a run recorded of each step and evaluation, without its times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+
+
+def test_a_label_without_records_ends_the_run_before_its_first_step(example: Any, train: Train) -> None:
+    lacking = {"objective": {"classification": {"labels": [*TOPICS, "praise"]}}}
+    with pytest.raises(DataError, match="no training record has the label praise: a classifier cannot learn it; add"):
+        train(example("classification", labelled, **lacking))
 
 
 def test_the_reward_model_of_the_example_learns_and_its_export_says_the_same(

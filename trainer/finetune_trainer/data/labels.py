@@ -54,7 +54,7 @@ def count_labels(index: DatasetIndex, cache: ObjectStore) -> LabelCounts:
 
 
 def _counted(index: DatasetIndex) -> LabelCounts:
-    whole = DatasetIndex(sources=tuple(source.model_copy(update={"weight": 1.0}) for source in index.sources))
+    whole = index.unweighted()
     counters: list[Counter[Value]] = [Counter() for _ in whole.sources]
     with RecordReader(whole) as reader:
         for block in SequentialOrder(whole.table).blocks():

@@ -31,7 +31,7 @@ def held_out_metrics(records: Sequence[Record], step: int) -> dict[str, dict[str
     for record in records:
         for key, value in record.items() if record["step"] == step else ():
             if key.startswith(METRIC_PREFIX) and value is not None:
-                metric, _, name = key.removeprefix(METRIC_PREFIX).rpartition("/")
+                name, _, metric = key.removeprefix(METRIC_PREFIX).partition("/")
                 found.setdefault(name, {})[metric] = value
     return found
 

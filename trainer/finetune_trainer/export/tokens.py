@@ -13,7 +13,12 @@ from finetune_trainer.spec.data import Format
 
 
 def export_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, formats: Collection[Format], model_path: Path, folder: Path, *, scores: bool
+    tokenizer: PreTrainedTokenizerFast,
+    formats: Collection[Format],
+    model_path: Path,
+    folder: Path,
+    *,
+    scores: bool = False,
 ) -> None:
     """Write the tokenizer with the chat template in use, and generation settings that stop at a trained turn's end.
 

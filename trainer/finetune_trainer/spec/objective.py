@@ -96,7 +96,8 @@ class DPO(Part):
     loss: DPOLoss = DPOLoss.SIGMOID
     """`Sigmoid`, `IPO` (arXiv:2310.12036, on means over tokens as its authors do), `Hinge` (SLiC, arXiv:2305.10425)."""
 
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    # Below a half; Kubernetes compares a whole number with the whole part of a bound, so that 0 is not below 0.5.
+    label_smoothing: Annotated[float, Field(ge=0, le=0.49)] = 0.0
     """Share of the pairs that are taken to be labelled the wrong way round (conservative DPO); with `Sigmoid`."""
 
     reference: Reference | None = None
@@ -138,7 +139,8 @@ class Objective(Part):
     """What the training minimises; options stand in a member named like the type."""
 
     type: ObjectiveType
-    """`SFT` trains the answers of conversations and prompts, `CPT` (continued pre-training) trains all of the text."""
+    """`SFT` trains the answers of conversations and prompts, `CPT` (continued pre-training) trains all of the text;
+    `DPO`, `ORPO` and `KTO` prefer one answer to another, `Reward` and `Classification` score texts."""
 
     sft: SFT | None = None
     """Options of `type: SFT`."""
