@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
 from finetune_trainer.spec import FineTuneJob, OutputFormat
+from finetune_trainer.spec.objective import OBJECTIVES
 
 LOSS_PLOT = "loss.svg"
 
@@ -26,7 +27,7 @@ def model_card(job: FineTuneJob, result: Mapping[str, Any], origin: Mapping[str,
         f"# {job.metadata.name}",
         _summary(job),
         "## Held-out loss",
-        _losses(result, "starting checkpoint" if "startedFrom" in origin else "base model"),
+        _losses(job, result, "starting checkpoint" if "startedFrom" in origin else "base model"),
         *([f"![Loss over the steps]({LOSS_PLOT})"] if plotted else []),
         "## Use",
         _usage(job),
@@ -59,18 +60,27 @@ def _summary(job: FineTuneJob) -> str:
     return f"{what} `{spec.model.uri}`, trained with objective {spec.objective.type} by finetune-operator."
 
 
-def _losses(result: Mapping[str, Any], start: str) -> str:
+def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     after, before = result["evalLosses"], result["baseLosses"]
+    objective = job.spec.objective.type
+    of = OBJECTIVES[objective].mean
+    shown = _with_perplexity if of == "token" else _plain
     if not after:
         return "There was no held-out data."
-    rows = [[name, _loss(before.get(name)), _loss(after[name])] for name in after]
+    rows = [[name, shown(before.get(name)), shown(after[name])] for name in after]
     if len(rows) > 1:
-        rows.append(["all tokens together", _loss(result["baseLoss"]), _loss(result["evalLoss"])])
-    note = "Nats per token, and perplexity, of the tokens that are trained in such records."
+        rows.append([f"all {of}s together", shown(result["baseLoss"]), shown(result["evalLoss"])])
+    note = f"Mean loss of objective {objective} by {of}; less is better."
+    if of == "token":
+        note = "Nats per token, and perplexity, of the tokens that are trained in such records."
     return _table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
-def _loss(value: float | None) -> str:
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _with_perplexity(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f} (perplexity {exp(min(value, 700)):.4g})"
 
 

@@ -163,7 +163,8 @@ class Takes:
     """What an objective takes. `formats`: of records. `paired`: a record is two documents, which stand in one row.
 
     `overlong`: what may become of records longer than a row, the default first. `auto`: the format that `Auto` means,
-    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options.
+    where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options. `mean`:
+    what its loss is a mean over.
     """
 
     formats: tuple[Format, ...]
@@ -171,6 +172,7 @@ class Takes:
     overlong: tuple[Overlong, ...] = (Overlong.TRUNCATE, Overlong.SPLIT, Overlong.DROP)
     auto: Format | None = None
     options: str | None = None
+    mean: str = "token"
 
 
 CHATS = (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION)
@@ -181,14 +183,18 @@ WHOLE = (Overlong.DROP,)
 OBJECTIVES: dict[ObjectiveType, Takes] = {
     ObjectiveType.SFT: Takes(CHATS, options="sft"),
     ObjectiveType.CPT: Takes((Format.AUTO, Format.TEXT), overlong=(Overlong.SPLIT, Overlong.TRUNCATE, Overlong.DROP)),
-    ObjectiveType.DPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="dpo"),
-    ObjectiveType.ORPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="orpo"),
+    ObjectiveType.DPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="dpo", mean="pair"),
+    ObjectiveType.ORPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="orpo", mean="pair"),
     ObjectiveType.KTO: Takes(
-        (Format.AUTO, Format.UNPAIRED_PREFERENCE), overlong=WHOLE, auto=Format.UNPAIRED_PREFERENCE, options="kto"
+        (Format.AUTO, Format.UNPAIRED_PREFERENCE),
+        overlong=WHOLE,
+        auto=Format.UNPAIRED_PREFERENCE,
+        options="kto",
+        mean="answer",
     ),
-    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward"),
+    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward", mean="pair"),
     ObjectiveType.CLASSIFICATION: Takes(
-        (Format.AUTO, Format.CLASSIFICATION), auto=Format.CLASSIFICATION, options="classification"
+        (Format.AUTO, Format.CLASSIFICATION), auto=Format.CLASSIFICATION, options="classification", mean="record"
     ),
     ObjectiveType.GRPO: Takes((Format.AUTO,), options="grpo"),
 }
