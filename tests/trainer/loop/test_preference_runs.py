@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from finetune_trainer.errors import DataError, Stopped
 from loop_runner import Recorder, Train
 from preference_data import judged, make_preference_job, pair, write
-from small_job import SmallJob
+from small_job import SmallJob, make_small_job
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 STEPS = 16
@@ -111,3 +112,23 @@ def test_pairs_of_equal_answers_and_pairs_too_long_are_left_out_and_counted(trai
     counts: Any = audit["counts"]
     assert (counts["records"], counts["bad"], counts["dropped"]) == (60, 1, 1)
     assert counts["documents"] == 2 * 59  # the bad record's place is taken by another
+
+
+def test_behind_another_run_the_reference_is_what_that_run_trained(train: Train, tmp_path: Path) -> None:
+    small = make_preference_job(tmp_path, "DPO")
+    first = make_small_job(tmp_path / "first")
+    write(first.folder / "train.jsonl", (json.loads(line) for line in (first.folder / "eval.jsonl").open()))
+    one_rank = {"workers": {"replicas": 1, "gpusPerReplica": 0}, "model": {"uri": f"file://{small.folder}/model"}}
+    train(first.write("sft", method={"lora": {"rank": 16, "alpha": 32}}, **one_rank))
+    path = manifest(small, "dpo")
+    document = json.loads(path.read_text())
+    start = {"uri": f"file://{first.folder}/checkpoints/default.sft", "which": "latest"}
+    document["spec"]["model"]["checkpoint"] = start
+    del document["spec"]["objective"]["dpo"]["reference"]
+    document["spec"]["training"]["maxSteps"] = 1
+    path.write_text(json.dumps(document))
+    train(path)
+    base, _ = evaluations(small, "dpo")
+    assert base["evalLoss"] == pytest.approx(log(2), rel=1e-6)  # no answer has gained anything on the reference yet
+    assert base["eval/held-out/rewards/margin"] == pytest.approx(0, abs=1e-6)
+    assert "perplexity" not in (small.folder / "output" / "dpo" / "README.md").read_text()

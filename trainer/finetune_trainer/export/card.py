@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from finetune_trainer.export.adapter import base_reference
 from finetune_trainer.export.card_evaluation import evaluation_part, table
 from finetune_trainer.export.card_head import head_usage, metric_rows
-from finetune_trainer.spec import LANGUAGE, OBJECTIVES, AdapterUse, FineTuneJob, OutputFormat
+from finetune_trainer.spec import OBJECTIVES, AdapterUse, FineTuneJob, OutputFormat
 
 LOSS_PLOT = "loss.svg"
 
@@ -85,22 +85,25 @@ def _summary(job: FineTuneJob) -> str:
 
 def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     after, before = result["evalLosses"], result["baseLosses"]
+    objective = job.spec.objective.type
+    of = OBJECTIVES[objective].mean
+    shown = _with_perplexity if of == "token" else _plain
     if not after:
         return "There was no held-out data."
-    tokens = job.spec.objective.type in LANGUAGE
-    show = _loss if tokens else _plain_loss
-    rows = [[name, show(before.get(name)), show(after[name])] for name in after]
+    rows = [[name, shown(before.get(name)), shown(after[name])] for name in after]
     if len(rows) > 1:
-        rows.append(
-            [f"all {'tokens' if tokens else 'sets'} together", show(result["baseLoss"]), show(result["evalLoss"])]
-        )
-    note = "Nats per token, and perplexity, of the tokens that are trained in such records."
-    if not tokens:
-        note = f"The loss of objective {job.spec.objective.type}, as in training."
+        rows.append([f"all {of}s together", shown(result["baseLoss"]), shown(result["evalLoss"])])
+    note = f"Mean loss of objective {objective} by {of}; less is better."
+    if of == "token":
+        note = "Nats per token, and perplexity, of the tokens that are trained in such records."
     return table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
-def _loss(value: float | None) -> str:
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _with_perplexity(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f} (perplexity {exp(min(value, 700)):.4g})"
 
 

@@ -26,7 +26,7 @@ def loss_plot(records: Sequence[Record]) -> str | None:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="12" fill="{GREY}">\n'
-        f"<title>Loss in nats per token over optimizer steps</title>\n"
+        f"<title>Loss over optimizer steps</title>\n"
         f"{_axes(scale)}\n{_line(map(scale, train), TRAIN)}\n{_line(map(scale, held_out), HELD_OUT)}\n{dots}\n"
         f'<text x="{LEFT}" y="18" fill="{TRAIN}">training loss</text>\n'
         + (f'<text x="{LEFT + 110}" y="18" fill="{HELD_OUT}">held-out loss</text>\n' if held_out else "")

@@ -170,7 +170,7 @@ class Takes:
 
     `overlong`: what may become of records longer than a row, the default first. `auto`: the format that `Auto` means,
     where a record's columns do not tell it. `options`: the member of `spec.objective` that holds its options. `scores`:
-    the model gets a score head and is no language model any more.
+    the model gets a score head and is no language model any more. `mean`: what its loss is a mean over.
     """
 
     formats: tuple[Format, ...]
@@ -179,6 +179,7 @@ class Takes:
     auto: Format | None = None
     options: str | None = None
     scores: bool = False
+    mean: str = "token"
 
 
 CHATS = (Format.AUTO, Format.MESSAGES, Format.SHARE_GPT, Format.ALPACA, Format.PROMPT_COMPLETION)
@@ -189,18 +190,23 @@ WHOLE = (Overlong.DROP,)
 OBJECTIVES: dict[ObjectiveType, Takes] = {
     ObjectiveType.SFT: Takes(CHATS, options="sft"),
     ObjectiveType.CPT: Takes((Format.AUTO, Format.TEXT), overlong=(Overlong.SPLIT, Overlong.TRUNCATE, Overlong.DROP)),
-    ObjectiveType.DPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="dpo"),
-    ObjectiveType.ORPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="orpo"),
+    ObjectiveType.DPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="dpo", mean="pair"),
+    ObjectiveType.ORPO: Takes(PAIRS, paired=True, overlong=WHOLE, options="orpo", mean="pair"),
     ObjectiveType.KTO: Takes(
-        (Format.AUTO, Format.UNPAIRED_PREFERENCE), overlong=WHOLE, auto=Format.UNPAIRED_PREFERENCE, options="kto"
+        (Format.AUTO, Format.UNPAIRED_PREFERENCE),
+        overlong=WHOLE,
+        auto=Format.UNPAIRED_PREFERENCE,
+        options="kto",
+        mean="answer",
     ),
-    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward", scores=True),
+    ObjectiveType.REWARD: Takes(PAIRS, paired=True, overlong=WHOLE, options="reward", scores=True, mean="pair"),
     ObjectiveType.CLASSIFICATION: Takes(
         (Format.AUTO, Format.CLASSIFICATION),
         overlong=(Overlong.TRUNCATE, Overlong.DROP),
         auto=Format.CLASSIFICATION,
         options="classification",
         scores=True,
+        mean="record",
     ),
     ObjectiveType.GRPO: Takes((Format.AUTO,), options="grpo"),
 }
