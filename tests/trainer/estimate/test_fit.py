@@ -207,3 +207,5 @@ def test_a_checkpoint_has_twelve_bytes_for_each_trained_parameter_and_a_price() 
     assert found.checkpoint == 12 * 8_030_261_248
     assert found.cost.kept == 3  # two that are kept, and one on its way
     assert found.cost.dollars_per_month == pytest.approx(3 * 96.4 * 0.023, rel=0.01)
+    on_disk = estimate(manifest(checkpoint={"uri": "file:///ckpt"}), llama_8b(), H100)
+    assert on_disk.cost.dollars_per_month is None

@@ -131,6 +131,9 @@ def _single(setup: Setup) -> Iterator[tuple[str, Setup]]:
             "deepspeed.offloadOptimizer: CPU",
             replace(setup, offload_optimizer=True, zero_stage=max(setup.zero_stage, 1)),
         )
+    if setup.on_gpu and not setup.offload_parameters:
+        text = "deepspeed.offloadParameters: CPU" + ("" if setup.zero_stage == 3 else ", with zeroStage: 3")
+        yield text, replace(setup, offload_parameters=True, zero_stage=3)
     if setup.method == MethodType.FULL:
         yield "method.type: LoRA", replace(setup, method=MethodType.LORA, lora=LoRA())
     if setup.method != MethodType.QLORA and setup.on_gpu and MethodType.QLORA not in VALUES:

@@ -20,7 +20,7 @@ KINDS = 3  # master weights and Adam's two moments; docs/adr/0007
 def checkpoint_size(counts: Counts) -> int:
     """Bytes of the tensors in one checkpoint: float32 weights and moments of what trains, whatever wrote it.
 
-    Headers and checksums add 0.1 %, or 16 KiB where little trains.
+    Headers and checksums add less than 0.1 %, and about 16 KiB for each rank.
     """
     return FLOAT32 * KINDS * counts.trainable
 
