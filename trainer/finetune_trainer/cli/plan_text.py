@@ -82,6 +82,8 @@ def _rest(found: Estimate) -> Table:
 
 def _room(found: Estimate) -> str:
     memory = found.hardware.memory
+    if found.shortage:
+        return f": {found.shortage}; the least is {_gib(found.least)}"
     return "" if memory is None else f" ({_gib(found.device)} of {_gib(memory)}; at least {_gib(found.least)})"
 
 

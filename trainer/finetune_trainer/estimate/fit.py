@@ -95,6 +95,8 @@ def changes(shape: ModelShape, setup: Setup, memory: int) -> list[Change]:
     """Changes of the manifest with which it fits, the least far-reaching first, each by the same estimate."""
     found = []
     for text, candidate in _candidates(setup):
+        if candidate.method == MethodType.QLORA and shape.experts:  # fused experts stay in 16 bits
+            continue
         total, top = device_total(shape, candidate)
         if total <= memory:
             host = sum(node_memory(count(shape, candidate), candidate, top.size).values())

@@ -13,6 +13,7 @@ PROCESS = 2 * 2**30
 CPU_PROCESS = 2**30
 """The same without CUDA."""
 
+COPY = "copy of a checkpoint"
 FLOAT32 = 4
 KINDS = 3  # master weights and Adam's two moments; docs/adr/0007
 
@@ -40,5 +41,5 @@ def node_memory(counts: Counts, setup: Setup, device: int) -> dict[str, int]:
     each["processes"] = PROCESS if setup.on_gpu else CPU_PROCESS
     if not setup.on_gpu:
         each["training"] = device
-    each["copy of a checkpoint"] = checkpoint_size(counts) / setup.ranks
+    each[COPY] = checkpoint_size(counts) / setup.ranks
     return {name: int(size * setup.ranks_per_node) for name, size in each.items()}

@@ -54,7 +54,8 @@ def _moments(shape: ModelShape, setup: Setup) -> dict[str, list[Item]]:
     before = [*state, *kept_gradients(counts, setup)]
     together = Item("gathered weights", gathered(counts, setup))
     forward = [*before, together, Item("activations", activations.saved), Item("logits", activations.logits)]
-    head = setup.element * (shape.embedding if counts.trainable == counts.total else 0)
+    trains_head = counts.trainable == counts.total and not setup.scores
+    head = setup.element * (shape.embedding if trains_head else 0)
     at_head = Item("activations", setup.element * setup.tokens * shape.hidden)
     layer = Item("activations", activations.recomputed + activations.backward)
     reducing = list(reduction(counts, setup))
