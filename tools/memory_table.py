@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "trainer"), str(ROOT / "tests")]
 
-from memory_cases import FEW, MORE, Case, measured, predicted  # noqa: E402  (tests are no installed package)
+from memory_cases import FEW, MORE, UNSEEN, Case, measured, predicted  # noqa: E402  (tests are no installed package)
 
 PAGE = ROOT / "docs" / "memory.md"
 CHUNK = 8  # cases measured by one set of processes
@@ -28,7 +28,7 @@ MARKS = {
 
 
 def table(found: Mapping[Case, int], *, on_gpu: bool) -> str:
-    """The rows, in the order of the cases, with what the last one is the largest of."""
+    """A row for each case, in their order, and what the errors are in all."""
     lines = ["| case | measured MB | predicted MB | error |", "|---|---:|---:|---:|"]
     errors = []
     for case, size in found.items():
@@ -47,7 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=sorted(MARKS), default="cpu", help="what to measure on")
     device = parser.parse_args().device
-    cases = [case for case in (*FEW, *MORE) if device == "cpu" or case.ranks == 1]
+    cases = [case for case in (*FEW, *MORE, *UNSEEN) if device == "cpu" or case.ranks == 1]
     found: dict[Case, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for first in range(0, len(cases), CHUNK):

@@ -47,7 +47,7 @@ class Gpu(Part):
     """Product as the label `nvidia.com/gpu.product` of the nodes has it; workers are placed on such nodes only."""
 
     memory: Memory | None = None
-    """Memory of one GPU, for estimates."""
+    """Memory of one GPU: jobs that cannot fit are refused. That of a known `product` when left out."""
 
 
 class PodOptions(Part):

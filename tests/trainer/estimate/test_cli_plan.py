@@ -48,7 +48,7 @@ def run(*arguments: object) -> Result:
 def test_a_job_that_fits_is_shown_with_its_parts(small: SmallJob) -> None:
     ran = run(known(small, "lora"), "--gpu", "H100", "--tokens", 10_000_000)
     assert ran.exit_code == 0, ran.output
-    for text in ("8,030,261,248 parameters", "weights", "optimizer moments", "H100: fits", "s a step", "$"):
+    for text in ("8,030,261,248 parameters", "weights", "optimizer moments", "H100: fits", "s a step", "checkpoint"):
         assert text in ran.output
     assert "12" in next(line for line in ran.output.splitlines() if "optimizer steps" in line)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from finetune_trainer.estimate import (
     refusal,
     settle,
 )
+from finetune_trainer.estimate.state import count
 from finetune_trainer.spec import FineTuneJob, identity, parse_job
 
 GIB = 2**30
@@ -207,3 +209,21 @@ def test_a_checkpoint_has_twelve_bytes_for_each_trained_parameter_and_a_price() 
     assert found.checkpoint == 12 * 8_030_261_248
     assert found.cost.kept == 3  # two that are kept, and one on its way
     assert found.cost.dollars_per_month == pytest.approx(3 * 96.4 * 0.023, rel=0.01)
+    on_disk = estimate(manifest(checkpoint={"uri": "file:///ckpt"}), llama_8b(), H100)
+    assert on_disk.cost.dollars_per_month is None
+
+
+def test_without_logits_and_output_embedding_a_model_takes_less() -> None:
+    setup = settle(manifest(training={"microBatchSize": 4}), llama_8b(), None, 1)
+    scoring = replace(setup, scores=True)
+    assert count(llama_8b(), setup).total - count(llama_8b(), scoring).total == 128_256 * 4096
+    assert device_total(llama_8b(), scoring)[0] < device_total(llama_8b(), setup)[0]
+
+
+def test_what_is_offloaded_has_to_fit_into_the_host() -> None:
+    job = manifest(deepspeed={"offloadOptimizer": "CPU"})
+    for host, verdict in ((64, Verdict.TIGHT), (512, Verdict.FITS)):
+        found = estimate(job, llama_8b(), replace(H100, host_memory=host * GIB))
+        assert found.verdict is verdict
+        assert ("a worker's pod has 64.0 GiB" in found.shortage) == (verdict is Verdict.TIGHT)
+        assert found.host_needed > 12 * 8.03e9

@@ -44,7 +44,10 @@ def _job(found: Estimate) -> str:
 
 
 def _memory(found: Estimate) -> Table:
-    table = Table("device, each rank", "GiB", "host, each node", "GiB", box=None)
+    table = Table(box=None)
+    for header in ("device, each rank", "host, each node"):
+        table.add_column(header)
+        table.add_column("GiB", justify="right")
     device = list(found.peak.parts.items())
     if (rest := found.device - found.peak.size) > 0:
         device.append(("context, fragmentation", rest))
@@ -72,12 +75,15 @@ def _rest(found: Estimate) -> Table:
         whole = "" if work.seconds is None else f", {timedelta(seconds=round(work.seconds))} in all"
         table.add_row("time", f"{work.seconds_per_step:.2f} s a step{whole}, at {UTILISATION:.0%} of the peak speed")
     table.add_row("checkpoint", f"{_gib(found.checkpoint)}, {cost.kept} at most: {_gib(cost.size)}")
-    table.add_row("in S3 Standard", f"${cost.dollars_per_month:.2f} a month, ${cost.dollars_per_save:.4f} a save")
+    if cost.dollars_per_month is not None:
+        table.add_row("in S3 Standard", f"${cost.dollars_per_month:.2f} a month, ${cost.dollars_per_save:.4f} a save")
     return table
 
 
 def _room(found: Estimate) -> str:
     memory = found.hardware.memory
+    if found.shortage:
+        return f": {found.shortage}; the least is {_gib(found.least)}"
     return "" if memory is None else f" ({_gib(found.device)} of {_gib(memory)}; at least {_gib(found.least)})"
 
 

@@ -53,7 +53,7 @@ class Activations:
     @property
     def kept(self) -> int:
         """Positions with logits."""
-        return max(1, int(self.setup.tokens * self.setup.kept))
+        return 0 if self.setup.scores else max(1, int(self.setup.tokens * self.setup.kept))
 
     @property
     def logits(self) -> float:

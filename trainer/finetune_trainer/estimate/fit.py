@@ -95,6 +95,8 @@ def changes(shape: ModelShape, setup: Setup, memory: int) -> list[Change]:
     """Changes of the manifest with which it fits, the least far-reaching first, each by the same estimate."""
     found = []
     for text, candidate in _candidates(setup):
+        if candidate.method == MethodType.QLORA and shape.experts:  # fused experts stay in 16 bits
+            continue
         total, top = device_total(shape, candidate)
         if total <= memory:
             host = sum(node_memory(count(shape, candidate), candidate, top.size).values())
@@ -131,6 +133,9 @@ def _single(setup: Setup) -> Iterator[tuple[str, Setup]]:
             "deepspeed.offloadOptimizer: CPU",
             replace(setup, offload_optimizer=True, zero_stage=max(setup.zero_stage, 1)),
         )
+    if setup.on_gpu and not setup.offload_parameters:
+        text = "deepspeed.offloadParameters: CPU" + ("" if setup.zero_stage == 3 else ", with zeroStage: 3")
+        yield text, replace(setup, offload_parameters=True, zero_stage=3)
     if setup.method == MethodType.FULL:
         yield "method.type: LoRA", replace(setup, method=MethodType.LORA, lora=LoRA())
     if setup.method != MethodType.QLORA and setup.on_gpu and MethodType.QLORA not in VALUES:

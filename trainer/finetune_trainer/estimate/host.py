@@ -13,6 +13,7 @@ PROCESS = 2 * 2**30
 CPU_PROCESS = 2**30
 """The same without CUDA."""
 
+COPY = "copy of a checkpoint"
 FLOAT32 = 4
 KINDS = 3  # master weights and Adam's two moments; docs/adr/0007
 
@@ -20,7 +21,7 @@ KINDS = 3  # master weights and Adam's two moments; docs/adr/0007
 def checkpoint_size(counts: Counts) -> int:
     """Bytes of the tensors in one checkpoint: float32 weights and moments of what trains, whatever wrote it.
 
-    Headers and checksums add 0.1 %, or 16 KiB where little trains.
+    Headers and checksums add less than 0.1 %, and about 16 KiB for each rank.
     """
     return FLOAT32 * KINDS * counts.trainable
 
@@ -40,5 +41,5 @@ def node_memory(counts: Counts, setup: Setup, device: int) -> dict[str, int]:
     each["processes"] = PROCESS if setup.on_gpu else CPU_PROCESS
     if not setup.on_gpu:
         each["training"] = device
-    each["copy of a checkpoint"] = checkpoint_size(counts) / setup.ranks
+    each[COPY] = checkpoint_size(counts) / setup.ranks
     return {name: int(size * setup.ranks_per_node) for name, size in each.items()}

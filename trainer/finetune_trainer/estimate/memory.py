@@ -53,8 +53,10 @@ def _moments(shape: ModelShape, setup: Setup) -> dict[str, list[Item]]:
     state = list(resident(counts, setup))
     before = [*state, *kept_gradients(counts, setup)]
     together = Item("gathered weights", gathered(counts, setup))
+    copies = Item("gathered weights", gathering(counts, setup))  # held until the last of them is used
     forward = [*before, together, Item("activations", activations.saved), Item("logits", activations.logits)]
-    head = setup.element * (shape.embedding if counts.trainable == counts.total else 0)
+    trains_head = counts.trainable == counts.total and not setup.scores
+    head = setup.element * (shape.embedding if trains_head else 0)
     at_head = Item("activations", setup.element * setup.tokens * shape.hidden)
     layer = Item("activations", activations.recomputed + activations.backward)
     reducing = list(reduction(counts, setup))
@@ -64,7 +66,7 @@ def _moments(shape: ModelShape, setup: Setup) -> dict[str, list[Item]]:
     weight = Item("gradients", setup.element * counts.largest_trainable)
     early = Item("buckets", bucket(setup) if not setup.accumulates or setup.zero_stage == 2 else 0)
     return {
-        "start of the forward pass": [*before, together, Item("gathered weights", gathering(counts, setup))],
+        "gathering of weights": [*before, together, copies, Item("activations", activations.saved)],
         "loss": [*forward, Item("logits", activations.loss)],
         "backward pass through the output embedding": [*forward, Item("gradients", head), at_head],
         "backward pass": [*before, together, Item("activations", activations.saved), layer, early, weight],

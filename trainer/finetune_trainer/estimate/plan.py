@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetune_trainer.errors import Problem
 from finetune_trainer.estimate.fit import Change, Verdict, changes, choose_micro_batch, device_total, judge, least
-from finetune_trainer.estimate.host import checkpoint_size, node_memory
+from finetune_trainer.estimate.host import COPY, checkpoint_size, node_memory
 from finetune_trainer.estimate.memory import Peak, held
 from finetune_trainer.estimate.setup import Setup
 from finetune_trainer.estimate.shape import ModelShape
@@ -19,6 +19,8 @@ OPT_OUT = "finetune.dev/estimate"
 """Annotation of a job; with the value `Ignore` no estimate keeps it from starting."""
 
 MOST_CHANGES = 4
+UNCOUNTED = frozenset({"full"})
+"""Options of the method under which less may train than is counted here."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,23 @@ class Estimate:
     checkpoint: int
     cost: StoreCost
     work: Work
+
+    @property
+    def host_needed(self) -> int:
+        """Bytes that a node must have: without copies of checkpoints, which are left out where they do not fit."""
+        return _needed(self.host)
+
+    @property
+    def shortage(self) -> str:
+        """What is predicted to run out, with the numbers; empty where nothing is."""
+        short = []
+        for name, needed, there in (
+            (f"{self.hardware.name} has", self.device, self.hardware.memory),
+            ("a worker's pod has", self.host_needed, self.hardware.host_memory),
+        ):
+            if there is not None and needed > there:
+                short.append(f"{_gib(needed)} are predicted and {name} {_gib(there)}")
+        return ", ".join(short)
 
 
 def estimate(job: FineTuneJob, shape: ModelShape, hardware: Hardware, rows: float | None = None) -> Estimate:
@@ -112,6 +131,8 @@ def refusal(job: FineTuneJob, model: ModelShape | int, hardware: Hardware) -> Pr
     """
     if job.metadata.annotations.get(OPT_OUT) == "Ignore" or hardware.memory is None:
         return None
+    if UNCOUNTED & job.spec.method.model_dump(exclude_none=True).keys():
+        return None
     setup = Setup.of(job, ranks(job), on_gpu=job.spec.workers.gpus_per_replica > 0)
     needed = least(model, setup)
     if needed <= hardware.memory:
@@ -129,8 +150,7 @@ def refusal(job: FineTuneJob, model: ModelShape | int, hardware: Hardware) -> Pr
 
 
 def _needed(host: dict[str, int]) -> int:
-    """What a node must have: without the copies of checkpoints, which are left out where they do not fit."""
-    return sum(size for name, size in host.items() if name != "copy of a checkpoint")
+    return sum(size for name, size in host.items() if name != COPY)
 
 
 def _gib(size: float) -> str:

@@ -22,7 +22,10 @@ PREFETCH_BUCKET = 50_000_000  # elements; DeepSpeed 0.19, deepspeed/runtime/zero
 MAX_LIVE = 1_000_000_000  # elements gathered at a time, the same file
 PERSISTENCE = 100_000  # elements of a weight that stage 3 keeps whole; what `engine.config` sets
 PAIRS = frozenset({ObjectiveType.DPO, ObjectiveType.ORPO, ObjectiveType.REWARD})
-"""Objectives whose record is two rows that go through the model together."""
+"""Objectives whose record is two documents that go through the model together."""
+
+SCORES = frozenset({ObjectiveType.REWARD, ObjectiveType.CLASSIFICATION})
+"""Objectives whose model gives documents scores, and has no output embedding."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Setup:
 
     `ranks` of them share the state by ZeRO, `ranks_per_node` a node's memory. `micro_batch` rows of `length` tokens go
     through the model at a time, `micro_batches` times for an update; `packed` rows hold several documents, so that
-    attention has a mask. `kept` is the share of tokens that are trained on. Buckets are in elements.
+    attention has a mask. `kept` is the share of tokens that are trained on. `pairs`: a row is two of that length;
+    `scores`: there are no logits. Buckets are in elements.
     """
 
     method: MethodType
@@ -50,6 +54,7 @@ class Setup:
     packed: bool
     kept: float = 1.0
     pairs: bool = False
+    scores: bool = False
     reduce_bucket: int = REDUCE_BUCKET
     prefetch_bucket: int = PREFETCH_BUCKET
     max_live: int = MAX_LIVE
@@ -77,7 +82,8 @@ class Setup:
             micro_batches=ceil(rows / micro),
             length=spec.data.max_length,
             packed=spec.data.packing == Packing.BEST_FIT,
-            pairs=spec.objective.type in PAIRS,
+            pairs=spec.objective.type in PAIRS and spec.data.packing == Packing.NONE,
+            scores=spec.objective.type in SCORES,
             reduce_bucket=sizes.get("reduce_bucket_size", REDUCE_BUCKET),
             prefetch_bucket=sizes.get("stage3_prefetch_bucket_size", PREFETCH_BUCKET),
             max_live=sizes.get("stage3_max_live_parameters", MAX_LIVE),

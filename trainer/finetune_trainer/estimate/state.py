@@ -58,15 +58,15 @@ def _count(shape: ModelShape, setup: Setup) -> Counts:
     kept_whole = shape.small + sum(
         linear.parameters for _, linear in shape.linears() if linear.parameters < setup.persistence
     )
+    total = shape.parameters - (shape.embedding if setup.scores and not shape.tied else 0)
     if setup.lora is None or setup.method == MethodType.FULL:
-        total = shape.parameters
         return Counts(total, total, 0, shape.largest, shape.largest, kept_whole)
     adapters = [linear for _, linear in shape.adapted(setup.lora.target_modules)]
     widths = [linear.copies * width for linear in adapters for width in (linear.inputs, linear.outputs)]
     sides = [setup.lora.rank * width for width in widths]
     trainable = sum(sides)
     return Counts(
-        total=shape.parameters + trainable,
+        total=total + trainable,
         trainable=trainable,
         quantised=shape.matrices if setup.method == MethodType.QLORA else 0,
         largest=shape.largest,

@@ -37,12 +37,12 @@ class Work:
 
 @dataclass(frozen=True)
 class StoreCost:
-    """What the checkpoints that are kept cost: bytes of all, US dollars per month, and of the requests of one save."""
+    """What the checkpoints that are kept take: bytes; in S3, US dollars a month, and of the requests of one save."""
 
     kept: int
     size: int
-    dollars_per_month: float
-    dollars_per_save: float
+    dollars_per_month: float | None
+    dollars_per_save: float | None
 
 
 def work(job: FineTuneJob, shape: ModelShape, setup: Setup, teraflops: float | None, rows: float | None) -> Work:
@@ -72,6 +72,7 @@ def flops_per_token(shape: ModelShape, setup: Setup) -> float:
 
 def store_cost(job: FineTuneJob, counts: Counts, size: int) -> StoreCost:
     """Of the checkpoints, by the store's list price: those that are kept, and one that replaces another."""
+    in_s3 = job.spec.checkpoint.uri.startswith("s3://")
     kept = job.spec.checkpoint.keep_last + job.spec.checkpoint.keep_best + 1
     objects = ceil(size / OBJECT_BYTES) + 4
-    return StoreCost(kept, kept * size, kept * size / 1e9 * STORED, objects * PUT)
+    return StoreCost(kept, kept * size, kept * size / 1e9 * STORED if in_s3 else None, objects * PUT if in_s3 else None)

@@ -14,8 +14,6 @@ GPU_MEMORY = "FINETUNE_GPU_MEMORY"
 GPU_PRODUCT = "FINETUNE_GPU_PRODUCT"
 """Environment variables by which the operator says what the FineTuneRuntime knows of its GPUs."""
 
-GIB = 2**30
-
 
 def check_fits(job: FineTuneJob, environ: Mapping[str, str], *, local: bool) -> str | None:
     """A warning where the job is predicted not to fit. Raises SpecError, with the numbers, where it cannot."""
@@ -33,20 +31,18 @@ def check_fits(job: FineTuneJob, environ: Mapping[str, str], *, local: bool) -> 
     if found.verdict is not Verdict.TIGHT:
         return None
     ways = "".join(f"; it would fit with {change.text}" for change in found.changes[:1])
-    return (
-        f"memory is predicted to run out: {found.device / GIB:.1f} GiB on each rank, and {hardware.name} has "
-        f"{hardware.memory / GIB:.1f} GiB{ways} (`finetune plan` shows more)"
-    )
+    return f"memory is predicted to run out: {found.shortage}{ways} (`finetune plan` shows more)"
 
 
 def hardware_of(job: FineTuneJob, environ: Mapping[str, str], *, local: bool) -> Hardware:
     """What each rank gets: the runtime's GPU, this machine's, or on a cluster the memory of a CPU rank's pod."""
     workers = job.spec.workers
+    asked = workers.resources.memory if workers.resources and not local else None
+    pod = memory_bytes(asked) if asked else None
     if workers.gpus_per_replica == 0:
-        asked = workers.resources.memory if workers.resources and not local else None
-        return Hardware("a worker", memory_bytes(asked) if asked else None)
+        return Hardware("a worker", pod, pod)
     if text := environ.get(GPU_MEMORY):
-        return Hardware(environ.get(GPU_PRODUCT, "a GPU of the runtime"), int(text))
+        return Hardware(environ.get(GPU_PRODUCT, "a GPU of the runtime"), int(text), pod)
     return Hardware("a GPU of this machine", _smallest_gpu() if local else None)
 
 
