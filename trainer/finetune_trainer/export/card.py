@@ -107,10 +107,6 @@ def _with_perplexity(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f} (perplexity {exp(min(value, 700)):.4g})"
 
 
-def _plain_loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
 def _usage(job: FineTuneJob) -> str:
     place = job.spec.output.uri
     folder = place.removeprefix("file://") if place.startswith("file://") else "<this folder>"
