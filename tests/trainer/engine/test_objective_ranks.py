@@ -39,6 +39,7 @@ def jobs(folder: Path, micro_batch_size: int) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_two_ranks_with_accumulation_take_the_steps_of_one_process(tmp_path: Path) -> None:
     (whole,) = run_ranks(1, STEPS, {"jobs": jobs(tmp_path / "one", ROWS)}, timeout=240)
     first, second = run_ranks(2, STEPS, {"jobs": jobs(tmp_path / "two", 1)}, timeout=240)

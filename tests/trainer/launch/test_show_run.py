@@ -39,6 +39,10 @@ PROGRESS: dict[str, Any] = {
             "step 200: held-out loss 1.5000 (support), base model 2.2500, best so far",
         ),
         (
+            {"kind": "eval", "step": 8, "evalLoss": 0.5, "metrics": {"support": {"rewards/accuracy": 0.75}, "b": {}}},
+            "step 8: held-out loss 0.5000\n  support: rewards/accuracy 0.7500",
+        ),
+        (
             {"kind": "checkpoint", "step": 200, "uri": "s3://c/x", "bytes": 2_000_000, "seconds": 1.25},
             "step 200: checkpoint committed (2 MB in 1.2 s)  s3://c/x",
         ),
