@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from transformers import PreTrainedTokenizerFast
 
@@ -111,6 +112,7 @@ def open_dataset(
     def once() -> list[EvalSet]:
         every = EvalSet("train", train.unweighted(), settings, tokenizer, *place, forms=forms)
         every.what = "the training data"
+        every.pages = UNSHARED if cache is None else cache.reader("train-once")
         return [every, *sets.values()]
 
     return Dataset(train, stream, sets, bad, once, cache, settings.labels)
@@ -155,11 +157,17 @@ def _find_all(
     found: list[Found] = []
     for index in index_sources(job, tell):
         if not found:
-            settings = with_labels(settings, job.spec, index)
+            settings = with_labels(settings, job.spec, index, partial(_counting, tell))
         keys = (form_key(form_facts(index, i, settings, tokenizer_id)) for i in range(len(index.sources)))
         forms = {i: form for i, key in enumerate(keys) if (form := find_form(store, key)) is not None}
         found.append((index, forms))
     return settings, found
+
+
+def _counting(tell: Tell, done: int, total: int) -> None:
+    """Show that the labels of a classifier are being counted."""
+    amount = {"done": done, "total": total, "unit": "records"}
+    tell({"kind": "phase", "name": INDEXING, "detail": "counting the labels", **amount})
 
 
 def _say_which(found: Sequence[Found], context: RunContext) -> None:

@@ -82,6 +82,16 @@ def test_labels_are_counted_in_all_sources_and_the_count_is_kept(tmp_path: Path)
     assert count_labels(index, cache) == counts
 
 
+def test_what_can_be_no_label_is_passed_over_and_whoever_waits_is_told(tmp_path: Path) -> None:
+    given = ["spam", "", {"name": "ham"}, 0.5, ["ham", None], "ham"]
+    path = write_records(tmp_path / "odd.jsonl", [{"text": "a", "label": one} for one in given])
+    told: list[tuple[int, int]] = []
+    index = index_of(source(path, format_=Format.CLASSIFICATION))
+    counts = count_labels(index, open_store(f"file://{tmp_path}/cache"), lambda *amount: told.append(amount))
+    assert counts.weighted([1.0]) == {"spam": 1, "ham": 1}
+    assert told == [(0, 6)]
+
+
 COUNTED: dict[Value, float] = {"spam": 30, "ham": 10, "unsure": 20}
 
 
