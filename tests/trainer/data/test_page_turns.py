@@ -101,3 +101,15 @@ def test_a_page_that_cannot_be_fetched_leaves_its_turn_to_the_next(tmp_path: Pat
         cache.reader("train").page(place, fail)
     assert cache.reader("train").page(place, lambda: b"0123456789") == b"0123456789"
     assert cache.reader("train").page(place, fail) == b"0123456789"
+
+
+def test_pages_that_pass_are_there_for_the_others_in_every_walk(tmp_path: Path) -> None:
+    caches = [NodeCache(tmp_path, Keeping([Used("a", 2000, 20, 1)], 0), rank, 2) for rank in range(2)]
+    walks = [cache.reader("eval-0") for cache in caches]
+    for _ in range(3):
+        for block in range(21):
+            for walk, at in zip(walks, (block, block - 1), strict=True):  # the second one is a block behind
+                if 0 <= at < 20:
+                    walk.enter(0, at)
+                    walk.page(Place("a", f"page-{at}", 100, at), lambda: bytes(100))
+    assert (caches[1].counts["fetched"], caches[0].counts["fetched"] <= 3 * 20) == (0, True)

@@ -213,7 +213,8 @@ class _Walk:
 
     def enter(self, epoch: int, block: int) -> None:
         """Remove the pages of blocks that every rank is through with."""
-        self._entered = [*self._entered[1 - BLOCKS :], (epoch, block)]
+        again = bool(self._entered) and (epoch, block) < self._entered[-1]  # a held-out set is walked over many times
+        self._entered = [(epoch, block)] if again else [*self._entered[1 - BLOCKS :], (epoch, block)]
         self._passing = self._folder / f"{epoch}.{block}"
         with suppress(OSError):
             for folder in self._folder.iterdir():
