@@ -46,7 +46,9 @@ class Precomputed(ReferenceModel):
 
     def begin(self, engine: Any, fresh: bool, between: Between) -> None:
         """Read what was kept of each set, or compute and keep it, which takes the weights that training begins with."""
-        for held in self._setting.once():
+        sets = self._setting.once()
+        _refuse_two_readings([held.index for held in sets])
+        for held in sets:
             scores = self._scores(engine, held, fresh, between)
             for name, first, count in _places(held.index):
                 self._files[name] = scores[first : first + count]
@@ -88,6 +90,7 @@ class Precomputed(ReferenceModel):
             "data": index.id,
             "maxLength": spec.data.max_length,
             "precision": str(spec.training.precision),
+            **({} if spec.method.qlora is None else {"bits": spec.method.qlora.model_dump(mode="json")}),
         }
         return f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.npy"
 
@@ -124,6 +127,20 @@ class Precomputed(ReferenceModel):
             name, _, number = record.rpartition("#")
             scores[places[name] + int(number) - 1, n % 2] = value
         return scores
+
+
+def _refuse_two_readings(indices: Sequence[DatasetIndex]) -> None:
+    """DataError for a file that is read in two ways: records are told apart by file and number alone."""
+    read: dict[str, tuple[object, ...]] = {}
+    for source in chain.from_iterable(index.sources for index in indices):
+        how = (source.format, source.columns)
+        for file in source.files:
+            if read.setdefault(name := f"{source.root}/{file.key}", how) != how:
+                raise DataError(
+                    f"spec.data: {name} is read with other columns a second time, and reference: Precomputed keeps one "
+                    "pair of log-probabilities for each of its records: copy the file under another name, or write "
+                    "reference: Copy, or Base with an adapter"
+                )
 
 
 def _places(index: DatasetIndex) -> Iterator[tuple[str, int, int]]:
