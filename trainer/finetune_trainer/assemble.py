@@ -25,7 +25,7 @@ from finetune_trainer.model.lora import apply_lora, full_coverage
 from finetune_trainer.model.partial import freeze
 from finetune_trainer.model.quantize import quantization, settle
 from finetune_trainer.model.score import ScoreHead, ScorePositions
-from finetune_trainer.model.start_adapter import load_adapter
+from finetune_trainer.model.start_adapter import check_tokens, load_adapter
 from finetune_trainer.objectives.heads import score_head
 from finetune_trainer.spec import (
     AdapterUse,
@@ -60,6 +60,8 @@ def assemble(
     `adapter`: the folder of one to start from. `labels`: a classifier's. `settle_start` sets what the adapters begin
     with where that is a part of the weights.
     """
+    if adapter is not None:
+        check_tokens(job, adapter, tokenizer)
     head = score_head(job, labels, tokenizer)
     base = load_base(job, control, path, tokenizer, device, head)
     adapted, coverage = adapt(job, base, token_ids(tokenizer, job.spec.model.added_tokens), adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from finetune_trainer.export.adapter import export_adapter
 from finetune_trainer.export.full import export_full
 from finetune_trainer.export.merge import export_merged
 from finetune_trainer.export.merge_check import check_merged
-from finetune_trainer.model.load import load_model
+from finetune_trainer.export.merge_start import merge_start
+from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.model.score import ScoreHead
+from finetune_trainer.model.start_adapter import fetch_adapter
 from finetune_trainer.spec import LoRA
+from s3_bucket import Bucket
 
 HEAD = ScoreHead(("ham", "spam", "unsure"), "single_label_classification", pad_id=0, seed=3)
 IDS = torch.randint(3, tiny_models.VOCABULARY, (4, 24), generator=torch.Generator().manual_seed(0))
@@ -107,3 +111,21 @@ def test_an_adapter_of_a_classifier_is_merged_into_it(control: ControlGroup, tmp
     export_merged(tmp_path / "adapter", tmp_path / "first", tmp_path / "merged", control, torch.float32)
     torch.testing.assert_close(scores(plain(tmp_path / "merged")), scores(second), rtol=1e-4, atol=1e-4)
     assert "lm_head.weight" not in load_file(tmp_path / "merged" / "model.safetensors")
+
+
+def test_a_configuration_beside_an_adapter_counts_for_a_classifier_alone(
+    bucket: Bucket, control: ControlGroup, tmp_path: Path
+) -> None:
+    base = tiny_models.save("llama", tmp_path / "base")
+    plain_adapter, adapter = tmp_path / "plain", tmp_path / "adapter"
+    apply_lora(tiny_models.build("llama"), LoRA(rank=4, alpha=8), seed=0)[0].save_pretrained(str(plain_adapter))
+    left_by_others = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 7}
+    (plain_adapter / "config.json").write_text(json.dumps(left_by_others))
+    merged = load_config(merge_start(base, plain_adapter, tmp_path / "cache", torch.float32))
+    assert merged.get_text_config().vocab_size == tiny_models.VOCABULARY
+    adapter.mkdir()
+    export_adapter(trained(base, lora=True), f"file://{base}", adapter, control)
+    for file in adapter.iterdir():
+        bucket.client.put_object(Bucket=bucket.name, Key=f"scores/{file.name}", Body=file.read_bytes())
+    fetched = fetch_adapter(f"{bucket.uri}/scores", tmp_path / "cache")
+    assert says_its_labels(load_config(merge_start(base, fetched, tmp_path / "cache", torch.float32)))

@@ -15,8 +15,7 @@ from finetune_trainer.model.folder import CONFIG
 from finetune_trainer.model.score import classifier
 
 GENERATION = "generation_config.json"
-HEAD_KEYS = ("architectures", "id2label", "label2id", "problem_type")
-
+HEAD_KEYS = ("architectures", "id2label", "label2id", "problem_type", "pad_token_id")
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -67,11 +66,11 @@ def write_head_config(module: nn.Module, folder: Path) -> None:
 
 
 def read_head_config(adapter: Path) -> dict[str, Any]:
-    """`head_config` of the adapter in a folder, as `write_head_config` left it."""
+    """`head_config` of the classifier's adapter in a folder, as `write_head_config` left it, as far as it is there."""
     path = adapter / CONFIG
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     pad = config.get("text_config", {}).get("pad_token_id", config.get("pad_token_id"))
-    return {key: config[key] for key in HEAD_KEYS} | {"pad_token_id": pad} if config else {}
+    return {key: value for key, value in (config | {"pad_token_id": pad}).items() if key in HEAD_KEYS} if config else {}
 
 
 def write_generation_config(model_path: Path, folder: Path, eos: Iterable[int], pad: int | None) -> None:

@@ -19,11 +19,9 @@ from finetune_trainer.export.adapter import ADAPTER, WEIGHTS
 from finetune_trainer.export.full import as_published
 from finetune_trainer.model.coverage import base_name
 from finetune_trainer.model.folder import indexed_weights
-from finetune_trainer.model.keys import SCORE_WEIGHT, published_class, read_headers, without_zero3
+from finetune_trainer.model.keys import published_class, read_headers, without_zero3
 from finetune_trainer.model.load import load_config
-
-ADAPTED_SCORE = f"base_model.model.{SCORE_WEIGHT}"
-"""The trained score head among the weights of an adapter."""
+from finetune_trainer.model.start_adapter import ADAPTED_SCORE
 
 
 class CannotMerge(FinetuneError):

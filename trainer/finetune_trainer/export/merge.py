@@ -12,11 +12,12 @@ from torch import Tensor
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.export.adapter import WEIGHTS
 from finetune_trainer.export.config import read_head_config, write_config
-from finetune_trainer.export.deltas import ADAPTED_SCORE, Change, Deltas
+from finetune_trainer.export.deltas import Change, Deltas
 from finetune_trainer.export.gather import parent_module
 from finetune_trainer.export.shards import SHARD_BYTES, ShardWriter
 from finetune_trainer.model.folder import indexed_weights
 from finetune_trainer.model.keys import SCORE_WEIGHT, open_weights
+from finetune_trainer.model.start_adapter import ADAPTED_SCORE
 
 
 def export_merged(
@@ -51,13 +52,15 @@ class _Merging:
         self._dtype = dtype
         self._writer = ShardWriter(folder, shard)
         self._deltas: Deltas | None = None
+        self._scores = False
         self._left_out: set[str | None] = set()
 
     def start(self) -> None:
         model_path, adapter, _ = self._places
         self._deltas = Deltas(model_path, adapter)
         with open_weights(adapter / WEIGHTS) as stored:
-            if ADAPTED_SCORE in stored.keys():  # noqa: SIM118  (no dictionary)
+            self._scores = ADAPTED_SCORE in stored.keys()  # noqa: SIM118  (no dictionary)
+            if self._scores:
                 self._left_out = {SCORE_WEIGHT, self._deltas.output_embedding()}
                 self._writer.add({SCORE_WEIGHT: stored.get_tensor(ADAPTED_SCORE)})
 
@@ -70,7 +73,8 @@ class _Merging:
         model_path, adapter, folder = self._places
         assert self._deltas is not None
         dtype = torch.promote_types(self._writer.finish(), self._dtype)
-        write_config(model_path, folder, dtype, self._deltas.vocabulary, read_head_config(adapter))
+        head = read_head_config(adapter) if self._scores else {}  # other adapters lie beside what is their base's
+        write_config(model_path, folder, dtype, self._deltas.vocabulary, head)
 
 
 def _merged(

@@ -46,7 +46,7 @@ def scoring_class(
         raise DataError(f"spec.model.uri: {uri} is of type {config.model_type!r}, {_NO_HEAD}")
     model_class: type[PreTrainedModel] = mapping[type(config)]
     if SCORE_WEIGHT in headers:
-        _check_labels(config, head, uri)
+        check_labels(config, head.labels, "spec.model.uri", uri)
         _tell(config, head)
         check_weights(config, headers, uri, model_class)
     else:
@@ -64,15 +64,18 @@ _NO_HEAD = (
 )
 
 
-def _check_labels(config: PreTrainedConfig, head: ScoreHead, uri: str) -> None:
-    """A head that was trained before goes on with the scores that it has, in their order, if they have names."""
+def check_labels(config: PreTrainedConfig, labels: tuple[str, ...], field: str, uri: str) -> None:
+    """A head that was trained before goes on with the scores that it has, in their order, if they have names.
+
+    DataError naming `field` unless those of `config` are the job's `labels`.
+    """
     named: Any = config.id2label  # filled by transformers, by id
     there = tuple(named[i] for i in range(len(named)))
     unnamed = len(there) == 1 or there == tuple(f"LABEL_{i}" for i in range(len(there)))
-    if len(there) != len(head.labels) or (there != head.labels and not unnamed):
+    if len(there) != len(labels) or (there != labels and not unnamed):
         raise DataError(
-            f"spec.model.uri: {uri} scores {', '.join(there[:8])} ({len(there)} in all), and this job "
-            f"{', '.join(head.labels[:8])} ({len(head.labels)}): write its labels, in its order, as "
+            f"{field}: {uri} scores {', '.join(there[:8])} ({len(there)} in all), and this job "
+            f"{', '.join(labels[:8])} ({len(labels)}): write its labels, in its order, as "
             "spec.objective.classification.labels, or start from the causal language model for a new head"
         )
 

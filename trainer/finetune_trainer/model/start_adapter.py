@@ -15,22 +15,31 @@ import torch
 from peft import PeftConfig, get_peft_model_state_dict
 from peft.utils.other import get_pattern_key
 from safetensors import safe_open
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.errors import DataError, FinetuneError
 from finetune_trainer.model.coverage import adapted_layers
 from finetune_trainer.model.fetch import locked
 from finetune_trainer.model.hub import download_named
-from finetune_trainer.model.load import full_shape, is_partitioned
+from finetune_trainer.model.keys import SCORE_WEIGHT
+from finetune_trainer.model.load import full_shape, is_partitioned, load_config
 from finetune_trainer.model.mirror import mirror
+from finetune_trainer.model.score import check_labels, classifier
 from finetune_trainer.spec import AdapterUse, FineTuneJob, LoRA
 from finetune_trainer.store import ObjectNotFound, open_store
 
 FIELD = "spec.model.adapter.uri"
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+HEAD = "config.json"
+ADAPTED_SCORE = f"base_model.model.{SCORE_WEIGHT}"
+"""The trained score head among the weights of an adapter."""
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
-FILES = (CONFIG, WEIGHTS, "manifest.json", *TOKENIZER)
-"""What is read of an adapter's folder; the manifest says where it comes from, when a job of ours has written it."""
+FILES = (CONFIG, WEIGHTS, HEAD, "manifest.json", *TOKENIZER)
+"""What is read of an adapter's folder. When a job of ours has written it, the manifest says where it comes from, and
+`HEAD` what the head of a classifier scores.
+"""
 
 PLAIN = {
     "peft_type": ("LORA",),
@@ -103,7 +112,8 @@ def check_description(description: Mapping[str, Any], uri: str, lora: LoRA | Non
 def load_adapter(module: Any, folder: Path, uri: str, lora: LoRA) -> None:
     """Give what the PeftModel `module` trains the values in an adapter's folder; collective with ZeRO-3.
 
-    Raises DataError unless the adapter has exactly these weights, of these shapes and scales.
+    A score head that the adapter does not have is left as it is. Raises DataError unless the adapter has exactly these
+    weights, of these shapes and scales, and a head of these labels.
     """
     config: Any = PeftConfig.from_pretrained(str(folder))
     check_description(json.loads((folder / CONFIG).read_text(encoding="utf-8")), uri, lora)
@@ -111,12 +121,33 @@ def load_adapter(module: Any, folder: Path, uri: str, lora: LoRA) -> None:
     places: dict[str, Any] = get_peft_model_state_dict(module, trained, "default", save_embedding_layers=False)
     with safe_open(folder / WEIGHTS, framework="pt") as stored:
         shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+        if ADAPTED_SCORE not in shapes:
+            places.pop(ADAPTED_SCORE, None)
+        elif (head := classifier(module)) is not None and (folder / HEAD).exists():
+            check_labels(load_config(folder), tuple(head.config.id2label.values()), FIELD, uri)
         _check_same(shapes, {name: tuple(full_shape(one)) for name, one in places.items()}, config, uri)
         _check_scales(module, config, uri)
         for name, parameter in places.items():
             partitioned = is_partitioned(parameter)
             with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=partitioned):
                 parameter.copy_(stored.get_tensor(name))
+
+
+def check_tokens(job: FineTuneJob, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """DataError when added tokens have other ids than in the tokenizer beside an adapter that is trained on.
+
+    The adapter's embeddings would go to other tokens than they were trained for.
+    """
+    start, file = job.spec.model.adapter, folder / "tokenizer.json"
+    if start is None or start.use is not AdapterUse.CONTINUE or not job.spec.model.added_tokens or not file.exists():
+        return
+    theirs = Tokenizer.from_file(str(file))
+    for token in job.spec.model.added_tokens:
+        if (there := theirs.token_to_id(token)) != (here := tokenizer.convert_tokens_to_ids(token)):
+            raise DataError(
+                f"spec.model.addedTokens: {token!r} is token {here} here, and {'none' if there is None else there} of "
+                f"the adapter's at {start.uri}: write the tokens of the job that trained it, in its order"
+            )
 
 
 def weights_digest(folder: Path) -> str:
