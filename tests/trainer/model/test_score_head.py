@@ -15,8 +15,10 @@ from finetune_trainer.errors import DataError
 from finetune_trainer.model.isolation import measure_isolation
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
+from finetune_trainer.model.partial import freeze
 from finetune_trainer.model.score import ScoreHead, ScorePositions
 from finetune_trainer.spec import LoRA
+from finetune_trainer.spec.method import Full
 
 HEAD = ScoreHead(("ham", "spam", "unsure"), "single_label_classification", pad_id=0, seed=3)
 IDS = torch.randint(3, tiny_models.VOCABULARY, (2, 17), generator=torch.Generator().manual_seed(0))
@@ -130,3 +132,11 @@ def test_the_configuration_says_what_is_scored(tmp_path: Path) -> None:
     assert config.id2label == {0: "ham", 1: "spam", 2: "unsure"}
     assert (config.label2id["spam"], config.num_labels, config.pad_token_id) == (1, 3, 0)
     assert config.problem_type == "single_label_classification"
+
+
+def test_a_part_of_the_weights_takes_the_head_in_unless_it_is_frozen(tmp_path: Path) -> None:
+    model = loaded(tiny_models.save("llama", tmp_path))
+    freeze(model, Full(train=("layers.1",)))
+    assert {name.split(".")[0] for name, one in model.named_parameters() if one.requires_grad} == {"model", "score"}
+    freeze(model, Full(train=("layers.1",), freeze=("score",)))
+    assert not model.score.weight.requires_grad

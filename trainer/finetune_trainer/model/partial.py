@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from finetune_trainer.errors import Problem, SpecError
+from finetune_trainer.model.keys import SCORE_WEIGHT
 from finetune_trainer.model.targets import choose
 from finetune_trainer.spec.method import Full
 
@@ -16,11 +17,11 @@ PATH = "spec.method.full"
 def freeze(model: nn.Module, full: Full) -> None:
     """Leave a gradient to the weights that `full.train` names and `full.freeze` does not.
 
-    A weight that several modules share is named by each of its names. Raises SpecError for a pattern that names no
-    weight, and when nothing is left to train.
+    A score head, which may be new, is trained without being named. A weight that several modules share is named by each
+    of its names. Raises SpecError for a pattern that names no weight, and when nothing is left to train.
     """
     named = dict(model.named_parameters(remove_duplicate=False))
-    trained = {id(named[name]) for name in _weights(list(named), full.train, "train")}
+    trained = {id(named[name]) for name in [*_weights(list(named), full.train, "train"), SCORE_WEIGHT] if name in named}
     frozen = {id(named[name]) for name in _weights(list(named), full.freeze, "freeze")}
     if not trained - frozen:
         message = "leaves nothing to train: remove a pattern"
