@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.data import Counters, Row
 from finetune_trainer.data.audit import TemplateCheck, check_template
+from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward, kept_tokens
 from finetune_trainer.model.coverage import Coverage
@@ -66,18 +67,18 @@ def look_first(
     job: FineTuneJob,
     dataset: Dataset,
     tokenizer: PreTrainedTokenizerFast,
-    ends: Collection[int],
     engine: Any,
     forward: Forward,
 ) -> dict[str, Any]:
     """JSON: the loss on the first rows before anything is trained, the check of the template, and warnings; collective.
 
-    Every rank runs the same rows. `ends`: tokens that end what is trained. Nothing for objectives without such a loss.
+    Every rank runs the same rows. Nothing for objectives without such a loss.
     """
     if job.spec.objective.type not in LANGUAGE:
         return {}
     rows = dataset.stream.first_rows()
     start = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else None
+    ends = trained_ends(tokenizer, dataset.index.rendered_formats)
     template = check_template(rows, start, ends, job.spec.data.max_length)
     loss = start_loss(engine, forward, rows, adapters_off=_without_effect(job))
     return {

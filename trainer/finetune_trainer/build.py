@@ -18,7 +18,6 @@ from finetune_trainer.assemble import assemble, compute_dtype
 from finetune_trainer.audit import compose_audit, look_first
 from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
-from finetune_trainer.data.ends import trained_ends
 from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.config import micro_batch_size, with_micro_batch
@@ -87,9 +86,8 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start), **adapter_facts(adapter)}
     rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
     objective = objective_of(Setting(job, trained.forward, control, path, begins, rows, once, labels))
-    ends = trained_ends(tokenizer, dataset.index.rendered_formats)
     audit = compose_audit(dataset, trained.coverage, trained.isolation, versions())
-    audit |= look_first(job, dataset, tokenizer, ends, trained.engine, trained.forward)
+    audit |= look_first(job, dataset, tokenizer, trained.engine, trained.forward)
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
     resources.callback(history.close)
     run = Run(

@@ -32,7 +32,7 @@ from finetune_trainer.report.course import Course
 from finetune_trainer.report.refresh import Refresher
 from finetune_trainer.saving import Saved, Saves
 from finetune_trainer.shares import Stage
-from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec import LANGUAGE, FineTuneJob
 from finetune_trainer.starting_point import StartingPoint
 from finetune_trainer.state import Progress, evaluation_due, finite
 from finetune_trainer.store import RunLog, Writer
@@ -111,6 +111,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.last_commit = self.clock()
+        language = self.job.spec.objective.type in LANGUAGE  # a classifier's template need not answer
         self.comparison = Comparison(
             spec=self.job.spec,
             context=self.context,
@@ -120,7 +121,7 @@ class Run:
             engine=self.engine,
             forward=self.forward,
             file=BeforeFile(self.log.journal.store, self.log.journal.run_id),
-            ends=trained_ends(self.tokenizer, self.dataset.index.rendered_formats),
+            ends=trained_ends(self.tokenizer, self.dataset.index.rendered_formats) if language else (),
             positions=positions(load_config(self.model_path), self.job.spec.data.max_length),
         )
         self.reports = Refresher(lambda text: self.report_phase("writing the report", text))
