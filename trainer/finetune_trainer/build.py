@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from finetune_trainer.assemble import assemble, compute_dtype
+from finetune_trainer.assemble import assemble, compute_dtype, load_base
 from finetune_trainer.audit import compose_audit, look_first
 from finetune_trainer.begin import check_early
 from finetune_trainer.context import RunContext
@@ -85,7 +85,8 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     trained = assemble(job, control, path, adapter, tokenizer, device, dataset.labels, settle_start)
     begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start), **adapter_facts(adapter)}
     rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
-    objective = objective_of(Setting(job, trained.forward, control, path, begins, rows, once, labels))
+    base = partial(load_base, job, control, path, tokenizer, device)
+    objective = objective_of(Setting(job, trained.forward, control, base, begins, rows, once, labels))
     audit = compose_audit(dataset, trained.coverage, trained.isolation, versions())
     audit |= look_first(job, dataset, tokenizer, trained.engine, trained.forward)
     history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)

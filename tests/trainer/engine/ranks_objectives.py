@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ def _steps(path: Path, control: Any) -> list[Any]:
     index = build_index(list_sources(job.spec.data.train, "spec.data.train"))
     micro = job.spec.training.micro_batch_size or 1
     stream = TrainStream(index, DataSettings.of(job.spec, micro), tokenizer, control.rank, control.world_size)
-    model, _ = adapt(job, load_base(job, control, folder, tokenizer, device), (), None)
+    base = partial(load_base, job, control, folder, tokenizer, device)
+    model, _ = adapt(job, base(), (), None)
     engine, forward, _ = load_engine(job, control, model, KeptPositions(model), tokenizer, device)
     settings = DataSettings.of(job.spec, micro)
     once = EvalSet("train", index, settings, tokenizer, control.rank, control.world_size)
     start = {"job": str(path)}
-    objective = objective_of(Setting(job, forward, control, folder, start, stream.first_rows(), lambda: [once]))
+    objective = objective_of(Setting(job, forward, control, base, start, stream.first_rows(), lambda: [once]))
     objective.begin(engine, True, lambda: None)
     found = []
     for batch in islice(stream.batches(), STEPS):

@@ -53,6 +53,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "a copy with room for the tokens": ("DPO", {"model": TOKENS, "objective": {"dpo": {"reference": "Copy"}}}),
     "a copy beside all weights": ("KTO", {"model": TOKENS, "method": FULL}),
     "the base in four bits": ("KTO", {"method": QLORA}),
+    "a copy in four bits": ("DPO", {"method": QLORA, "objective": {"dpo": {"reference": "Copy"}}}),
 }
 
 

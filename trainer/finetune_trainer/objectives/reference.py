@@ -11,14 +11,10 @@ from torch import Tensor
 
 from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
-from finetune_trainer.model.added_tokens import make_room, new_ids
 from finetune_trainer.model.head import KeptPositions
-from finetune_trainer.model.load import load_model
-from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.objectives.precomputed import Precomputed
 from finetune_trainer.objectives.scoring import ReferenceModel, answer_log_probabilities
 from finetune_trainer.objectives.setting import Setting
-from finetune_trainer.spec import Precision
 from finetune_trainer.spec.objective import Reference
 
 
@@ -52,14 +48,6 @@ def reference_model(setting: Setting, chosen: Reference | None) -> ReferenceMode
         return AdapterOff(setting.forward)
     if chosen is Reference.PRECOMPUTED:
         return Precomputed(setting)
-    spec = setting.job.spec
-    model: Any = load_model(
-        setting.model_path,
-        dtype=torch.bfloat16 if spec.training.precision is Precision.BF16 else torch.float32,
-        uri=spec.model.uri,
-    )
-    if added := spec.model.added_tokens:
-        tokenizer = load_tokenizer(setting.model_path, added_tokens=added)
-        make_room(model, len(tokenizer), new_ids(setting.model_path, tokenizer, added))
+    model = setting.load_base()
     model.requires_grad_(False).to(setting.forward.device).eval()
     return FrozenCopy(replace(setting.forward, head=KeptPositions(model)), model)

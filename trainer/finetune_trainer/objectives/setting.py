@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from finetune_trainer.data import EvalSet, LabelSet, Row
@@ -19,8 +18,8 @@ from finetune_trainer.spec import FineTuneJob
 class Setting:
     """A run as an objective sees it.
 
-    `model_path`: the local folder of the model that training starts from; `start`: JSON that tells this model, its
-    tokenizer and the checkpoint whose weights are put into it from others. `first_rows`: of the first block of the
+    `load_base`: makes the model that training starts from once more, before adapters; `start`: JSON that tells this
+    model, its tokenizer and the checkpoint whose weights are put into it from others. `first_rows`: of the first block of the
     training data, for a look at what they hold. `once`: the training data and the held-out sets, each to be read once
     and in order. `labels`: a classifier's.
     """
@@ -28,7 +27,7 @@ class Setting:
     job: FineTuneJob
     forward: Forward
     control: ControlGroup
-    model_path: Path
+    load_base: Callable[[], Any]
     start: Mapping[str, Any]
     first_rows: Sequence[Row]
     once: Callable[[], Sequence[EvalSet]]
