@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finetune_trainer.errors import DataError, StorageError
-from finetune_trainer.spec import WHICH_WORDS, FineTuneJob, StartCheckpoint, identity_fields, run_id
+from finetune_trainer.spec import WHICH_WORDS, FineTuneJob, ObjectiveType, StartCheckpoint, identity_fields, run_id
 from finetune_trainer.store import Checkpoint, ObjectRef, RunLog, find_checkpoint, listed, open_store, runs_at
 
 FIELD = "spec.model.checkpoint"
@@ -25,6 +25,10 @@ FREE = (
     *(f"spec.method.lora.{name}" for name in ("dropout", "learningRateRatio", "modulesToSave", "targetModules")),
 )
 """What the method says of how weights are trained, and what is compared weight by weight."""
+LABELS = "spec.objective.classification.labels"
+CLASSIFICATION = str(ObjectiveType.CLASSIFICATION)
+TYPE = "spec.objective.type"
+TOKENS = "spec.model.addedTokens"
 OTHER_METHOD = "export that run and write the folder of the exported model as spec.model.uri, without a checkpoint"
 
 
@@ -115,7 +119,9 @@ def check_start(job: FineTuneJob) -> None:
     entry = start.entry()
     with reading():
         source = start.run()
-        _check_method(start, source.journal.identity().fields, identity_fields(job))
+        theirs, mine = source.journal.identity().fields, identity_fields(job)
+        _check_method(start, theirs, mine)
+        _check_order(start, theirs, mine)
         if problem := _missing(source, entry.objects):
             raise start.damaged(problem)
 
@@ -145,6 +151,17 @@ def _check_method(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping
             raise DataError(
                 f"{path}: is {mine.get(path, 'its default')}, and {start} was trained with {then}: write that{instead}"
             )
+
+
+def _check_order(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Of labels and added tokens a checkpoint holds weights in their order, and not which ones they are."""
+    for field in (LABELS, TOKENS):
+        there, here = ([value for path, value in fields.items() if path.startswith(field)] for fields in (theirs, mine))
+        compared = bool(here and there) if field == TOKENS else {theirs.get(TYPE), mine.get(TYPE)} == {CLASSIFICATION}
+        if not compared or here == there:
+            continue
+        then = f"with {', '.join(there)}" if there else "with those of its data, so leave them out here"
+        raise DataError(f"{field}: {start} was trained {then}: write the same ones in the same order")
 
 
 def _type_first(path: str) -> tuple[bool, str]:

@@ -102,6 +102,28 @@ def test_another_method_is_refused_with_what_to_write(
         preflight(starting(small_job, log.uri, method=method))
 
 
+def test_labels_and_added_tokens_must_stand_in_the_order_that_the_weights_have(
+    small_job: SmallJob, tmp_path: Path
+) -> None:
+    def asked(labels: list[str], tokens: list[str]) -> dict[str, Any]:
+        objective = {"type": "Classification", "classification": {"labels": labels}}
+        return {"objective": objective, "model": {"addedTokens": tokens}}
+
+    uri = f"file://{tmp_path}/ckpt"
+    begin_run(small_job, uri, **asked(["ham", "spam"], ["<a>", "<b>"]))
+
+    def second(labels: list[str], tokens: list[str]) -> FineTuneJob:
+        spec = asked(labels, tokens)
+        spec["model"] |= {"checkpoint": {"uri": uri}}
+        return parse_job(json.dumps(small_job.manifest("second", **spec)))
+
+    preflight(second(["ham", "spam"], ["<a>", "<b>"]))
+    assert "classification.labels: step 30 of" in (found := refusal(second(["spam", "ham"], ["<a>", "<b>"])))
+    assert found.endswith("was trained with ham, spam: write the same ones in the same order")
+    assert "spec.model.addedTokens: step 30 of" in refusal(second(["ham", "spam"], ["<b>", "<a>"]))
+
+
+
 @pytest.mark.parametrize(
     ("how", "expected"), [("missing", "is missing"), ("truncated", "bytes, not"), ("grown", "bytes, not")]
 )
