@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers import PreTrainedTokenizerFast
 
@@ -28,8 +29,9 @@ from finetune_trainer.dataset import TOKENS_FOLDER, index_sources
 from finetune_trainer.engine.collectives import Tell
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import tokenizer_digest
+from finetune_trainer.model.start_adapter import copy_small_files, fetch_adapter
 from finetune_trainer.model.tokenizer import load_tokenizer
-from finetune_trainer.spec import FineTuneJob
+from finetune_trainer.spec import AdapterUse, FineTuneJob
 from finetune_trainer.store import ObjectStore, open_store
 
 
@@ -49,10 +51,11 @@ def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = 
     `models`: where a model that is not in a local folder is kept. `tell` takes events as a launcher does. Raises the
     FinetuneError of data, model or store that the job would end with.
     """
-    settings = DataSettings.of(job.spec, micro_batch_size=1)
-    path = fetch_model(job.spec.model.uri, models)
-    tokenizer = load_tokenizer(path, job.spec.model.chat_template, job.spec.model.added_tokens)
-    digest = tokenizer_digest(path, tokenizer, job.spec.model.added_tokens)
+    settings, added = DataSettings.of(job.spec, micro_batch_size=1), job.spec.model.added_tokens
+    with TemporaryDirectory() as folder:
+        path = _tokenizer_folder(job, models, Path(folder))
+        tokenizer = load_tokenizer(path, job.spec.model.chat_template, added)
+        digest = tokenizer_digest(path, tokenizer, added)
     indices = index_sources(job, tell)
     train = next(indices)
     settings = with_labels(settings, job.spec, train)
@@ -60,6 +63,15 @@ def prepare(job: FineTuneJob, models: Path, to: str | None = None, tell: Tell = 
     for index in chain([train], indices):
         for source in range(len(index.sources)):
             yield publisher.prepared(index, source)
+
+
+def _tokenizer_folder(job: FineTuneJob, models: Path, folder: Path) -> Path:
+    """The model's folder, or `folder` with the files that the model gets once an adapter is merged into it."""
+    path, start = fetch_model(job.spec.model.uri, models), job.spec.model.adapter
+    if start is None or start.use is not AdapterUse.MERGE:
+        return path
+    copy_small_files(path, fetch_adapter(start.uri, models), folder)
+    return folder
 
 
 class _Publisher:

@@ -11,6 +11,8 @@ import pytest
 from safetensors.torch import load_file
 
 from finetune_trainer.errors import DataError
+from finetune_trainer.prepare import prepare
+from finetune_trainer.spec import load_job
 from loop_runner import Train
 from preference_data import Record, judged, pair, write
 from small_job import SmallJob, make_small_job
@@ -133,3 +135,13 @@ def test_a_classifiers_template_need_not_answer(train: Train, tmp_path: Path) ->
     users = "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
     result, _ = train(short(job, "users", "Classification", model={"chatTemplate": users}))
     assert result["evalLoss"] is not None
+
+
+def test_tokens_are_prepared_with_the_tokenizer_that_a_merged_adapter_brings(train: Train, small_job: SmallJob) -> None:
+    small = {"workers": {"replicas": 1}, "training": {"maxSteps": 1}}
+    train(small_job.write("first", model={"addedTokens": [" make"]}, **small))
+    start = {"adapter": {"uri": f"file://{small_job.folder}/output/first", "use": "Merge"}}
+    path = small_job.write("second", model=start, **small)
+    assert not any(one.found for one in prepare(load_job(path), small_job.folder / "models"))
+    _, recorder = train(path)
+    assert any("2 of 2 sources in their token form" in str(event["detail"]) for event in recorder.of("phase"))

@@ -123,7 +123,6 @@ def test_labels_and_added_tokens_must_stand_in_the_order_that_the_weights_have(
     assert "spec.model.addedTokens: step 30 of" in refusal(second(["ham", "spam"], ["<b>", "<a>"]))
 
 
-
 @pytest.mark.parametrize(
     ("how", "expected"), [("missing", "is missing"), ("truncated", "bytes, not"), ("grown", "bytes, not")]
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from finetune_trainer.export.disk import writing
 from finetune_trainer.export.merge import merge_files
 from finetune_trainer.model.fetch import locked
 from finetune_trainer.model.fingerprint import fingerprint
-from finetune_trainer.model.folder import INDEX, SMALL_FILES
-from finetune_trainer.model.start_adapter import FIELD, TOKENIZER, weights_digest
+from finetune_trainer.model.start_adapter import FIELD, copy_small_files, weights_digest
 
 DONE = ".merged"
 
@@ -38,16 +36,7 @@ def merge_start(model_path: Path, adapter: Path, cache: Path, dtype: torch.dtype
                 merge_files(adapter, model_path, folder, dtype)
             except (CannotMerge, RuntimeError, ValueError) as error:
                 raise DataError(f"{FIELD}: the adapter does not fit the model at spec.model.uri: {error}") from error
-            _copy_rest(model_path, adapter, folder)
+            with writing(folder):
+                copy_small_files(model_path, adapter, folder)
+                (folder / DONE).touch()
     return folder
-
-
-def _copy_rest(model_path: Path, adapter: Path, folder: Path) -> None:
-    tokenizer = adapter if (adapter / "tokenizer.json").exists() else model_path
-    with writing(folder):
-        for source, patterns in ((tokenizer, TOKENIZER), (model_path, SMALL_FILES)):
-            for file in source.iterdir():
-                wanted = any(fnmatch(file.name, pattern) for pattern in patterns) and file.name != INDEX
-                if wanted and not (folder / file.name).exists():
-                    shutil.copy(file, folder / file.name)
-        (folder / DONE).touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -21,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from finetune_trainer.errors import DataError, FinetuneError
 from finetune_trainer.model.coverage import adapted_layers
 from finetune_trainer.model.fetch import locked
+from finetune_trainer.model.folder import INDEX, SMALL_FILES
 from finetune_trainer.model.hub import download_named
 from finetune_trainer.model.keys import SCORE_WEIGHT
 from finetune_trainer.model.load import full_shape, is_partitioned, load_config
@@ -148,6 +150,19 @@ def check_tokens(job: FineTuneJob, folder: Path, tokenizer: PreTrainedTokenizerF
                 f"spec.model.addedTokens: {token!r} is token {here} here, and {'none' if there is None else there} of "
                 f"the adapter's at {start.uri}: write the tokens of the job that trained it, in its order"
             )
+
+
+def copy_small_files(model_path: Path, adapter: Path, folder: Path) -> None:
+    """Give `folder` all but the weights of the model with the adapter merged into it, where it is not there yet.
+
+    Tokenizer and template are the adapter's, if it has any.
+    """
+    tokenizer = adapter if (adapter / "tokenizer.json").exists() else model_path
+    for source, patterns in ((tokenizer, TOKENIZER), (model_path, SMALL_FILES)):
+        for file in source.iterdir():
+            wanted = any(fnmatch(file.name, pattern) for pattern in patterns) and file.name != INDEX
+            if wanted and not (folder / file.name).exists():
+                shutil.copy(file, folder / file.name)
 
 
 def weights_digest(folder: Path) -> str:

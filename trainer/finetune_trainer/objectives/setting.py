@@ -19,9 +19,9 @@ class Setting:
     """A run as an objective sees it.
 
     `load_base`: makes the model that training starts from once more, before adapters; `start`: JSON that tells this
-    model, its tokenizer and the checkpoint whose weights are put into it from others. `first_rows`: of the first block of the
-    training data, for a look at what they hold. `once`: the training data and the held-out sets, each to be read once
-    and in order. `labels`: a classifier's.
+    model, its tokenizer and the checkpoint whose weights are put into it from others. `first_rows`: of the first block
+    of the training data, for a look at what they hold. `once`: the training data and the held-out sets, each to be read
+    once and in order. `labels`: a classifier's.
     """
 
     job: FineTuneJob
