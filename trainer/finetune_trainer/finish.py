@@ -97,6 +97,8 @@ def compare(run: Run, entry: Checkpoint) -> dict[str, Any]:
         leave_if_asked(run)
         pulse()
 
+    if run.comparison.by_objective:
+        run.begin_objective(between, fresh=False)
     found = run.comparison.after(between, run.history.records, entry.step)
     if found["verdict"] is not None:
         run.report({"kind": "verdict", "verdict": found["verdict"]["outcome"], "text": found["verdict"]["text"]})

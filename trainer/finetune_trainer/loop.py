@@ -44,8 +44,8 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
         if run.committed is None:
             begin(run)
         if not run.progress.finished:
-            fresh = run.progress.step == 0
-            run.objective.begin(run.engine, fresh, waiting(run, "computing reference log-probabilities"))
+            between = waiting(run, "computing reference log-probabilities")
+            run.begin_objective(between, fresh=run.progress.step == 0)
             fit(run)
         run.dataset.forget()
         return finish(run)

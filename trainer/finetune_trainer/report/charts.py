@@ -97,7 +97,7 @@ def _loss(report: Report) -> Picture | None:
         chart.line(steps, losses, "second")
         chart.dots(steps, losses, "second")
         keys.append(Key("second", "dot", "held-out"))
-    return Picture("Loss", "nats per trained token", tuple(keys), chart.svg())
+    return Picture("Loss", report.loss_unit, tuple(keys), chart.svg())
 
 
 def _sets(report: Report) -> Picture | None:
@@ -113,7 +113,7 @@ def _sets(report: Report) -> Picture | None:
         chart.dots(x, y, SERIES[number], 4.5)
         keys.append(Key(SERIES[number], "dot", name))
     left_out = len(names) - len(keys)
-    note = "nats per trained token" + (f"; {left_out} more sets in the table" if left_out else "")
+    note = report.loss_unit + (f"; {left_out} more sets in the table" if left_out else "")
     return Picture("Held-out loss of each set", note, tuple(keys), chart.svg())
 
 
