@@ -24,6 +24,7 @@ from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.evaluation.compare import Comparison, positions
+from finetune_trainer.evaluation.contamination import LOOKING
 from finetune_trainer.evaluation.sides import BeforeFile
 from finetune_trainer.metrics import DETAILS_PREFIX, EVAL_PREFIX, METRIC_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
@@ -241,6 +242,16 @@ class Run:
         if name not in self._said:
             self._said.add(name)
             self.report_phase(name, detail)
+
+    def report_contamination(self) -> None:
+        """Say what was found of held-out records among the training records, if that was looked for (rank 0)."""
+        before = self.comparison.before
+        found = [
+            f"{one.name}: {one.exact:,} equal and {one.near:,} resemble one, of {one.records:,}"
+            for one in (before.contamination if before is not None else ())
+        ]
+        if found:
+            self.report_phase(LOOKING, "; ".join(found))
 
     def report_phase(self, name: str, detail: str = "") -> None:
         """Report that the run entered a phase (rank 0)."""

@@ -65,8 +65,20 @@ def test_the_verdict_on_a_classifier_is_honest_both_ways(train: Train, texts: Sm
 
 def test_held_out_texts_of_a_classifier_that_are_trained_on_are_found(train: Train, texts: SmallJob) -> None:
     write(texts.folder / "eval.jsonl", map(text_of, range(20)))
-    result, _ = train(texts.write(**CLASSIFIER | {"training": {"maxSteps": 1}}))
+    path = texts.write(**CLASSIFIER | {"training": {"maxSteps": 2}})
+    beside, recorder = texts.folder / "checkpoints" / "default.small", Recorder(stop_after=1)
+    with pytest.raises(Stopped):
+        train(path, recorder)
+    said = [event["detail"] for event in recorder.of("phase") if "held-out records among" in str(event["name"])]
+    assert said[-1] == "held-out: 20 equal and 0 resemble one, of 20"
+    result, _ = train(path)
     assert result["contaminated"] == {"held-out": 20}
+    for folder in (beside, texts.folder / "output" / "small"):
+        (found,) = json.loads((folder / "audit.json").read_text())["contamination"]
+        assert (found["name"], found["exact"], found["records"]) == ("held-out", 20, 20)
+    page = (texts.folder / "output" / "small" / "report.html").read_text()
+    assert "20 equal a training record" in page
+    assert page.count("20 are training records too") == 1
 
 
 @pytest.mark.parametrize("kind", ["DPO", "KTO"])

@@ -51,7 +51,7 @@ class Comparison:
     """The model before training against the one after it. Every method is collective.
 
     `ends`: ids of tokens that end an answer. `context`: tokens that a prompt and its answer may have. `before`: what
-    was measured before the first step, where this start did that.
+    was measured before the first step, once this start has measured or read it.
     """
 
     spec: JobSpec
@@ -96,13 +96,20 @@ class Comparison:
         self.before = Before(sets=sets, forgetting=forgetting, contamination=found)
         self.control.agree(self._keep)
 
+    def recall(self) -> None:
+        """What an earlier start of the run has measured before the first step; nothing if that is not known."""
+        if self.before is None:
+            self.before = self._on_main(lambda tell: self.file.read()) or Before()
+
     def after(self, between: Between, history: Sequence[Record], exported_step: int) -> Json:
         """What came of the run, as `report.findings` has it: the model in the engine against what was measured before.
 
         `history`: the run's records; `exported_step`: that of the model in the engine.
         """
         self.prepare()
-        before: Before = self.before or self._on_main(lambda tell: self.file.read()) or Before()
+        self.recall()
+        assert self.before is not None
+        before = self.before
         sides = {one.name: self._side(one, one.questions, one.generated, between) for one in self.asked}
         sides |= {name: self._record_scores.of(rows, between) for name, rows in self._judged}
         forgetting = self._forgetting(between) if before.forgetting else {}

@@ -26,7 +26,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from finetune_trainer.evaluation.overfitting import Overfitting
-from finetune_trainer.evaluation.sides import Before, Contaminated, SetBefore, Side
+from finetune_trainer.evaluation.sides import Before, SetBefore, Side
 from finetune_trainer.evaluation.verdict import FEWEST, LOSS, NATS, Scores, Verdict, verdict
 
 VERSION = 1
@@ -71,8 +71,13 @@ def findings(
             if name in before.forgetting
         ],
         "overfitting": None if overfitting is None else _camel(asdict(overfitting)),
-        "contamination": [_contaminated(one) for one in before.contamination],
+        "contamination": contamination_of(before),
     }
+
+
+def contamination_of(before: Before | None) -> list[Json]:
+    """`contamination` of `evaluation.json`, known before the first step."""
+    return [_camel(one.model_dump(mode="json")) for one in (before.contamination if before is not None else ())]
 
 
 def in_brief(found: Json) -> Json:
@@ -86,6 +91,18 @@ def in_brief(found: Json) -> Json:
     dirty = {one["name"]: one["exact"] + one["near"] for one in found["contamination"]}
     brief["contaminated"] = {name: count for name, count in dirty.items() if count}
     return {name: value for name, value in brief.items() if value not in (None, {})}
+
+
+def as_metrics(found: Json) -> dict[str, float]:
+    """Its numbers by name, for trackers: `compared/<set>/<metric>/<model>` and `forgetting/<name>`."""
+    means = {
+        f"compared/{one['name']}/{metric}/{model}": value
+        for one in found["sets"]
+        for metric, models in one["means"].items()
+        for model, value in models.items()
+        if value is not None
+    }
+    return means | {f"forgetting/{one['name']}": one["change"] for one in found["forgetting"]}
 
 
 def _tuned_and_base(means: Mapping[str, Mapping[str, float | None]]) -> Json:
@@ -160,10 +177,6 @@ def _caution(before: Before) -> str:
 
 def _plain(found: Verdict | None) -> Json | None:
     return None if found is None else asdict(found) | {"outcome": str(found.outcome)}
-
-
-def _contaminated(one: Contaminated) -> Json:
-    return _camel(one.model_dump(mode="json"))
 
 
 def _camel(names: Mapping[str, Any]) -> Json:

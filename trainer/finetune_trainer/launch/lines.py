@@ -106,7 +106,7 @@ def _progress(event: Mapping[str, Any]) -> str:
 
 def _eval(event: Mapping[str, Any]) -> str:
     name = f" ({event['name']})" if event.get("name") else ""
-    base = f", base model {number(event['baseLoss'])}" if event.get("baseLoss") is not None else ""
+    base = f", before training {number(event['baseLoss'])}" if event.get("baseLoss") is not None else ""
     best = ", best so far" if event.get("best") else ""
     line = f"step {event.get('step')}: held-out loss {held_out_loss(event)}{name}{base}{best}"
     measured = {held: of for held, of in event.get("metrics", {}).items() if of}

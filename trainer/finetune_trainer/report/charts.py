@@ -163,7 +163,7 @@ def _memory(report: Report) -> Picture | None:
         if len(x) >= FEWEST:
             chart.line(x, y, colour)
             keys.append(Key(colour, "line", text))
-    chart.axes.set_ylim(bottom=0)
+    chart.axes.set_ylim(0, 1.1 * max(*host[1], *device[1]))
     chart.engineering("B")
     return Picture("Memory", "of rank 0", tuple(keys), chart.svg())
 
