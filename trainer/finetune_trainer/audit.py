@@ -72,14 +72,16 @@ def look_first(
 ) -> dict[str, Any]:
     """JSON: the loss on the first rows before anything is trained, the check of the template, and warnings; collective.
 
-    Every rank runs the same rows. `ends`: tokens that end what is trained. Nothing for objectives without such a loss.
+    Every rank runs the same rows. `ends`: tokens that end what is trained. Nothing for objectives without such a loss,
+    and no loss where training begins with another run's checkpoint.
     """
     if job.spec.objective.type not in LANGUAGE:
         return {}
     rows = dataset.stream.first_rows()
     start = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else None
     template = check_template(rows, start, ends, job.spec.data.max_length)
-    loss = start_loss(engine, forward, rows, adapters_off=_without_effect(job))
+    elsewhere = job.spec.model.checkpoint is not None  # its weights are not in the engine yet
+    loss = None if elsewhere else start_loss(engine, forward, rows, adapters_off=_without_effect(job))
     return {
         "startLoss": loss,
         "template": template.model_dump(),

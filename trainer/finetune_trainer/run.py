@@ -24,7 +24,6 @@ from finetune_trainer.engine.step import StepResult
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.evaluation.compare import Comparison, positions
-from finetune_trainer.evaluation.contamination import LOOKING
 from finetune_trainer.evaluation.sides import BeforeFile
 from finetune_trainer.metrics import DETAILS_PREFIX, EVAL_PREFIX, METRIC_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
@@ -251,7 +250,7 @@ class Run:
             for one in (before.contamination if before is not None else ())
         ]
         if found:
-            self.report_phase(LOOKING, "; ".join(found))
+            self.report_phase("contamination", "; ".join(found))
 
     def report_phase(self, name: str, detail: str = "") -> None:
         """Report that the run entered a phase (rank 0)."""

@@ -13,6 +13,7 @@ from finetune_trainer.context import StopSignal
 from finetune_trainer.errors import Stopped
 from loop_runner import Recorder, Train
 from preference_data import make_preference_job, write
+from ranks import run_ranks
 from small_job import SmallJob, make_small_job
 
 WORD = {"even": "two", "odd": "one"}
@@ -69,8 +70,8 @@ def test_held_out_texts_of_a_classifier_that_are_trained_on_are_found(train: Tra
     beside, recorder = texts.folder / "checkpoints" / "default.small", Recorder(stop_after=1)
     with pytest.raises(Stopped):
         train(path, recorder)
-    said = [event["detail"] for event in recorder.of("phase") if "held-out records among" in str(event["name"])]
-    assert said[-1] == "held-out: 20 equal and 0 resemble one, of 20"
+    (said,) = [event["detail"] for event in recorder.of("phase") if event["name"] == "contamination"]
+    assert said == "held-out: 20 equal and 0 resemble one, of 20"
     result, _ = train(path)
     assert result["contaminated"] == {"held-out": 20}
     for folder in (beside, texts.folder / "output" / "small"):
@@ -112,3 +113,25 @@ def test_preferences_are_compared_by_their_own_loss_also_after_a_stop_in_the_exp
     for text in (result["verdictText"], page):
         assert "erplexity" not in text
         assert "nats per trained token" not in text
+
+
+@pytest.mark.slow
+def test_two_ranks_with_partitioned_weights_judge_records_as_one_does(train: Train, tmp_path: Path) -> None:
+    job = make_preference_job(tmp_path, "ORPO")
+    spec: dict[str, Any] = {"objective": {"type": "ORPO"}, "data": {"maxLength": 128}}
+    spec |= {"method": {"type": "Full", "lora": None}, "output": {"format": "Full"}, "training": {"maxSteps": 1}}
+    spec["evaluation"] = {"everySteps": None, "samples": 7}
+    train(job.write("one", **spec | ONE_RANK))
+    path = job.write("two", **spec | {"deepspeed": {"zeroStage": 3}})
+    payload = {"job": str(path), "workdir": str(job.folder / "work-two")}
+    two, same = run_ranks(2, "tests/trainer/ranks_train.py:train", payload)
+    assert two == same
+    before = [
+        json.loads((job.folder / "checkpoints" / f"default.{name}/evaluation/before.json").read_text())
+        for name in ("one", "two")
+    ]
+    losses, scores = ([found["sets"]["held-out"]["base"][kind] for found in before] for kind in ("losses", "scores"))
+    assert scores[1] == scores[0]
+    assert len(scores[0]["rewards/accuracy"]) == len(losses[0]) == 7
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert before[1]["forgetting"] == pytest.approx(before[0]["forgetting"], rel=1e-6)

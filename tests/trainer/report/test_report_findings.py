@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_trainer.report.data import Report, evaluations_of
+from finetune_trainer.report.data import Report, evaluations_of, steps_of
 from finetune_trainer.report.findings import parts
 from finetune_trainer.report.page import report
 
@@ -89,6 +89,11 @@ def test_a_classifier_shows_its_labels_and_what_it_takes_for_what_and_no_perplex
         assert part in text
     assert "erplexity" not in text
     assert "Training lowered the held-out loss by" in text
+
+
+def test_a_metric_that_the_first_step_has_not_is_drawn_too() -> None:
+    records = [{"step": n, "learningRate": 1.0, **({"rewards/rejected": 0.5} if n > 1 else {})} for n in range(1, 5)]
+    assert "Rewards/rejected" in report(Report(name="a", run_id="a", written=0.0, job={}, steps=steps_of(records)))
 
 
 def test_findings_without_anything_give_a_page() -> None:

@@ -11,7 +11,7 @@ from finetune_trainer.engine.collectives import Tell
 from finetune_trainer.evaluation.sides import Contaminated
 from finetune_trainer.spec import Contamination, JobSpec
 
-LOOKING = "looking for held-out records among the training records"
+NAME = "looking for held-out records among the training records"
 
 
 def look_for_contamination(
@@ -26,7 +26,7 @@ def look_for_contamination(
         return []
 
     def progress(name: str, done: int, total: int) -> None:
-        tell({"kind": "phase", "name": LOOKING, "detail": name, "done": done, "total": total, "unit": "records"})
+        tell({"kind": "phase", "name": NAME, "detail": name, "done": done, "total": total, "unit": "records"})
 
     indices = {name: held_out.index for name, held_out in dataset.held_out.items()}
     train, found = find_contamination(dataset.index, indices, DataSettings.of(spec, 1), tokenizer, progress)

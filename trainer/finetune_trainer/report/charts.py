@@ -50,7 +50,7 @@ def pictures(report: Report) -> list[Picture]:
 
 def _objective(report: Report) -> Iterator[Picture | None]:
     """What the objective measures beside the loss, in training and on the held-out sets."""
-    measured = [name for step in report.steps[:1] for name in step.metrics]
+    measured = [name for step in report.steps for name in step.metrics]  # a step may have nothing to measure
     measured += [name for one in report.evaluations[:1] for own in one.metrics.values() for name in own]
     for number, name in enumerate(list(dict.fromkeys(measured))[:MOST_METRICS]):
         yield _metric(report, name, f"metric{number}")
