@@ -81,6 +81,8 @@ def _evaluation(report: Report) -> Section:
             " of that and the model before training."
         )
     tables = [_metrics("set", "gain", compared)] if compared else []
+    if compared and whole and not report.of_language:
+        intro += " First the records that were compared one by one, then all of them."
     if whole and (not compared or not report.of_language):
         tables.append(_metrics("whole set" if compared else "set", "gain", whole))
     last = _exported(report)

@@ -9,8 +9,8 @@ from finetune_trainer.spec.tracker import TensorBoard
 from finetune_trainer.trackers.base import About, Outcome
 from finetune_trainer.trackers.mirror import Mirror
 
-OF_STEPS = "learningRate"
-"""What the records of optimizer steps have, and those of evaluations have not."""
+OF_STEPS = {"loss", "learningRate"}
+"""What the records of optimizer steps have, the second always, and those of evaluations have not."""
 
 
 class TensorBoardTracker:
@@ -34,7 +34,7 @@ class TensorBoardTracker:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        if not self._begun and OF_STEPS in metrics:
+        if not self._begun and OF_STEPS & metrics.keys():
             begin = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(wall_time=time, step=step, session_log=begin))
             self._begun = True
