@@ -17,7 +17,7 @@ from finetune_trainer.engine.batch import Forward, kept_tokens
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.isolation import IsolationReport
 from finetune_trainer.model.load import full_shape
-from finetune_trainer.spec import LANGUAGE, FineTuneJob
+from finetune_trainer.spec import LANGUAGE, AdapterUse, FineTuneJob
 
 ROWS, TOKENS = 8, 2048
 """The first look ends with either: rows, or trained tokens in them."""
@@ -72,7 +72,8 @@ def look_first(
 ) -> dict[str, Any]:
     """JSON: the loss on the first rows before anything is trained, the check of the template, and warnings; collective.
 
-    Every rank runs the same rows. Nothing for objectives without such a loss.
+    Every rank runs the same rows. Nothing for objectives without such a loss, and no loss where training begins with
+    another run's checkpoint.
     """
     if job.spec.objective.type not in LANGUAGE:
         return {}
@@ -80,7 +81,8 @@ def look_first(
     start = tokenizer.bos_token_id if isinstance(tokenizer.bos_token_id, int) else None
     ends = trained_ends(tokenizer, dataset.index.rendered_formats)
     template = check_template(rows, start, ends, job.spec.data.max_length)
-    loss = start_loss(engine, forward, rows, adapters_off=_without_effect(job))
+    elsewhere = job.spec.model.checkpoint is not None  # its weights are not in the engine yet
+    loss = None if elsewhere else start_loss(engine, forward, rows, adapters_off=_without_effect(job))
     return {
         "startLoss": loss,
         "template": template.model_dump(),
@@ -110,8 +112,10 @@ def start_loss(
 
 
 def _without_effect(job: FineTuneJob) -> bool:
-    """Whether adapters begin as nothing, not as a part that is taken out of the weights (PiSSA, OLoRA)."""
-    lora = job.spec.method.lora
+    """Whether adapters begin as nothing: not as earlier ones, nor as a part of the weights (PiSSA, OLoRA)."""
+    lora, start = job.spec.method.lora, job.spec.model.adapter
+    if start is not None and start.use is AdapterUse.CONTINUE:
+        return False
     return lora is not None and lora.model_dump().get("initialization", "Default") == "Default"
 
 

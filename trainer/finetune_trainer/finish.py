@@ -10,7 +10,7 @@ from typing import Any
 from finetune_trainer.audit import whole_counts
 from finetune_trainer.data import Counters
 from finetune_trainer.errors import Stopped
-from finetune_trainer.evaluation.report import in_brief
+from finetune_trainer.evaluation.report import as_metrics, in_brief
 from finetune_trainer.export.card import LOSS_PLOT, model_card
 from finetune_trainer.export.disk import files_below, fresh, writing
 from finetune_trainer.export.lineage import lineage, of_adapter
@@ -97,7 +97,10 @@ def compare(run: Run, entry: Checkpoint) -> dict[str, Any]:
         leave_if_asked(run)
         pulse()
 
+    if run.comparison.by_objective:
+        run.begin_objective(between, fresh=False)
     found = run.comparison.after(between, run.history.records, entry.step)
+    run.trackers.put({"step": run.progress.step, **as_metrics(found)})
     if found["verdict"] is not None:
         run.report({"kind": "verdict", "verdict": found["verdict"]["outcome"], "text": found["verdict"]["text"]})
     return found
@@ -182,7 +185,8 @@ def _write_beside(
     plot = loss_plot(run.history.records)
     progress = run.progress
     counts = whole_counts(progress.data.counters if progress.data is not None else Counters(), progress.eval_counts)
-    audit = {**run.audit, **counts, **checks, "lineage": origin, "result": result}
+    looked_at = {"contamination": found["contamination"]}
+    audit = {**run.audit, **looked_at, **counts, **checks, "lineage": origin, "result": result}
     formats = run.dataset.index.rendered_formats
     document = last_page(run, result, found)
     run.history.close()  # flushes its files

@@ -17,6 +17,7 @@ from finetune_trainer.engine.schedule import learning_rate_factor
 from finetune_trainer.engine.step import Hooks, StepResult, train_step
 from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
+from finetune_trainer.evaluation.report import contamination_of
 from finetune_trainer.finish import finish
 from finetune_trainer.reporting import refresh
 from finetune_trainer.restore import restore
@@ -44,8 +45,8 @@ def train(job: FineTuneJob, context: RunContext) -> dict[str, Any]:
         if run.committed is None:
             begin(run)
         if not run.progress.finished:
-            fresh = run.progress.step == 0
-            run.objective.begin(run.engine, fresh, waiting(run, "computing reference log-probabilities"))
+            between = waiting(run, "computing reference log-probabilities")
+            run.begin_objective(between, fresh=run.progress.step == 0)
             fit(run)
         run.dataset.forget()
         return finish(run)
@@ -68,10 +69,17 @@ def fit(run: Run) -> None:
 
 
 def compare_later(run: Run) -> None:
-    """Before the first step: refuse what cannot be compared, and measure what the trained model is compared with."""
+    """Before the first step: refuse what cannot be compared, and measure what the trained model is compared with.
+
+    What a start behind it needs of that is read again.
+    """
     if run.progress.step == 0:
         run.comparison.prepare()
         run.comparison.begin(waiting(run, "evaluating the model before training"))
+        run.report_contamination()
+    else:
+        run.comparison.recall()
+    run.audit["contamination"] = contamination_of(run.comparison.before)
 
 
 def waiting(run: Run, name: str) -> Callable[[], None]:
@@ -88,7 +96,7 @@ def waiting(run: Run, name: str) -> Callable[[], None]:
 def settle(run: Run) -> bool:
     """Evaluate and commit what is due at the current step; returns whether to train on.
 
-    The base model before the first step, and after a resume what a stop or a crash left undone, are due like the rest.
+    The model before the first step, and after a resume what a stop or a crash left undone, are due like the rest.
     """
     if run.progress.consumed >= 1.0:
         return False  # evaluated and committed once, by `fit`

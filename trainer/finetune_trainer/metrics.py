@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from torch.utils.tensorboard.writer import SummaryWriter
 
 Record = Mapping[str, Any]
 
 EVAL_PREFIX = "evalLoss/"
 """What stands before a held-out set's name in the key of its loss."""
+
+METRIC_PREFIX = "eval/"
+"""What stands before a held-out set's name, a slash, and the name of an objective's metric."""
+
+DETAILS_PREFIX = "evalDetails/"
+"""What stands before a held-out set's name in the key of what an objective says of it beside numbers."""
 
 
 class History:
@@ -53,6 +58,8 @@ class _Files:
         shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         self._lines = (folder / "metrics.jsonl").open("w", encoding="utf-8")
+        from torch.utils.tensorboard.writer import SummaryWriter  # who only reads records needs no torch
+
         self._board = SummaryWriter(log_dir=str(folder / "tensorboard"))
 
     def write(self, record: Record) -> None:
@@ -65,6 +72,16 @@ class _Files:
     def close(self) -> None:
         self._lines.close()
         self._board.close()
+
+
+def metrics_by_set(record: Record) -> dict[str, dict[str, float]]:
+    """The objective's metrics in the record of an evaluation, by held-out set and name."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in record.items():
+        if key.startswith(METRIC_PREFIX) and value is not None:
+            name, _, metric = key.removeprefix(METRIC_PREFIX).partition("/")
+            found.setdefault(name, {})[metric] = value
+    return found
 
 
 def pack(records: Iterable[Record]) -> bytes:

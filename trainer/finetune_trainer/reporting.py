@@ -58,7 +58,7 @@ def gathering(
     records, audit, progress = list(run.history.records), run.audit, run.progress
     total, written, job = run.total_steps(), time.time(), public_manifest(run.job)
 
-    evaluated = parts(found or {})
+    evaluated = parts({"contamination": audit.get("contamination")} | (found or {}))
 
     def gather() -> Report:
         return Report(

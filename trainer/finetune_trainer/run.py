@@ -25,7 +25,7 @@ from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import Evaluation
 from finetune_trainer.evaluation.compare import Comparison, positions
 from finetune_trainer.evaluation.sides import BeforeFile
-from finetune_trainer.metrics import EVAL_PREFIX, History, Record
+from finetune_trainer.metrics import DETAILS_PREFIX, EVAL_PREFIX, METRIC_PREFIX, History, Record
 from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.model.load import load_config
 from finetune_trainer.report.course import Course
@@ -100,6 +100,7 @@ class Run:
     committed: Progress | None = None
     saving: Progress | None = None
     commit_voted: bool = False
+    objective_begun: bool = False
     clock: Callable[[], float] = time.monotonic
     last_commit: float = field(init=False)
     comparison: Comparison = field(init=False)
@@ -120,6 +121,7 @@ class Run:
             tokenizer=self.tokenizer,
             engine=self.engine,
             forward=self.forward,
+            objective=self.objective,
             file=BeforeFile(self.log.journal.store, self.log.journal.run_id),
             ends=trained_ends(self.tokenizer, self.dataset.index.rendered_formats) if language else (),
             positions=positions(load_config(self.model_path), self.job.spec.data.max_length),
@@ -137,6 +139,12 @@ class Run:
             self.saves.abandon(LAST_SAVE_SECONDS)
         self.trackers.close(_outcome(kind))
         self.resources.close()
+
+    def begin_objective(self, between: Callable[[], None], *, fresh: bool) -> None:
+        """Let the objective get ready to compute losses, once in each start; see `Objective.begin`."""
+        if not self.objective_begun:
+            self.objective.begin(self.engine, fresh, between)
+            self.objective_begun = True
 
     def evaluation_due(self) -> bool:
         """Whether the held-out sets must be evaluated at the current step."""
@@ -199,9 +207,12 @@ class Run:
         if not self.control.is_main:
             return
         losses = {f"{EVAL_PREFIX}{name}": finite(loss) for name, loss in found.losses.items()}
-        measured = {f"eval/{held}/{of}": finite(one) for held, own in found.metrics.items() for of, one in own.items()}
+        metrics = (
+            (f"{METRIC_PREFIX}{held}/{of}", one) for held, own in found.metrics.items() for of, one in own.items()
+        )
+        measured = {key: finite(one) for key, one in metrics}
         mean = finite(found.mean)
-        details = {f"evalDetails/{name}": one for name, one in found.details.items() if one}
+        details = {f"{DETAILS_PREFIX}{name}": one for name, one in found.details.items() if one}
         record: Record = {"step": self.progress.step, "evalLoss": mean, **losses, **measured}
         record = {**record, "evalTokens": found.tokens, **details}
         self.history.add(record)
@@ -231,6 +242,16 @@ class Run:
         if name not in self._said:
             self._said.add(name)
             self.report_phase(name, detail)
+
+    def report_contamination(self) -> None:
+        """Say what was found of held-out records among the training records, if that was looked for (rank 0)."""
+        before = self.comparison.before
+        found = [
+            f"{one.name}: {one.exact:,} equal and {one.near:,} resemble one, of {one.records:,}"
+            for one in (before.contamination if before is not None else ())
+        ]
+        if found:
+            self.report_phase("contamination", "; ".join(found))
 
     def report_phase(self, name: str, detail: str = "") -> None:
         """Report that the run entered a phase (rank 0)."""

@@ -67,7 +67,7 @@ class Progress(BaseModel):
 
 
 def evaluation_due(progress: Progress, evaluation: Evaluation | None, *, has_sets: bool) -> bool:
-    """Whether the held-out sets must be evaluated at the current step; step 0 is the base model, with `compareBase`."""
+    """Whether the held-out sets must be evaluated at the current step; step 0 is before training (`compareBase`)."""
     if not has_sets or evaluation is None:
         return False
     if progress.step == 0:

@@ -88,3 +88,9 @@ def test_an_adapter_is_put_on_the_model_that_it_was_trained_for(tmp_path: Path) 
     assert model_arguments(load_job(hub)) == {"base": base, "tuned": base | {"peft": str(folder)}}
     with pytest.raises(DataError, match=r"spec\.model\.uri: s3://models/a is not on this machine"):
         model_arguments(load_job(job.write("far", model={"uri": "s3://models/a"})))
+
+
+def test_a_model_that_scores_texts_is_asked_no_tasks(tmp_path: Path) -> None:
+    job = make_small_job(tmp_path)
+    with pytest.raises(DataError, match=r"spec\.objective\.type: Classification trains a model that scores texts"):
+        model_arguments(load_job(job.write("small", objective={"type": "Classification"})))

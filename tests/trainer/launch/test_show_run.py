@@ -36,8 +36,9 @@ PROGRESS: dict[str, Any] = {
         ({"kind": "phase", "name": "indexing data", "done": 1500, "unit": "records"}, "indexing data (1,500 records)"),
         (
             {"kind": "eval", "step": 200, "evalLoss": 1.5, "baseLoss": 2.25, "name": "support", "best": True},
-            "step 200: held-out loss 1.5000 (support), base model 2.2500, best so far",
+            "step 200: held-out loss 1.5000 (support), before training 2.2500, best so far",
         ),
+        ({"kind": "eval", "step": 0, "evalLoss": 2.25, "baseLoss": 2.25}, "step 0: held-out loss 2.2500"),
         (
             {"kind": "eval", "step": 8, "evalLoss": 0.5, "metrics": {"support": {"rewards/accuracy": 0.75}, "b": {}}},
             "step 8: held-out loss 0.5000\n  support: rewards/accuracy 0.7500",

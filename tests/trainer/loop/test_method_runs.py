@@ -132,9 +132,10 @@ def test_another_run_starts_from_a_checkpoint_with_what_that_ones_adapters_began
 def test_an_exported_adapter_is_where_the_next_stage_begins(train: Train, small_job: SmallJob, use: str) -> None:
     first, _ = train(write(small_job, "first"))
     path = write(small_job, "second", start(small_job, "first", use), {"training": {"seed": 9}})
-    second, _ = train(path)
+    second, recorder = train(path)
     assert second["baseLoss"] == pytest.approx(first["evalLoss"], rel=1e-6)
     assert second["evalLoss"] < first["evalLoss"]
+    assert "should begin without effect" not in str(recorder.of("audit"))
     output = small_job.folder / "output" / "second"
     origin = json.loads((output / "audit.json").read_text())["lineage"]["adapter"]
     assert (origin["use"], origin["madeBy"]["run"], origin["madeBy"]["step"]) == (use, "default.first", 4)

@@ -118,6 +118,7 @@ def test_a_whole_run_goes_from_the_best_checkpoint_to_a_card_that_names_it(train
     assert "| set | starting checkpoint | this model |" in card
     audit = json.loads((small_job.folder / "output" / "second" / "audit.json").read_text())
     assert audit["lineage"]["startedFrom"] == {"uri": log.uri, "seq": best.seq, "step": best.step}
+    assert audit["startLoss"] is None, "not that of a model which training does not begin with"
 
 
 def test_a_restart_before_the_first_commit_begins_with_the_same_one_and_a_later_one_needs_it_no_more(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetune_trainer.report.data import Report
+from finetune_trainer.report.data import Report, evaluations_of, steps_of
 from finetune_trainer.report.findings import parts
 from finetune_trainer.report.page import report
 
@@ -74,6 +74,26 @@ def test_answers_stand_beside_each_other_and_those_not_made_are_left_out() -> No
     assert "<h3>In the data</h3>" in text
     assert "<h3>After training</h3>" in text
     assert "Before training</h3>" not in text
+
+
+def test_a_classifier_shows_its_labels_and_what_it_takes_for_what_and_no_perplexity() -> None:
+    scores = {"precision": 0.75, "recall": 1.0, "f1": 0.8571, "texts": 3}
+    details = {"labels": {"<b>": scores, "c": {**scores, "texts": 2}}, "confusion": [[3, 0], [1, 1]]}
+    records = [
+        {"step": step, "evalLoss": loss, "evalLoss/a": loss, "eval/a/macroF1": f1, "evalDetails/a": details}
+        for step, loss, f1 in ((0, 0.7, 0.3), (4, 0.2, 0.8))
+    ]
+    job: Any = {"spec": {"objective": {"type": "Classification"}}}
+    text = report(Report(name="a", run_id="a", written=0.0, job=job, evaluations=evaluations_of(records)))
+    for part in (">macro F1<", ">&lt;b&gt;</td>", ">given &lt;b&gt;</th>", ">0.8571<", ">true in a</th>"):
+        assert part in text
+    assert "erplexity" not in text
+    assert "Training lowered the held-out loss by" in text
+
+
+def test_a_metric_that_the_first_step_has_not_is_drawn_too() -> None:
+    records = [{"step": n, "learningRate": 1.0, **({"rewards/rejected": 0.5} if n > 1 else {})} for n in range(1, 5)]
+    assert "Rewards/rejected" in report(Report(name="a", run_id="a", written=0.0, job={}, steps=steps_of(records)))
 
 
 def test_findings_without_anything_give_a_page() -> None:

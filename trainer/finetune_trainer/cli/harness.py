@@ -50,11 +50,16 @@ def harness(job: Job, task: Tasks, tasks: TaskFolder, limit: Limit = None, outpu
 
 
 def model_arguments(job: FineTuneJob) -> dict[str, Arguments]:
-    """What the harness's `hf` model takes for the model before training, `base`, and for the exported one, `tuned`.
+    """What the harness's `hf` model takes for the one at `spec.model.uri`, `base`, and for the exported one, `tuned`.
 
-    DataError for a model that is not on this machine, or is not exported yet.
+    DataError for a model that is not on this machine, is not exported yet, or is no language model.
     """
     from finetune_trainer.export.adapter import base_reference
+    from finetune_trainer.spec import OBJECTIVES
+
+    kind = job.spec.objective.type
+    if OBJECTIVES[kind].scores:
+        raise DataError(f"spec.objective.type: {kind} trains a model that scores texts, and tasks ask a language model")
 
     base, place = job.spec.model.uri, job.spec.output.uri
     if base.startswith("s3://") or place.startswith("s3://"):
@@ -97,7 +102,7 @@ def _is_metric(name: str, value: object) -> bool:
 
 
 def _table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    table = Table("task", "metric", "before training", "after", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table("task", "metric", "base model", "exported", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for task, metrics in found["tuned"].items():
         for name, value in metrics.items():
             table.add_row(task, name.partition(",")[0], f"{found['base'][task][name]:.4f}", f"{value:.4f}")

@@ -157,19 +157,19 @@ def joined(rows: Sequence[Row]) -> Row:
     )
 
 
-def documents_of(row: Row) -> list[Row]:
-    """The documents of a row, each as a row of its own."""
-    starts = [*np.flatnonzero(row.position_ids == 0).tolist(), len(row)]
-    if len(starts) == 2:
+def documents_of(row: Row, each: int = 1) -> list[Row]:
+    """The documents of a row, `each` of them in a row of their own."""
+    starts = np.flatnonzero(row.position_ids == 0).tolist()[::each]
+    if len(starts) == 1:
         return [row]
-    cuts = [slice(first, end) for first, end in pairwise(starts)]
+    cuts = [slice(first, end) for first, end in pairwise([*starts, len(row)])]
     return [
         Row(
             row.input_ids[cut],
             row.labels[cut],
             row.position_ids[cut],
-            row.records[n : n + 1],
-            targets=None if row.targets is None else row.targets[n : n + 1],
+            row.records[n * each : (n + 1) * each],
+            targets=None if row.targets is None else row.targets[n * each : (n + 1) * each],
             weights=None if row.weights is None else row.weights[cut],
         )
         for n, cut in enumerate(cuts)

@@ -35,10 +35,12 @@ class Objective(ABC):
     """A training objective: its loss is a sum over rows, divided by the weight of the global batch.
 
     Sum and weight are taken over all micro-batches and ranks, so neither their number nor how the rows are dealt out
-    changes a step. `metrics` names what it measures on the way, means over whatever it counts.
+    changes a step. `metrics` names what it measures on the way, means over whatever it counts. `judged_by`: that of its
+    metrics, more is better, by which the models before and after training are compared; None: by its loss.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ()
+    judged_by: ClassVar[str | None] = None
 
     @abstractmethod
     def weight(self, rows: Sequence[Row]) -> float:
@@ -69,6 +71,13 @@ class Objective(ABC):
     def details(self, sums: Sequence[float]) -> dict[str, Any]:
         """What a held-out set's sums say beyond the metrics, JSON-able; for most objectives nothing."""
         return {}
+
+    def constant(self, rows: Sequence[Row]) -> list[float] | None:
+        """What the best answer that is the same for all of `rows`, a record each, comes to by `judged_by` or the loss.
+
+        A model that has learnt no more than how often what is said matches it. None where there is no such answer.
+        """
+        return None
 
     def sums(self, parts: Mapping[str, tuple[Tensor, Tensor]], total: Tensor) -> Tensor:
         """`Loss.sums` of the sum and the count of each metric by name."""

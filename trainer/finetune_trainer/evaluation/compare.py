@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from finetune_trainer.context import RunContext
-from finetune_trainer.data import RecordId
+from finetune_trainer.data import RecordId, Row
 from finetune_trainer.dataset import Dataset
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup, Tell
+from finetune_trainer.engine.loss import Objective
 from finetune_trainer.evaluation.asked import Asked, AskedSet, draw
 from finetune_trainer.evaluation.contamination import look_for_contamination
 from finetune_trainer.evaluation.forgetting import GENERAL_TEXT, general_documents
@@ -23,10 +24,12 @@ from finetune_trainer.evaluation.losses import Losses, TokenLoss, shortened
 from finetune_trainer.evaluation.metrics import make_metric, metric_name
 from finetune_trainer.evaluation.overfitting import overfitting
 from finetune_trainer.evaluation.questions import Question
+from finetune_trainer.evaluation.records import RecordScores, spread_rows
 from finetune_trainer.evaluation.report import Json, findings
 from finetune_trainer.evaluation.sides import Before, BeforeFile, Contaminated, SetBefore, Side
+from finetune_trainer.evaluation.verdict import NATS
 from finetune_trainer.metrics import EVAL_PREFIX, Record
-from finetune_trainer.spec import LANGUAGE, JobSpec
+from finetune_trainer.spec import LANGUAGE, OBJECTIVES, JobSpec
 
 CONTEXT = 8192
 """Tokens of the longest prompt with its answer, unless training has longer rows: examples may need more than these."""
@@ -48,7 +51,7 @@ class Comparison:
     """The model before training against the one after it. Every method is collective.
 
     `ends`: ids of tokens that end an answer. `context`: tokens that a prompt and its answer may have. `before`: what
-    was measured before the first step, where this start did that.
+    was measured before the first step, once this start has measured or read it.
     """
 
     spec: JobSpec
@@ -58,11 +61,18 @@ class Comparison:
     tokenizer: PreTrainedTokenizerFast
     engine: Any
     forward: Forward
+    objective: Objective
     file: BeforeFile
     ends: Sequence[int]
     positions: int
     before: Before | None = None
     _asked: Asked | None = field(default=None, init=False)
+
+    @property
+    def by_objective(self) -> bool:
+        """Whether records are judged by what the objective makes of them, for lack of answers to compare."""
+        wanted = self.spec.evaluation
+        return self.spec.objective.type not in LANGUAGE and wanted.compare_base and wanted.samples > 0
 
     def prepare(self) -> None:
         """Draw the records; DataError for metrics that cannot be computed of them."""
@@ -78,12 +88,18 @@ class Comparison:
         found: list[Contaminated] = self._on_main(look) or []
         sets: dict[str, SetBefore] = {}
         forgetting: dict[str, float] = {}
-        if self.spec.evaluation.compare_base and self._asked is not None:
-            sets = {one.name: self._set_before(one, between) for one in self._asked.sets}
+        if self.spec.evaluation.compare_base and self.spec.evaluation.samples:
+            sets = {one.name: self._set_before(one, between) for one in self.asked}
+            sets |= {name: self._judged_before(rows, between) for name, rows in self._judged}
             forgetting = self._forgetting(between)
             self.engine.train()
         self.before = Before(sets=sets, forgetting=forgetting, contamination=found)
         self.control.agree(self._keep)
+
+    def recall(self) -> None:
+        """What an earlier start of the run has measured before the first step; nothing if that is not known."""
+        if self.before is None:
+            self.before = self._on_main(lambda tell: self.file.read()) or Before()
 
     def after(self, between: Between, history: Sequence[Record], exported_step: int) -> Json:
         """What came of the run, as `report.findings` has it: the model in the engine against what was measured before.
@@ -91,20 +107,46 @@ class Comparison:
         `history`: the run's records; `exported_step`: that of the model in the engine.
         """
         self.prepare()
-        before: Before = self.before or self._on_main(lambda tell: self.file.read()) or Before()
+        self.recall()
+        assert self.before is not None
+        before = self.before
         sides = {one.name: self._side(one, one.questions, one.generated, between) for one in self.asked}
+        sides |= {name: self._record_scores.of(rows, between) for name, rows in self._judged}
         forgetting = self._forgetting(between) if before.forgetting else {}
         if self.spec.evaluation.compare_base:
             before = before.model_copy(update={"forgetting": before.forgetting | self._aside(history, 0)})
             forgetting |= self._aside(history, exported_step)
         metrics = {one.name: [metric_name(metric) for metric in one.metrics] for one in self.asked}
+        judged_by = self.objective.judged_by
+        metrics |= {name: [judged_by] if judged_by else [] for name in sides if name not in metrics}
         samples = [sample for one in self.asked for sample in self._samples(one, before.sets.get(one.name), sides)]
-        return findings(metrics, before, sides, forgetting, overfitting(history, exported_step), samples)
+        overfits = overfitting(history, exported_step)
+        return findings(metrics, before, sides, forgetting, overfits, samples, self._loss_name)
 
     @property
     def asked(self) -> Sequence[AskedSet]:
         """The sets and their records, as drawn; none where there is nothing to compare."""
         return () if self._asked is None else self._asked.sets
+
+    @property
+    def _judged(self) -> Iterator[tuple[str, list[Row]]]:
+        """The sets that training is about with their records, where the objective judges them."""
+        documents = 2 if OBJECTIVES[self.spec.objective.type].paired else 1
+        for name, held_out in self.dataset.held_out.items() if self.by_objective else ():
+            if name not in self.spec.evaluation.forgetting.sets:
+                yield name, spread_rows(held_out, self.spec.evaluation.samples, documents)
+
+    def _judged_before(self, rows: Sequence[Row], between: Between) -> SetBefore:
+        return SetBefore(base=self._record_scores.of(rows, between), constant=self._record_scores.constant(rows))
+
+    @property
+    def _record_scores(self) -> RecordScores:
+        return RecordScores(self.engine, self.objective, self.control)
+
+    @property
+    def _loss_name(self) -> str:
+        kind = self.spec.objective.type
+        return NATS if kind in LANGUAGE else f"in held-out {kind} loss"
 
     def _keep(self) -> None:
         if self.control.is_main and self.before is not None:
@@ -161,8 +203,8 @@ class Comparison:
         ]
 
     def _forgetting(self, between: Between) -> dict[str, float]:
-        """Nats per token of the general text, over all of its tokens."""
-        if not self.spec.evaluation.forgetting.sample:
+        """Nats per token of the general text, over all of its tokens; nothing of a model that scores texts."""
+        if not self.spec.evaluation.forgetting.sample or OBJECTIVES[self.spec.objective.type].scores:
             return {}
         losses = self._losses.of(general_documents(self.tokenizer, self._longest), between)
         return {GENERAL_TEXT: sum(loss.total for loss in losses) / sum(loss.tokens for loss in losses)}

@@ -2,16 +2,19 @@
 
     version        1
     verdict        of the whole run: outcome (`Improved` or `NotImproved`), metric, records, shots, tuned, base,
-                   prompted, against (`base` or `prompted`), gain {difference, low, high}, text; null: none
+                   prompted, constant, against (one of these three), gain {difference, low, high}, text; null: none
     note           why there is no verdict, else null
-    sets[]         name; records compared; shots; means {<metric> or loss: {base, prompted, tuned}}; verdict, as above
+    loss           what losses are: `nats per token of held-out loss`, or `in held-out DPO loss`
+    sets[]         name; records compared; shots; means {<metric> or loss: {base, prompted, tuned,
+                   constant}}; verdict, as above
     samples[]      set, record, prompt (text), reference, base, prompted, tuned: answers, null where none was made
     forgetting[]   name, base, tuned: nats per token; change: positive where the loss rose
     overfitting    overfits, bestStep, bestLoss, lastStep, lastLoss, gap, text; null with fewer than two evaluations
     contamination[]  name, exact, near, records, trainRecords, examples
 
-Losses are nats per token, other means lie between 0 and 1. `base` is the model before training, `prompted` the same
-with training records in its prompt, `tuned` the exported one.
+Losses are nats per token, with other objectives than SFT and CPT what `finetune_trainer.objectives` says; other means
+lie between 0 and 1. `base` is the model before training, `prompted` the same with training records in its prompt,
+`constant` the best answer that is the same for every record, `tuned` the exported model.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from finetune_trainer.evaluation.overfitting import Overfitting
-from finetune_trainer.evaluation.sides import Before, Contaminated, SetBefore, Side
-from finetune_trainer.evaluation.verdict import FEWEST, LOSS, Scores, Verdict, verdict
+from finetune_trainer.evaluation.sides import Before, SetBefore, Side
+from finetune_trainer.evaluation.verdict import FEWEST, LOSS, NATS, Scores, Verdict, verdict
 
 VERSION = 1
 
@@ -33,7 +36,7 @@ MetricNames = Mapping[str, Sequence[str]]
 """The metrics of each set by its name, in the manifest's order."""
 
 
-def headline(metrics: MetricNames, before: Before, after: Mapping[str, Side]) -> Verdict | None:
+def headline(metrics: MetricNames, before: Before, after: Mapping[str, Side], loss: str = NATS) -> Verdict | None:
     """The verdict of the whole run: over the records of all sets whose first metric is the same.
 
     That is the first metric of the first set that has any, or the loss where no set has one.
@@ -41,7 +44,7 @@ def headline(metrics: MetricNames, before: Before, after: Mapping[str, Side]) ->
     named = [names[0] for names in metrics.values() if names]
     metric = named[0] if named else LOSS
     chosen = [name for name in after if (list(metrics.get(name, ())) or [LOSS])[0] == metric and name in before.sets]
-    return _verdict(metric, [(name, before.sets[name], after[name]) for name in chosen])
+    return _verdict(metric, [(name, before.sets[name], after[name]) for name in chosen], loss)
 
 
 def findings(
@@ -51,23 +54,30 @@ def findings(
     forgetting: Mapping[str, float],
     overfitting: Overfitting | None,
     samples: Sequence[Json],
+    loss: str = NATS,
 ) -> Json:
-    """The whole of `evaluation.json`."""
-    whole = headline(metrics, before, after)
+    """The whole of `evaluation.json`; `loss`: what losses are, in words."""
+    whole = headline(metrics, before, after, loss)
     return {
         "version": VERSION,
         "verdict": None if whole is None else _plain(replace(whole, text=f"{whole.text}{_caution(before)}")),
         "note": None if whole is not None else _note(before, after),
-        "sets": [_set(name, metrics.get(name, ()), before.sets.get(name), side) for name, side in after.items()],
+        "loss": loss,
+        "sets": [_set(name, metrics.get(name, ()), before.sets.get(name), side, loss) for name, side in after.items()],
         "samples": list(samples),
         "forgetting": [
-            {"name": name, "base": before.forgetting[name], "tuned": loss, "change": loss - before.forgetting[name]}
-            for name, loss in forgetting.items()
+            {"name": name, "base": before.forgetting[name], "tuned": now, "change": now - before.forgetting[name]}
+            for name, now in forgetting.items()
             if name in before.forgetting
         ],
         "overfitting": None if overfitting is None else _camel(asdict(overfitting)),
-        "contamination": [_contaminated(one) for one in before.contamination],
+        "contamination": contamination_of(before),
     }
+
+
+def contamination_of(before: Before | None) -> list[Json]:
+    """`contamination` of `evaluation.json`, known before the first step."""
+    return [_camel(one.model_dump(mode="json")) for one in (before.contamination if before is not None else ())]
 
 
 def in_brief(found: Json) -> Json:
@@ -83,12 +93,24 @@ def in_brief(found: Json) -> Json:
     return {name: value for name, value in brief.items() if value not in (None, {})}
 
 
+def as_metrics(found: Json) -> dict[str, float]:
+    """Its numbers by name, for trackers: `compared/<set>/<metric>/<model>` and `forgetting/<name>`."""
+    means = {
+        f"compared/{one['name']}/{metric}/{model}": value
+        for one in found["sets"]
+        for metric, models in one["means"].items()
+        for model, value in models.items()
+        if value is not None
+    }
+    return means | {f"forgetting/{one['name']}": one["change"] for one in found["forgetting"]}
+
+
 def _tuned_and_base(means: Mapping[str, Mapping[str, float | None]]) -> Json:
     return {metric: dict(values) for metric, values in means.items() if metric != LOSS}
 
 
-def _set(name: str, metrics: Sequence[str], before: SetBefore | None, after: Side) -> Json:
-    compared = None if before is None else _verdict((list(metrics) or [LOSS])[0], [(name, before, after)])
+def _set(name: str, metrics: Sequence[str], before: SetBefore | None, after: Side, loss: str) -> Json:
+    compared = None if before is None else _verdict((list(metrics) or [LOSS])[0], [(name, before, after)], loss)
     return {
         "name": name,
         "records": len(after.losses),
@@ -103,18 +125,24 @@ def _means(metric: str, before: SetBefore | None, after: Side) -> Json:
         "base": None if before is None else before.base,
         "prompted": None if before is None else before.prompted,
         "tuned": after,
+        **({} if before is None or before.constant is None else {"constant": before.constant}),
     }
     return {name: None if side is None else _mean(_scores(metric, side).values()) for name, side in sides.items()}
 
 
-def _verdict(metric: str, sets: Sequence[tuple[str, SetBefore, Side]]) -> Verdict | None:
-    """Over the records of several sets; the model with examples counts where every set has it."""
+def _verdict(metric: str, sets: Sequence[tuple[str, SetBefore, Side]], loss: str) -> Verdict | None:
+    """Over the records of several sets; the model with examples, and one answer for all, where every set has it."""
     tuned = _joined({name: _scores(metric, after) for name, _, after in sets})
     base = _joined({name: _scores(metric, before.base) for name, before, _ in sets})
-    shown = {name: before.prompted for name, before, _ in sets if before.prompted is not None}
-    prompted = _joined({name: _scores(metric, side) for name, side in shown.items()})
+    prompted = _of_all(metric, {name: before.prompted for name, before, _ in sets})
+    constant = _of_all(metric, {name: before.constant for name, before, _ in sets})
     shots = max((before.shots for _, before, _ in sets), default=0)
-    return verdict(metric, tuned, base, prompted if len(shown) == len(sets) else None, shots)
+    return verdict(metric, tuned, base, prompted, shots, constant=constant, loss=loss)
+
+
+def _of_all(metric: str, sides: Mapping[str, Side | None]) -> Scores | None:
+    found = {name: _scores(metric, side) for name, side in sides.items() if side is not None}
+    return _joined(found) if found and len(found) == len(sides) else None
 
 
 def _joined(sets: Mapping[str, Scores]) -> Scores:
@@ -149,10 +177,6 @@ def _caution(before: Before) -> str:
 
 def _plain(found: Verdict | None) -> Json | None:
     return None if found is None else asdict(found) | {"outcome": str(found.outcome)}
-
-
-def _contaminated(one: Contaminated) -> Json:
-    return _camel(one.model_dump(mode="json"))
 
 
 def _camel(names: Mapping[str, Any]) -> Json:

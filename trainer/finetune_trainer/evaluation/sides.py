@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finetune_trainer.data import RecordId
@@ -29,11 +27,15 @@ class Side(_Kept):
 
 
 class SetBefore(_Kept):
-    """The model before training on one set: as it is, and with examples in its prompt, at most `shots` of them."""
+    """The model before training on one set: as it is, and with examples in its prompt, at most `shots` of them.
+
+    `constant`: what the best answer that is the same for every record comes to, where there is such an answer.
+    """
 
     base: Side
     prompted: Side | None = None
     shots: int = 0
+    constant: Side | None = None
 
 
 class Contaminated(_Kept):
@@ -76,8 +78,3 @@ class BeforeFile:
             return Before.model_validate_json(self._store.get(self._key))
         except (ObjectNotFound, ValidationError):
             return None
-
-
-def as_json(part: BaseModel) -> dict[str, Any]:
-    """A part as JSON values."""
-    return part.model_dump(mode="json")

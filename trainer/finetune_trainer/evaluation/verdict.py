@@ -1,8 +1,9 @@
 """Whether training was worth it: paired by record, with an interval; pure numpy.
 
 The model after training is compared with the better one of the model before it as it was and with examples in its
-prompt. The interval is that of the percentile bootstrap of the mean difference (Efron and Tibshirani, An introduction
-to the bootstrap, 1993, chapter 13), over records, because a model's score on one record says much of another's there.
+prompt; one that gives labels or numbers also with the best answer that is the same for every record. The interval is
+that of the percentile bootstrap of the mean difference (Efron and Tibshirani, An introduction to the bootstrap, 1993,
+chapter 13), over records, because a model's score on one record says much of another's there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ AT_ONCE = 1 << 22
 """Indices that are drawn at a time: 32 MB."""
 
 LOSS = "loss"
-"""Name of the comparison by loss, in nats per token, where less is better."""
+"""Name of the comparison by loss, where less is better."""
+
+NATS = "nats per token of held-out loss"
+"""What a loss is, unless an objective has another one."""
 
 Scores = Mapping[str, float]
 """A number for each record, by its id."""
@@ -52,10 +56,10 @@ class Interval:
 class Verdict:
     """What came of a comparison.
 
-    `metric`: the metric's name or `LOSS`. `tuned`, `base`, `prompted`: means over the `records` compared; `prompted`
-    is None where the model before training was not given examples. `against`: `base` or `prompted`, the better one.
-    `gain`: by how much the tuned model is better than that, positive for better, also where less is better. `text`: one
-    sentence for people.
+    `metric`: the metric's name or `LOSS`. `tuned`, `base`, `prompted`, `constant`: means over the `records` compared;
+    `prompted` is None where the model before training was not given examples, `constant` where there is no answer that
+    could be the same for all. `against`: which of these is the best. `gain`: by how much the tuned model is better than
+    that, positive for better, also where less is better. `text`: one sentence for people.
     """
 
     outcome: Outcome
@@ -65,6 +69,7 @@ class Verdict:
     tuned: float
     base: float
     prompted: float | None
+    constant: float | None
     against: str
     gain: Interval
     text: str
@@ -86,21 +91,33 @@ def bootstrap(differences: Sequence[float] | NDArray[np.float64], seed: int = 0)
     return Interval(float(values.mean()), float(low), float(high))
 
 
-def verdict(metric: str, tuned: Scores, base: Scores, prompted: Scores | None = None, shots: int = 0) -> Verdict | None:
+def verdict(
+    metric: str,
+    tuned: Scores,
+    base: Scores,
+    prompted: Scores | None = None,
+    shots: int = 0,
+    *,
+    constant: Scores | None = None,
+    loss: str = NATS,
+) -> Verdict | None:
     """Compare on the records that every model has a finite score of; None if there are fewer than `FEWEST` of these.
 
     The order of the records does not matter, and equal scores give equal verdicts. `shots`: examples in the prompt.
+    `constant`: scores of one answer for all records. `loss`: what a loss is, in words.
     """
-    shown = [scores for scores in (tuned, base, prompted) if scores is not None]
-    common = sorted(record for record in tuned if all(np.isfinite(one.get(record, np.nan)) for one in shown))
+    named = {"tuned": tuned, "base": base, "prompted": prompted, "constant": constant}
+    shown = {name: scores for name, scores in named.items() if scores is not None}
+    common = sorted(record for record in tuned if all(np.isfinite(one.get(record, np.nan)) for one in shown.values()))
     if len(common) < FEWEST:
         return None
     sign = -1.0 if metric == LOSS else 1.0
-    values = {name: _column(scores, common) for name, scores in _named(tuned, base, prompted)}
+    values = {name: _column(scores, common) for name, scores in shown.items()}
     against = max((name for name in values if name != "tuned"), key=lambda name: sign * float(values[name].mean()))
     gain = bootstrap(sign * (values["tuned"] - values[against]))
     outcome = Outcome.IMPROVED if gain.low > 0 else Outcome.NOT_IMPROVED
     means = {name: float(column.mean()) for name, column in values.items()}
+    unit = loss if metric == LOSS else f"points of {metric}"
     return Verdict(
         outcome=outcome,
         metric=metric,
@@ -109,28 +126,26 @@ def verdict(metric: str, tuned: Scores, base: Scores, prompted: Scores | None = 
         tuned=means["tuned"],
         base=means["base"],
         prompted=means.get("prompted"),
+        constant=means.get("constant"),
         against=against,
         gain=gain,
-        text=_sentence(outcome, metric, means, against, gain, shots) + f" ({_size(gain, len(common))}).",
+        text=_sentence(outcome, unit, means, against, gain, shots) + f" ({_size(gain, len(common))}).",
     )
-
-
-def _named(tuned: Scores, base: Scores, prompted: Scores | None) -> list[tuple[str, Scores]]:
-    return [("tuned", tuned), ("base", base), *([("prompted", prompted)] if prompted is not None else [])]
 
 
 def _column(scores: Scores, records: Sequence[str]) -> NDArray[np.float64]:
     return np.array([scores[record] for record in records], dtype=np.float64)
 
 
-def _sentence(
-    outcome: Outcome, metric: str, means: Mapping[str, float], against: str, gain: Interval, shots: int
-) -> str:
-    whom = f"prompting with {shots} example{'s' * (shots != 1)}" if against == "prompted" else "the model before it"
-    unit = "nats per token of held-out loss" if metric == LOSS else f"points of {metric}"
-    both = f"{_shown(metric, means['tuned'])} against {_shown(metric, means[against])}"
+def _sentence(outcome: Outcome, unit: str, means: Mapping[str, float], against: str, gain: Interval, shots: int) -> str:
+    whom = {
+        "base": "the model before it",
+        "prompted": f"prompting with {shots} example{'s' * (shots != 1)}",
+        "constant": "giving every record the same answer",
+    }[against]
+    both = f"{means['tuned']:.3f} against {means[against]:.3f}"
     if outcome is Outcome.IMPROVED:
-        return f"Fine-tuning beat {whom} by {_shown(metric, gain.difference)} {unit}, {both}"
+        return f"Fine-tuning beat {whom} by {gain.difference:.3f} {unit}, {both}"
     worse = " and is worse" if gain.high < 0 else ""
     return f"Fine-tuning did not beat {whom}{worse}: {both} {unit.removeprefix('points of ')}"
 
@@ -139,7 +154,3 @@ def _size(gain: Interval, records: int) -> str:
     return (
         f"{100 * CONFIDENCE:.0f} % interval of the difference {gain.low:+.3f} to {gain.high:+.3f}, {records:,} records"
     )
-
-
-def _shown(metric: str, value: float) -> str:
-    return f"{value:.3f}"

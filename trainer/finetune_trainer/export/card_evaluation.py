@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from finetune_trainer.evaluation.verdict import NATS
+
 
 def evaluation_part(found: Mapping[str, Any]) -> list[str]:
     """Markdown paragraphs and tables of `evaluation.json` (`evaluation.report`); no record's content among them."""
@@ -17,18 +19,28 @@ def evaluation_part(found: Mapping[str, Any]) -> list[str]:
     ]
     if rows:
         parts.append(table(["set", "measure", "before training", "before, with examples", "this model"], rows))
-        parts.append(_note(found["sets"]))
+        parts.append(_note(found["sets"], found["loss"]))
     parts += [_forgetting(one) for one in found["forgetting"]]
     if found["overfitting"] is not None:
         parts.append(_sentence(found["overfitting"]["text"]))
     return parts
 
 
-def _note(sets: list[Mapping[str, Any]]) -> str:
+def _note(sets: list[Mapping[str, Any]], loss: str) -> str:
     amounts = ", ".join(f"{one['records']:,} of {one['name']}" for one in sets)
     shots = max(one["shots"] for one in sets)
     shown = f" Examples: up to {shots} training records in the prompt." if shots else ""
-    return f"Means over the records compared ({amounts}); loss in nats per token of the answers.{shown}"
+    unit = "in nats per token of the answers" if loss == NATS else "as in the next section"
+    constant = _constant(sets)
+    return f"Means over the records compared ({amounts}); loss: {unit}.{shown}{constant}"
+
+
+def _constant(sets: list[Mapping[str, Any]]) -> str:
+    found = [(one["name"], metric, means) for one in sets for metric, means in one["means"].items()]
+    same = [
+        f"{_number(m['constant'])} {metric} on {name}" for name, metric, m in found if m.get("constant") is not None
+    ]
+    return f" Giving every record the same answer: {', '.join(same)}." if same else ""
 
 
 def _forgetting(one: Mapping[str, Any]) -> str:

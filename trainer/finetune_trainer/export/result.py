@@ -7,10 +7,9 @@ from math import exp
 from typing import Any
 
 from finetune_trainer.data import Counters
-from finetune_trainer.metrics import EVAL_PREFIX, Record
+from finetune_trainer.metrics import EVAL_PREFIX, Record, metrics_by_set
 from finetune_trainer.state import Progress, finite
 
-METRIC_PREFIX = "eval/"
 LARGEST_EXPONENT = 700.0
 """Above 709.8 the exponential is beyond a float64."""
 
@@ -27,13 +26,8 @@ def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None,
 
 def held_out_metrics(records: Sequence[Record], step: int) -> dict[str, dict[str, float]]:
     """The metrics at `step` of each held-out set, by set and name; {} if there was no evaluation."""
-    found: dict[str, dict[str, float]] = {}
-    for record in records:
-        for key, value in record.items() if record["step"] == step else ():
-            if key.startswith(METRIC_PREFIX) and value is not None:
-                name, _, metric = key.removeprefix(METRIC_PREFIX).partition("/")
-                found.setdefault(name, {})[metric] = value
-    return found
+    found = [record for record in records if record["step"] == step and "evalLoss" in record]
+    return metrics_by_set(found[-1]) if found else {}
 
 
 def tokens_per_second(records: Sequence[Record]) -> float | None:
@@ -57,13 +51,13 @@ def verdict(base: float | None, tuned: float | None) -> str | None:
     return "Improved" if tuned < base else "NotImproved"
 
 
-def verdict_text(base: float | None, tuned: float | None, note: str | None) -> str | None:
-    """The same as a sentence, with `note`: why there is no comparison of single records."""
+def verdict_text(base: float | None, tuned: float | None, note: str | None, unit: str = "") -> str | None:
+    """The same as a sentence, with `note`: why there is no comparison of single records; `unit`: of losses."""
     if base is None or tuned is None:
         return None
     moved = "fell" if tuned < base else "did not fall"
     why = f"; no interval, because {note}" if note else ""
-    return f"Held-out loss {moved}: {base:.4f} nats per token before training, {tuned:.4f} after{why}."
+    return f"Held-out loss {moved}: {base:.4f}{unit} before training, {tuned:.4f} after{why}."
 
 
 def perplexities(losses: Mapping[str, float | None]) -> dict[str, float]:
@@ -90,7 +84,7 @@ def summarise(
     *,
     perplexity: bool = True,
 ) -> dict[str, Any]:
-    """The numbers of the result, by the names that events have; losses in nats per token.
+    """The numbers of the result, by the names that events have.
 
     `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's;
     `evalMetrics` and `baseMetrics` are the objective's metrics of both, by held-out set. `evalPerplexities` are those
@@ -112,7 +106,7 @@ def summarise(
         "baseMetrics": held_out_metrics(records, 0),
         "evalPerplexities": perplexities(losses) if perplexity else {},
         "verdict": verdict(progress.base_mean, loss),
-        "verdictText": verdict_text(progress.base_mean, loss, note),
+        "verdictText": verdict_text(progress.base_mean, loss, note, " nats per token" if perplexity else ""),
         "exportedStep": exported_step,
         "best": progress.best.model_dump() if progress.best is not None else None,
         "tokens": progress.tokens,

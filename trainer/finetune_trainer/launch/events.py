@@ -55,7 +55,7 @@ class ProgressEvent(TypedDict):
 
 
 class EvalEvent(TypedDict):
-    """One held-out set was evaluated."""
+    """Every held-out set was evaluated; `evalLoss` is over all of them, `baseLoss` what it was before training."""
 
     kind: Literal["eval"]
     step: int
@@ -141,6 +141,7 @@ Event = (
     | AuditEvent
     | VerdictEvent
     | RestartEvent
+    | ResizeEvent
     | ResultEvent
     | FailureEvent
 )

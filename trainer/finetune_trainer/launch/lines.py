@@ -106,7 +106,8 @@ def _progress(event: Mapping[str, Any]) -> str:
 
 def _eval(event: Mapping[str, Any]) -> str:
     name = f" ({event['name']})" if event.get("name") else ""
-    base = f", base model {number(event['baseLoss'])}" if event.get("baseLoss") is not None else ""
+    known = event.get("baseLoss") is not None and event.get("step") != 0
+    base = f", before training {number(event['baseLoss'])}" if known else ""
     best = ", best so far" if event.get("best") else ""
     line = f"step {event.get('step')}: held-out loss {held_out_loss(event)}{name}{base}{best}"
     measured = {held: of for held, of in event.get("metrics", {}).items() if of}

@@ -7,6 +7,7 @@ batch. Several labels: binary cross-entropy, a mean over the labels. Regression:
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -49,6 +50,12 @@ class Classifier(Objective):
         targets = _targets(rows, self.labels.width).to(scores.device)
         return Loss(self.total(scores, targets), self.tally(scores.detach(), targets))
 
+    def constant(self, rows: Sequence[Row]) -> list[float]:
+        """Of always giving the label, or the set of labels, that is the most frequent one."""
+        given = [tuple(target) for target in _targets(rows, self.labels.width).tolist()]
+        ((frequent, _),) = Counter(given).most_common(1)
+        return [float(one == frequent) for one in given]
+
     @abstractmethod
     def total(self, scores: Tensor, targets: Tensor) -> Tensor:
         """The sum of the losses of D documents, of their scores float32 [D, C] and targets float32 [D, n]."""
@@ -62,6 +69,7 @@ class SingleLabel(Classifier):
     """Nats per document of weight 1; a document's target is the id of its label."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    judged_by: ClassVar[str | None] = "accuracy"
 
     def weight(self, rows: Sequence[Row]) -> float:
         """The sum of the weights of the documents' labels."""
@@ -92,6 +100,7 @@ class MultiLabel(Classifier):
     """Nats per document and label; a document's targets are 1 for the labels that it has, 0 for others."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    judged_by: ClassVar[str | None] = "accuracy"
 
     def total(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropies, those of labels that a document has times their weight."""
@@ -118,6 +127,12 @@ class Regression(Classifier):
     def total(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Squared errors."""
         return (scores[:, 0] - targets[:, 0]).square().sum()
+
+    def constant(self, rows: Sequence[Row]) -> list[float]:
+        """Of always giving the mean, the squared errors."""
+        numbers = _targets(rows, 1)[:, 0].double()
+        found: list[float] = (numbers - numbers.mean()).square().tolist()
+        return found
 
     def tally(self, scores: Tensor, targets: Tensor) -> Tensor:
         """Counts and moments, in evaluation."""

@@ -30,6 +30,7 @@ class OddsRatio(Objective):
     forward: Forward
     options: ORPO
     metrics: ClassVar[tuple[str, ...]] = (*pairs.METRICS, "nll", "logOddsRatio")
+    judged_by: ClassVar[str | None] = pairs.ACCURACY
 
     def weight(self, rows: Sequence[Row]) -> float:
         """Number of pairs."""

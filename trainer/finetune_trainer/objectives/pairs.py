@@ -8,7 +8,8 @@ from torch import Tensor
 
 from finetune_trainer.data import Row
 
-METRICS = ("rewards/chosen", "rewards/rejected", "rewards/accuracy", "rewards/margin")
+ACCURACY = "rewards/accuracy"
+METRICS = ("rewards/chosen", "rewards/rejected", ACCURACY, "rewards/margin")
 """Means over pairs of the two answers' rewards, of whether the chosen one's is higher, and of how much."""
 
 

@@ -19,7 +19,7 @@ from finetune_trainer.data import Row
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.loss import Loss, Objective, Whole
 from finetune_trainer.engine.scores import document_scores
-from finetune_trainer.objectives.pairs import METRICS, apart, count, measured
+from finetune_trainer.objectives.pairs import ACCURACY, METRICS, apart, count, measured
 from finetune_trainer.objectives.setting import Setting
 from finetune_trainer.spec import Reward
 
@@ -29,6 +29,7 @@ class BradleyTerry(Objective):
     """Nats per pair."""
 
     metrics: ClassVar[tuple[str, ...]] = METRICS
+    judged_by: ClassVar[str | None] = ACCURACY
 
     forward: Forward
     center_coefficient: float = 0.0

@@ -5,7 +5,7 @@ The whole audit is stored beside the result; keys that are missing here are left
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LONGEST_SAMPLE = 800
@@ -22,6 +22,7 @@ def facts(audit: Mapping[str, Any]) -> dict[str, str]:
         "first records": _counts(audit.get("counts") or {}),
         "record lengths": _lengths(audit.get("dataReport") or {}),
         "duplicates": _duplicates((audit.get("dataReport") or {}).get("total") or {}),
+        "held-out data": _contamination(audit.get("contamination") or ()),
         "packing": _isolation(audit.get("isolation")),
         "loss before training": _start_loss(audit.get("startLoss") or {}),
         "template": _template(audit.get("template") or {}),
@@ -91,6 +92,15 @@ def _duplicates(total: Mapping[str, Any]) -> str:
     """Say how many of the records read so far are there twice, if any is."""
     exact, near = total.get("exactDuplicates") or 0, total.get("nearDuplicates") or 0
     return f"{exact:,} exact, {near:,} near of the first {total.get('read', 0):,} records" if exact or near else ""
+
+
+def _contamination(found: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many held-out records are among the training records."""
+    return "\n".join(
+        f"{one['name']}: {one['exact']:,} equal a training record and {one['near']:,} resemble one, "
+        f"of the {one['records']:,} looked at"
+        for one in found
+    )
 
 
 def _start_loss(start: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ def pictures(report: Report) -> list[Picture]:
 
 def _objective(report: Report) -> Iterator[Picture | None]:
     """What the objective measures beside the loss, in training and on the held-out sets."""
-    measured = [name for step in report.steps[:1] for name in step.metrics]
+    measured = [name for step in report.steps for name in step.metrics]  # a step may have nothing to measure
     measured += [name for one in report.evaluations[:1] for own in one.metrics.values() for name in own]
     for number, name in enumerate(list(dict.fromkeys(measured))[:MOST_METRICS]):
         yield _metric(report, name, f"metric{number}")
@@ -97,7 +97,7 @@ def _loss(report: Report) -> Picture | None:
         chart.line(steps, losses, "second")
         chart.dots(steps, losses, "second")
         keys.append(Key("second", "dot", "held-out"))
-    return Picture("Loss", "nats per trained token", tuple(keys), chart.svg())
+    return Picture("Loss", report.loss_unit, tuple(keys), chart.svg())
 
 
 def _sets(report: Report) -> Picture | None:
@@ -113,7 +113,7 @@ def _sets(report: Report) -> Picture | None:
         chart.dots(x, y, SERIES[number], 4.5)
         keys.append(Key(SERIES[number], "dot", name))
     left_out = len(names) - len(keys)
-    note = "nats per trained token" + (f"; {left_out} more sets in the table" if left_out else "")
+    note = report.loss_unit + (f"; {left_out} more sets in the table" if left_out else "")
     return Picture("Held-out loss of each set", note, tuple(keys), chart.svg())
 
 
@@ -163,7 +163,7 @@ def _memory(report: Report) -> Picture | None:
         if len(x) >= FEWEST:
             chart.line(x, y, colour)
             keys.append(Key(colour, "line", text))
-    chart.axes.set_ylim(bottom=0)
+    chart.axes.set_ylim(0, 1.1 * max(*host[1], *device[1]))
     chart.engineering("B")
     return Picture("Memory", "of rank 0", tuple(keys), chart.svg())
 

@@ -8,9 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
-EVAL_PREFIX = "evalLoss/"
-METRIC_PREFIX = "eval/"
-"""Before the set's name, a slash, and the metric's."""
+from finetune_trainer.metrics import DETAILS_PREFIX, EVAL_PREFIX, metrics_by_set
+from finetune_trainer.spec import LANGUAGE, OBJECTIVES, ObjectiveType
 
 
 class Part(BaseModel):
@@ -41,13 +40,32 @@ class Step(Part):
     metrics: dict[str, float] = {}
 
 
+class LabelScores(Part):
+    """A classifier on the texts of one label, of which there are `texts`."""
+
+    precision: float
+    recall: float
+    f1: float
+    texts: int
+
+
+class Labels(Part):
+    """A classifier on one set, by label; `confusion`: texts by true and given label, in the order of `labels`."""
+
+    labels: dict[str, LabelScores] = {}
+    confusion: list[list[int]] = []
+
+
 class Evaluation(Part):
-    """Held-out loss at a step, in nats per token: of all sets together, and of each; the objective's metrics by set."""
+    """Held-out loss at a step, of all sets together, and of each; the objective's metrics and what it says of labels,
+    by set.
+    """
 
     step: int
     loss: float | None
     sets: dict[str, float | None]
     metrics: dict[str, dict[str, float]] = {}
+    labels: dict[str, Labels] = {}
 
 
 class Event(Part):
@@ -61,9 +79,10 @@ class Event(Part):
 
 
 class Metric(Part):
-    """One metric of a held-out set: of the model before training, of it with examples in its prompt, and after.
+    """One metric of a held-out set: of the model before training, of it with examples in its prompt, of the best answer
+    that is the same for every record, and after training.
 
-    `difference`: by how much tuning is better than the better of the two before, positive also where less is better,
+    `difference`: by how much tuning is better than the better of those before, positive also where less is better,
     and its confidence interval from `low` to `high`; on records that every model answered. `lower_is_better`: None
     where nobody knows which is.
     """
@@ -71,6 +90,7 @@ class Metric(Part):
     name: str
     base: float | None = None
     prompted: float | None = None
+    constant: float | None = None
     tuned: float | None = None
     lower_is_better: bool | None = False
     difference: float | None = None
@@ -133,6 +153,23 @@ class Report(Part):
     result: dict[str, JsonValue] = {}
     warnings: tuple[str, ...] = ()
 
+    @property
+    def objective(self) -> ObjectiveType:
+        """The manifest's."""
+        spec: Any = self.job.get("spec") or {}
+        return ObjectiveType((spec.get("objective") or {}).get("type", ObjectiveType.SFT))
+
+    @property
+    def of_language(self) -> bool:
+        """Whether losses are nats per token."""
+        return self.objective in LANGUAGE
+
+    @property
+    def loss_unit(self) -> str:
+        """What losses are, in words."""
+        kind = self.objective
+        return "nats per trained token" if self.of_language else f"{kind}, mean by {OBJECTIVES[kind].mean}"
+
 
 def steps_of(records: Iterable[Mapping[str, Any]]) -> tuple[Step, ...]:
     """The optimizer steps in a run's history."""
@@ -151,20 +188,16 @@ def evaluations_of(records: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ..
             step=record["step"],
             loss=record["evalLoss"],
             sets={key.removeprefix(EVAL_PREFIX): loss for key, loss in record.items() if key.startswith(EVAL_PREFIX)},
-            metrics=_of_sets(record),
+            metrics=metrics_by_set(record),
+            labels={
+                key.removeprefix(DETAILS_PREFIX): Labels.model_validate(one)
+                for key, one in record.items()
+                if key.startswith(DETAILS_PREFIX)
+            },
         )
         for record in records
         if "evalLoss" in record
     )
-
-
-def _of_sets(record: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
-    for key, value in record.items():
-        if key.startswith(METRIC_PREFIX) and value is not None:
-            name, _, metric = key.removeprefix(METRIC_PREFIX).partition("/")
-            found.setdefault(name, {})[metric] = value
-    return found
 
 
 OF_STEPS = {to_camel(name) for name in Step.model_fields} | {"epoch", "rows", "keptTokens"}

@@ -114,10 +114,12 @@ def _verdict(data: Report) -> Verdict | None:
         return None
     until = "" if data.state == "Finished" else " so far"
     moved = f"from {before:.4g} to {after:.4g}"
-    text = (
-        f"Perplexity {words.perplexity(before)} before training, {words.perplexity(after)} at step {step:,}. "
-        "Loss says how well the held-out answers are predicted, not yet whether the task is done better."
-    )
+    text = "Held-out loss alone does not say how much of it is chance."
+    if data.of_language:
+        text = (
+            f"Perplexity {words.perplexity(before)} before training, {words.perplexity(after)} at step {step:,}. "
+            "Loss says how well the held-out answers are predicted, not yet whether the task is done better."
+        )
     if after < before:
         share = words.percent((before - after) / before) if before > 0 else "some"
         return Verdict(good=True, title=f"Training lowered the held-out loss by {share}{until}, {moved}.", text=text)

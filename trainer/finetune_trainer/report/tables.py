@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_trainer.report import words
-from finetune_trainer.report.data import Evaluation, HeldOut, Metric, Report
+from finetune_trainer.report.data import Evaluation, HeldOut, Labels, Metric, Report
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,20 @@ def sections(report: Report) -> list[Section]:
     return [section for section in found if section.tables]
 
 
-def held_out_of(report: Report) -> tuple[HeldOut, ...]:
-    """What was measured on the held-out sets; where only losses were, those at step 0 and of the exported step."""
-    if report.held_out:
-        return report.held_out
+def whole_sets(report: Report) -> tuple[HeldOut, ...]:
+    """What was measured on all records of the held-out sets, at step 0 and at the exported step."""
     start = next((one for one in report.evaluations if one.step == 0), Evaluation(step=0, loss=None, sets={}))
-    exported = report.result.get("exportedStep")
-    last = [one for one in report.evaluations if one.step and (exported is None or one.step == exported)]
-    if not last:
+    last = _exported(report)
+    if last is None:
         return ()
-    return tuple(HeldOut(name=name, metrics=tuple(_measured(name, start, last[-1]))) for name in last[-1].sets)
+    return tuple(HeldOut(name=name, metrics=tuple(_measured(name, start, last))) for name in last.sets)
+
+
+def _exported(report: Report) -> Evaluation | None:
+    """The evaluation of what is exported; the newest one while the run goes on."""
+    exported = report.result.get("exportedStep")
+    found = [one for one in report.evaluations if one.step and (exported is None or one.step == exported)]
+    return found[-1] if found else None
 
 
 def _measured(name: str, before: Evaluation, after: Evaluation) -> Iterator[Metric]:
@@ -64,39 +68,70 @@ def _measured(name: str, before: Evaluation, after: Evaluation) -> Iterator[Metr
 
 
 def _evaluation(report: Report) -> Section:
-    sets = held_out_of(report)
-    metrics = [(one.name, metric) for one in sets for metric in one.metrics]
+    compared, whole = (_metrics_of(sets) for sets in (report.held_out, whole_sets(report)))
     intro = "Each held-out set before and after training."
-    if any(metric.prompted is not None for _, metric in metrics):
+    if any(metric.prompted is not None for _, metric in compared):
         intro += (
             " With examples: the model before training, given examples of the task in its prompt. The gain is over the"
             " better of the two, on the records that all of them answered."
         )
-    return Section("evaluation", "Evaluation", intro, [_metrics("set", "gain", metrics)] if metrics else [])
+    if any(metric.constant is not None for _, metric in compared):
+        intro += (
+            " Same answer: what the best answer that is the same for every record comes to. The gain is over the better"
+            " of that and the model before training."
+        )
+    tables = [_metrics("set", "gain", compared)] if compared else []
+    if compared and whole and not report.of_language:
+        intro += " First the records that were compared one by one, then all of them."
+    if whole and (not compared or not report.of_language):
+        tables.append(_metrics("whole set" if compared else "set", "gain", whole))
+    last = _exported(report)
+    for name, labels in last.labels.items() if last is not None else ():
+        tables += _labels(name, labels)
+    return Section("evaluation", "Evaluation", intro, tables)
+
+
+def _metrics_of(sets: Iterable[HeldOut]) -> list[tuple[str, Metric]]:
+    return [(one.name, metric) for one in sets for metric in one.metrics]
+
+
+def _labels(name: str, found: Labels) -> Iterator[Table]:
+    """How a classifier does on each label of a set, and which it takes for which."""
+    head = (f"label in {name}", "texts", "precision", "recall", "F1")
+    scores = ((label, (one.texts, one.precision, one.recall, one.f1)) for label, one in found.labels.items())
+    yield Table(head, (False, *[True] * 4), tuple(_row(label, values) for label, values in scores))
+    if found.confusion:
+        given = (f"true in {name}", *(f"given {label}" for label in found.labels))
+        counts = zip(found.labels, found.confusion, strict=True)
+        yield Table(given, (False, *[True] * len(found.labels)), tuple(_row(label, row) for label, row in counts))
+
+
+def _row(name: str, numbers: Iterable[float]) -> tuple[Cell, ...]:
+    return (Cell(name), *(Cell(words.value(number)) for number in numbers))
 
 
 def _forgetting(report: Report) -> Section:
     intro = "Text that the training data has nothing to do with: what rises here was forgotten."
-    metrics = [(one.name, metric) for one in report.forgetting for metric in one.metrics]
+    metrics = _metrics_of(report.forgetting)
     return Section("forgetting", "Forgetting", intro, [_metrics("text", "change", metrics)] if metrics else [])
 
 
 def _metrics(kind: str, last: str, metrics: Sequence[tuple[str, Metric]]) -> Table:
-    prompted = any(metric.prompted is not None for _, metric in metrics)
-    middle = ("with examples",) if prompted else ()
+    others = {"prompted": "with examples", "constant": "same answer"}
+    middle = {key: head for key, head in others.items() if any(getattr(one, key) is not None for _, one in metrics)}
     rows = []
     for name, metric in metrics:
         cells = [Cell(name), Cell(words.spaced(metric.name)), Cell(words.value(metric.base))]
-        cells += [Cell(words.value(metric.prompted))] if prompted else []
+        cells += [Cell(words.value(getattr(metric, key))) for key in middle]
         rows.append((*cells, Cell(words.value(metric.tuned)), _gain(metric) if last == "gain" else _change(metric)))
-    numeric = (False, False, *[True] * (3 + prompted))
-    return Table((kind, "metric", "before", *middle, "after", last), numeric, tuple(rows))
+    numeric = (False, False, *[True] * (3 + len(middle)))
+    return Table((kind, "metric", "before", *middle.values(), "after", last), numeric, tuple(rows))
 
 
 def _gain(metric: Metric) -> Cell:
-    """Over the better of the model before training as it was and with examples; green or red only where it is sure."""
+    """Over the better of what there was before training; green or red only where it is sure."""
     sign = -1.0 if metric.lower_is_better else 1.0
-    before = [sign * value for value in (metric.base, metric.prompted) if value is not None]
+    before = [sign * value for value in (metric.base, metric.prompted, metric.constant) if value is not None]
     if metric.difference is None and (not before or metric.tuned is None):
         return Cell(words.NOTHING)
     gain = metric.difference if metric.difference is not None else sign * (metric.tuned or 0.0) - max(before)

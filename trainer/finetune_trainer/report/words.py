@@ -73,8 +73,9 @@ def duration(seconds: float) -> str:
 
 
 def spaced(name: str) -> str:
-    """A name in camelCase as words: `exactMatch` is exact match."""
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: f" {found[1].lower()}", name)
+    """A name in camelCase as words: `exactMatch` is exact match, `macroF1` is macro F1."""
+    spaced = re.sub(r"(?<=[a-z0-9])([A-Z])(?=[a-z])", lambda found: f" {found[1].lower()}", name)
+    return re.sub(r"(?<=[a-z])([A-Z])", r" \1", spaced)
 
 
 def moment(seconds: float) -> str:

@@ -43,8 +43,8 @@ class Evaluation(Part):
     """End the run when the held-out loss no longer falls."""
 
     samples: Annotated[int, Field(ge=0, le=100_000)] = 128
-    """Records of each held-out set, spread evenly over it, that the models before and after training answer and are
-    compared on, record by record; 0 compares nothing."""
+    """Records of each held-out set, spread evenly over it, that the models before and after training answer, or
+    judge with objectives other than SFT and CPT, and are compared on, record by record; 0 compares nothing."""
 
     shots: Annotated[int, Field(ge=0, le=64)] = 4
     """Training records that the model before training is shown in its prompt, as many as fit its context; 0 gives it

@@ -9,6 +9,9 @@ from finetune_trainer.spec.tracker import TensorBoard
 from finetune_trainer.trackers.base import About, Outcome
 from finetune_trainer.trackers.mirror import Mirror
 
+OF_STEPS = {"loss", "learningRate"}
+"""What the records of optimizer steps have, the second always, and those of evaluations have not."""
+
 
 class TensorBoardTracker:
     """Event files in a local folder, copied to the run's folder every half minute."""
@@ -27,11 +30,11 @@ class TensorBoardTracker:
         self._mirror = Mirror(about, about.folder, "tensorboard")
 
     def log(self, step: int, time: float, metrics: Mapping[str, float]) -> None:
-        """One event; the first one tells TensorBoard to forget what an earlier start wrote from this step on."""
+        """One event; that of the first step tells TensorBoard to forget what an earlier start wrote from there on."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        if not self._begun:
+        if not self._begun and OF_STEPS & metrics.keys():
             begin = SessionLog(status=SessionLog.START)
             self._writer.add_event(Event(wall_time=time, step=step, session_log=begin))
             self._begun = True
