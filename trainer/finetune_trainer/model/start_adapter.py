@@ -10,7 +10,6 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from peft import PeftConfig, get_peft_model_state_dict
 from peft.utils.other import get_pattern_key
@@ -20,6 +19,7 @@ from finetune_trainer.errors import DataError, FinetuneError
 from finetune_trainer.model.coverage import adapted_layers
 from finetune_trainer.model.fetch import locked
 from finetune_trainer.model.hub import download_named
+from finetune_trainer.model.libraries import deepspeed
 from finetune_trainer.model.load import full_shape, is_partitioned
 from finetune_trainer.model.mirror import mirror
 from finetune_trainer.spec import AdapterUse, FineTuneJob, LoRA
