@@ -60,7 +60,9 @@ def as_json(found: Estimate) -> dict[str, Any]:
     """All of an estimate in plain values; sizes are in bytes, times in seconds."""
     plain = dataclasses.asdict(found)
     plain["peak"] = {"moment": found.peak.moment, "size": found.peak.size, "parts": found.peak.parts}
-    plain["setup"]["lora"] = found.setup.lora and found.setup.lora.model_dump(mode="json")
+    for name in ("lora", "full"):
+        options = getattr(found.setup, name)
+        plain["setup"][name] = options and options.model_dump(mode="json")
     plain["work"]["seconds"] = found.work.seconds
     plain["parameters"] = found.shape.parameters
     return plain
