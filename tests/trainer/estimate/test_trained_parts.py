@@ -12,6 +12,8 @@ import transformers
 
 import tiny_models
 from finetune_trainer.estimate import GPUS, Hardware, ModelShape, Setup, estimate, read_shape, refusal
+from finetune_trainer.estimate.activations import Activations
+from finetune_trainer.estimate.activations import Activations
 from finetune_trainer.estimate.fit import changes, least
 from finetune_trainer.estimate.memory import held
 from finetune_trainer.estimate.state import Counts, Place, count
@@ -216,9 +218,9 @@ def test_no_change_is_proposed_that_the_rules_refuse() -> None:
 
 def test_the_answers_of_a_pair_share_the_length_of_a_row() -> None:
     shape = shape_of("llama")
-    job = manifest(
-        {"type": "LoRA"}, objective={"type": "DPO"}, data={"train": [{"uri": "s3://data/*.jsonl"}], "maxLength": 512}
-    )
+    data = {"train": [{"uri": "s3://data/*.jsonl"}], "maxLength": 512, "packing": "None"}
+    job = manifest({"type": "LoRA"}, objective={"type": "DPO"}, data=data)
     setup = Setup.of(job, 1, on_gpu=True)
     assert setup.rows == 2 * setup.micro_batch
+    assert Activations.of(shape, setup).kept == 512
     assert work(job, shape, setup, None, None).tokens_per_step == 4 * 512
