@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "trainer"), str(ROOT / "tests")]
 
-from memory_cases import FEW, MORE, UNSEEN, Case, measured, predicted  # noqa: E402  (tests are no installed package)
+from memory_cases import FEW, MORE, PARTS, UNSEEN, Case, measured, predicted  # noqa: E402  (tests are no installed package)
 
 PAGE = ROOT / "docs" / "memory.md"
 KEPT = ROOT / "build" / "memory.json"  # bytes by device and case
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="predict again, and measure only what was not measured")
     arguments = parser.parse_args()
     device = arguments.device
-    cases = [case for case in (*FEW, *MORE, *UNSEEN) if device == "cpu" or case.ranks == 1]
+    cases = [case for case in (*FEW, *MORE, *UNSEEN, *PARTS) if device == "cpu" or case.ranks == 1]
     found = _measure(cases, device, again=arguments.again)
     start, end = MARKS[device]
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(start)

@@ -13,7 +13,6 @@ import transformers
 import tiny_models
 from finetune_trainer.estimate import GPUS, Hardware, ModelShape, Setup, estimate, read_shape, refusal
 from finetune_trainer.estimate.activations import Activations
-from finetune_trainer.estimate.activations import Activations
 from finetune_trainer.estimate.fit import changes, least
 from finetune_trainer.estimate.memory import held
 from finetune_trainer.estimate.state import Counts, Place, count

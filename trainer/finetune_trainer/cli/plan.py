@@ -121,6 +121,11 @@ def _hardware(job: FineTuneJob, product: str | None, memory: str | None, calibra
         )
     if memory is not None and not _matches(MEMORY_PATTERN, memory):
         raise typer.BadParameter(f"{memory} is no amount of memory: write for instance 80Gi", param_hint="--gpu-memory")
+    if (product or memory) and job.spec.workers.gpus_per_replica == 0:
+        raise typer.BadParameter(
+            "the job asks for no GPU: leave it out, or write spec.workers.gpusPerReplica",
+            param_hint="--gpu" if product else "--gpu-memory",
+        )
     resources = job.spec.workers.resources
     host = memory_bytes(resources.memory) if resources and resources.memory else None
     on_gpu = job.spec.workers.gpus_per_replica > 0
