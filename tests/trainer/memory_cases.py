@@ -40,6 +40,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+TOKENS = "added tokens"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    TOKENS: {},
+    "DoRA": {"dora": True},
+    "lm_head whole": {"modulesToSave": ["lm_head"], "targetModules": ["q_proj", "v_proj"]},
+    "ranks": {"perModule": [{"modules": ["*.mlp.*_proj"], "rank": 64}]},
+    "last layers": {"train": ["model.layers.[23].*", "lm_head"]},
+    "no embeddings": {"freeze": ["embed_tokens", "lm_head"]},
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """How a model is trained; `micro_batches` of `rows` rows for an update, each row of `documents`."""
@@ -54,14 +66,16 @@ class Case:
     documents: int = 1
     rows: int = 1
     micro_batches: int = 2
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """All of it, for a table's row."""
         packed = f", {self.documents} documents a row" if self.documents > 1 else ""
+        variant = f" ({self.variant})" if self.variant else ""
         checkpointing = ", checkpointing" if self.checkpointing == "On" else ""
         return (
-            f"{self.model} {self.method} ZeRO {self.zero_stage} {self.precision}{checkpointing}, "
+            f"{self.model} {self.method}{variant} ZeRO {self.zero_stage} {self.precision}{checkpointing}, "
             f"{self.micro_batches} x {self.rows} x {self.length}{packed}, {self.ranks} rank{'s' * (self.ranks > 1)}"
         )
 
@@ -70,14 +84,16 @@ class Case:
         """The manifest."""
         method: dict[str, Any] = {"type": self.method}
         if self.method == "LoRA":
-            method["lora"] = {"rank": 8, "alpha": 16}
+            method["lora"] = {"rank": 8, "alpha": 16} | VARIANTS[self.variant]
+        elif self.variant:
+            method["full"] = VARIANTS[self.variant]
         overrides = {"zero_optimization.reduce_bucket_size": BUCKET} if self.zero_stage else {}
         return {
             "apiVersion": "finetune.dev/v1alpha1",
             "kind": "FineTuneJob",
             "metadata": {"name": "measured"},
             "spec": {
-                "model": {"uri": "file:///nowhere"},
+                "model": {"uri": "file:///nowhere", "addedTokens": ["<a>", "<b>"] if self.variant == TOKENS else []},
                 "method": method,
                 "objective": {"type": "SFT"},
                 "data": {
@@ -150,6 +166,18 @@ UNSEEN = (
     Case("Llama 16M", "Full", 2, "BF16", "On", 64, ranks=2, micro_batches=1),
 )
 """Chosen, and measured for the first time, when the formulas were finished."""
+
+
+PARTS = (
+    Case("Llama 1M", "LoRA", 2, "BF16", "Off", 256, variant="DoRA"),
+    Case("Llama 16M", "LoRA", 0, "FP32", "On", 256, variant="DoRA"),
+    Case("Llama 1M", "LoRA", 0, "FP32", "Off", 256, variant="lm_head whole"),
+    Case("Llama 16M", "LoRA", 2, "BF16", "On", 128, variant="ranks"),
+    Case("Llama 1M", "LoRA", 1, "BF16", "Off", 256, variant=TOKENS),
+    Case("Llama 1M", "Full", 0, "FP32", "Off", 512, variant="last layers"),
+    Case("Llama 16M", "Full", 2, "BF16", "On", 256, variant="no embeddings"),
+)
+"""Of methods that train more or less than usual; looked at only when their formulas were written."""
 
 
 def predicted(case: Case, *, on_gpu: bool = False) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from finetune_operator.api.job import Job
 from finetune_operator.api.runtime import RuntimeSpec
 from finetune_operator.render.lifecycle import Role, stop_variables
+from finetune_operator.render.memory import gpu_memory
 from finetune_operator.render.names import Object
 from finetune_operator.render.places import HOME, MODEL_CACHE, SCRATCH, TEMPORARY
 from finetune_operator.render.reporting import Operator, report_variables
@@ -69,10 +70,11 @@ def _cache(runtime: RuntimeSpec) -> dict[str, str]:
 
 def _gpu(runtime: RuntimeSpec) -> dict[str, str]:
     """What the head estimates by: it has no GPU to ask."""
-    if runtime.gpu.memory is None:
+    memory = gpu_memory(runtime)
+    if memory is None:
         return {}
     product = {"FINETUNE_GPU_PRODUCT": runtime.gpu.product} if runtime.gpu.product else {}
-    return {"FINETUNE_GPU_MEMORY": str(memory_bytes(runtime.gpu.memory)), **product}
+    return {"FINETUNE_GPU_MEMORY": str(memory), **product}
 
 
 def _secrets(job: Job) -> Iterator[Object]:

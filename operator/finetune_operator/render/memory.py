@@ -25,7 +25,12 @@ def _hardware(manifest: FineTuneJob, runtime: RuntimeSpec) -> Hardware:
     if manifest.spec.workers.gpus_per_replica == 0:
         asked = manifest.spec.workers.resources
         return Hardware("a worker", memory_bytes((asked and asked.memory) or runtime.worker.memory or "0") or None)
-    product = runtime.gpu.product
-    known = find_gpu(product) if product else None
-    memory = memory_bytes(runtime.gpu.memory) if runtime.gpu.memory else known.memory if known else None
-    return Hardware(product or "a GPU of the runtime", memory)
+    return Hardware(runtime.gpu.product or "a GPU of the runtime", gpu_memory(runtime))
+
+
+def gpu_memory(runtime: RuntimeSpec) -> int | None:
+    """Bytes of one GPU, as the runtime says, or its product if that is known."""
+    if runtime.gpu.memory is not None:
+        return memory_bytes(runtime.gpu.memory)
+    known = find_gpu(runtime.gpu.product) if runtime.gpu.product else None
+    return known.memory if known else None

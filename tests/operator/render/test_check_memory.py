@@ -56,6 +56,9 @@ def test_the_head_is_told_of_the_gpus() -> None:
     pods = templates(render(on=runtime(gpu=H100)))
     found = {one["name"]: one.get("value") for one in pods["head"]["spec"]["containers"][0]["env"]}
     assert (found[GPU_MEMORY], found[GPU_PRODUCT]) == (str(80 * 2**30), "NVIDIA-H100-80GB-HBM3")
+    pods = templates(render(on=runtime(gpu={"product": "Tesla-T4"})))
+    by_product = {one["name"]: one.get("value") for one in pods["head"]["spec"]["containers"][0]["env"]}
+    assert (by_product[GPU_MEMORY], by_product[GPU_PRODUCT]) == (str(int(14.5 * 2**30)), "Tesla-T4")
     plain = {one["name"] for one in templates(render())["head"]["spec"]["containers"][0]["env"]}
     assert not {GPU_MEMORY, GPU_PRODUCT} & plain
 

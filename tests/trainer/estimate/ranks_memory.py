@@ -62,11 +62,15 @@ def _train(job: Any, model: Any, documents: int, control: Any, device: torch.dev
     from finetune_trainer.engine.step import train_step
     from finetune_trainer.model.head import KeptPositions
     from finetune_trainer.model.lora import apply_lora
+    from finetune_trainer.model.partial import freeze
     from finetune_trainer.objectives.sft import CrossEntropy
 
     vocabulary, capped = model.config.vocab_size, getattr(model.config, "final_logit_softcapping", None) is not None
     if job.spec.method.lora is not None:
-        model, _ = apply_lora(model, job.spec.method.lora, seed=0)
+        tokens = [1 + number for number, _ in enumerate(job.spec.model.added_tokens)]
+        model, _ = apply_lora(model, job.spec.method.lora, seed=0, tokens=tokens)
+    if job.spec.method.full is not None:
+        freeze(model, job.spec.method.full)
     head = KeptPositions(model)
     engine = start_engine(job, model, control.world_size, device)
     forward = Forward(head, device, 0, reuse_logits=not capped)

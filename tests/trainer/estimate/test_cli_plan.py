@@ -72,6 +72,12 @@ def test_the_same_is_there_for_programs(small: SmallJob) -> None:
     assert {"text", "device", "host"} == set(found["changes"][0])
 
 
+def test_a_gpu_that_the_job_does_not_ask_for_is_no_hardware_of_it(small: SmallJob) -> None:
+    ran = run(small.write("no-gpu"), "--gpu", "H100")
+    assert ran.exit_code == 2
+    assert "write spec.workers.gpusPerReplica" in ran.output
+
+
 def test_a_model_in_a_folder_is_read_by_its_configuration(small: SmallJob) -> None:
     ran = run(small.write("folder"), "-o", "json")
     assert ran.exit_code == 0, ran.output

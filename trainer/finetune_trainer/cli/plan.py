@@ -60,7 +60,9 @@ def as_json(found: Estimate) -> dict[str, Any]:
     """All of an estimate in plain values; sizes are in bytes, times in seconds."""
     plain = dataclasses.asdict(found)
     plain["peak"] = {"moment": found.peak.moment, "size": found.peak.size, "parts": found.peak.parts}
-    plain["setup"]["lora"] = found.setup.lora and found.setup.lora.model_dump(mode="json")
+    for name in ("lora", "full"):
+        options = getattr(found.setup, name)
+        plain["setup"][name] = options and options.model_dump(mode="json")
     plain["work"]["seconds"] = found.work.seconds
     plain["parameters"] = found.shape.parameters
     return plain
@@ -119,6 +121,11 @@ def _hardware(job: FineTuneJob, product: str | None, memory: str | None, calibra
         )
     if memory is not None and not _matches(MEMORY_PATTERN, memory):
         raise typer.BadParameter(f"{memory} is no amount of memory: write for instance 80Gi", param_hint="--gpu-memory")
+    if (product or memory) and job.spec.workers.gpus_per_replica == 0:
+        raise typer.BadParameter(
+            "the job asks for no GPU: leave it out, or write spec.workers.gpusPerReplica",
+            param_hint="--gpu" if product else "--gpu-memory",
+        )
     resources = job.spec.workers.resources
     host = memory_bytes(resources.memory) if resources and resources.memory else None
     on_gpu = job.spec.workers.gpus_per_replica > 0

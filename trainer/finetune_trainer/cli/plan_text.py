@@ -14,7 +14,10 @@ WORDS = {
     Verdict.FITS: ("fits", "green"),
     Verdict.TIGHT: ("is predicted not to fit", "yellow"),
     Verdict.TOO_LARGE: ("cannot fit", "red"),
-    Verdict.UNKNOWN: ("memory of the device is unknown: add --gpu or --gpu-memory", "yellow"),
+    Verdict.UNKNOWN: (
+        "memory of the device is unknown: add --gpu or --gpu-memory, without GPUs spec.workers.resources.memory",
+        "yellow",
+    ),
 }
 
 

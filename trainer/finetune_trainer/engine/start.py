@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import deepspeed
 import torch
 
 from finetune_trainer.engine.config import deepspeed_config
 from finetune_trainer.engine.fragments import undo_trial_step
 from finetune_trainer.engine.optimizer import build_optimizer, parameter_groups
+from finetune_trainer.model.libraries import deepspeed
 from finetune_trainer.spec import FineTuneJob
 
 

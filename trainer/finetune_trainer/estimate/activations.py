@@ -6,11 +6,14 @@ gated feed-forward) and in our head and cross-entropy; checked against measureme
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from finetune_trainer.estimate.setup import Setup
-from finetune_trainer.estimate.shape import HEAD, Linear, ModelShape
+from finetune_trainer.estimate.shape import Linear, ModelShape
+from finetune_trainer.estimate.trained import Trained, live, trained
 from finetune_trainer.spec import MethodType
 
 CHUNK_ELEMENTS = 4 * 1024 * 1024  # of `model.cross_entropy`, in float32
@@ -22,6 +25,12 @@ class Activations:
 
     shape: ModelShape
     setup: Setup
+    trained: Trained
+
+    @classmethod
+    def of(cls, shape: ModelShape, setup: Setup) -> Self:
+        """Of what trains under the setup: layers before the first one that does keep nothing."""
+        return cls(live(shape, setup), setup, trained(shape, setup))
 
     @property
     def saved(self) -> float:
@@ -36,7 +45,8 @@ class Activations:
     @property
     def recomputed(self) -> float:
         """What the backward pass computes anew of one layer, with checkpointing."""
-        return max(self._dense_layer, self._sparse_layer) if self.setup.checkpointing else 0.0
+        trains = self.setup.checkpointing and self.shape.layers
+        return max(self._dense_layer, self._sparse_layer) if trains else 0.0
 
     @property
     def backward(self) -> float:
@@ -48,12 +58,13 @@ class Activations:
         )
         feed_forward = 2 * setup.tokens * setup.element * (widest + shape.hidden)
         norm = 0 if setup.checkpointing else 5 * 4 * setup.tokens * shape.hidden
-        return max(feed_forward, norm, self._eager / 2)
+        return max(feed_forward, norm, self._eager / 2, self._dora)
 
     @property
     def kept(self) -> int:
         """Positions with logits."""
-        return 0 if self.setup.scores else max(1, int(self.setup.tokens * self.setup.kept))
+        setup = self.setup
+        return 0 if setup.scores else max(1, int(setup.micro_batch * setup.length * setup.kept))  # of a pair together
 
     @property
     def logits(self) -> float:
@@ -70,6 +81,10 @@ class Activations:
     def _full(self) -> bool:
         return self.setup.method == MethodType.FULL
 
+    @cached_property
+    def _norms_train(self) -> bool:
+        return any("norm." in name for name in self.trained.names)
+
     @property
     def _hidden(self) -> float:
         return self.setup.element * self.setup.tokens * self.shape.hidden
@@ -77,14 +92,17 @@ class Activations:
     @property
     def _layers(self) -> float:
         sparse = self.shape.sparse_layers
-        first = 0 if self._full else 4 * self.setup.tokens * self.shape.hidden  # nothing before it trains
+        if not self.shape.layers:
+            return 0.0
+        trains = self.trained.embeds or self._norms_train
+        first = 0 if trains else 4 * self.setup.tokens * self.shape.hidden  # nothing before it trains
         return (self.shape.layers - sparse) * self._dense_layer + sparse * self._sparse_layer - first
 
     @property
     def _around(self) -> float:
         """Embedding, rotary angles, last norm, and the hidden states that logits are made of."""
         setup, shape = self.setup, self.shape
-        norm = 4 * setup.tokens * shape.hidden + (self._before_weight(shape.hidden) if self._full else 0)
+        norm = 4 * setup.tokens * shape.hidden + (self._before_weight(shape.hidden) if self._norms_train else 0)
         angles = 2 * setup.element * setup.tokens * shape.head_dim
         return norm + angles + setup.element * self.kept * shape.hidden
 
@@ -115,7 +133,7 @@ class Activations:
             total += element * tokens * (shape.query + shape.key)  # values are a view of all three
         if shape.qk_norm:
             width = shape.query + shape.key
-            total += 4 * tokens * width + (self._before_weight(width) if self._full else 0)
+            total += 4 * tokens * width + (self._before_weight(width) if self._norms_train else 0)
         total += self._adapters(shape.attention)
         return total + self._norms(shape.attention[:-1])
 
@@ -128,7 +146,7 @@ class Activations:
         """Inputs of all norms of a layer in float32, and the output of the one before attention."""
         shape = self.shape
         inputs = shape.norms * 4 * self.setup.tokens * shape.hidden
-        weights = shape.norms * self._before_weight(shape.hidden) if self._full else 0.0
+        weights = shape.norms * self._before_weight(shape.hidden) if self._norms_train else 0.0
         return inputs + weights + self._output(readers)
 
     def _output(self, readers: tuple[Linear, ...]) -> float:
@@ -145,20 +163,36 @@ class Activations:
             return 0.0
         return (4 + 3 * self.setup.element) * self.setup.rows * self.shape.heads * self.setup.length**2
 
+    @property
+    def _dora(self) -> float:
+        """What DoRA's forward pass takes for a moment: the update of a whole matrix, made of the identity's, its sum
+        with the matrix, and the squares that its norm is made of (peft 0.21, tuners/lora/dora.py)."""
+        matrices = [one.linear for one in self.trained.adapters if one.dora]
+        return self.setup.element * max((one.inputs * (one.inputs + 3 * one.outputs) for one in matrices), default=0)
+
     @cached_property
-    def _adapted_names(self) -> frozenset[str]:
-        lora = self.setup.lora
-        names = self.shape.adapted(lora.target_modules) if lora else []
-        return frozenset(linear.name for name, linear in names if name != HEAD)
+    def _read(self) -> frozenset[str]:
+        """Matrices of a layer, as `Linear` names them, that keep their input: one of them trains, or has an adapter."""
+        kinds = (name.partition("layers.")[2].partition(".")[2] for name in self.trained.names)
+        return frozenset(kind.removesuffix(".weight") for kind in kinds)
+
+    @cached_property
+    def _ranks(self) -> dict[str, float]:
+        """The mean rank of the adapters of each matrix of a layer."""
+        ranks = defaultdict[str, list[int]](list)
+        for one in self.trained.adapters:
+            ranks[one.linear.name].append(one.rank)
+        return {name: sum(found) / len(found) for name, found in ranks.items()}
 
     def _reads(self, linears: tuple[Linear, ...]) -> bool:
-        """Whether any of these keeps its input: a weight that trains, or an adapter beside it."""
-        return self._full or any(linear.name in self._adapted_names for linear in linears)
+        return any(linear.name in self._read for linear in linears)
 
     def _adapters(self, linears: tuple[Linear, ...]) -> float:
         lora, tokens, element = self.setup.lora, self.setup.tokens, self.setup.element
         if lora is None:
             return 0.0
-        adapted = [linear for linear in linears if linear.name in self._adapted_names]
+        adapted = [linear for linear in linears if linear.name in self._ranks]
+        inner = sum(self._ranks[linear.name] for linear in adapted)
         dropped = sum((element + 1) * tokens * linear.inputs for linear in adapted) if lora.dropout else 0
-        return len(adapted) * element * tokens * lora.rank + dropped
+        outputs = sum(2 * linear.outputs for linear in adapted) if lora.dora else 0  # the matrix's and the adapter's
+        return element * tokens * (inner + outputs) + dropped

@@ -12,7 +12,7 @@ from finetune_trainer.estimate.memory import Peak, held, peak
 from finetune_trainer.estimate.setup import Setup
 from finetune_trainer.estimate.shape import ModelShape
 from finetune_trainer.estimate.state import Place, count, update
-from finetune_trainer.spec import LoRA, MethodType
+from finetune_trainer.spec import Initialization, LoRA, MethodType
 from finetune_trainer.spec.notyet import VALUES
 
 CONTEXT = 768 * 2**20
@@ -65,7 +65,7 @@ def least(model: ModelShape | int, setup: Setup) -> int:
     )
     if isinstance(model, ModelShape):
         one = replace(setup, micro_batch=1, length=min(setup.length, 8), packed=False, kept=0.0)
-        activations = Activations(model, one)
+        activations = Activations.of(model, one)
         transient = max(transient, activations.saved + activations.logits)
     return int(state + transient) + (CONTEXT // 2 if setup.on_gpu else 0)
 
@@ -119,12 +119,13 @@ def _candidates(setup: Setup) -> Iterator[tuple[str, Setup]]:
 
 
 def _single(setup: Setup) -> Iterator[tuple[str, Setup]]:
+    whole = setup.whole_weights or setup.method == MethodType.QLORA  # the rules refuse stage 3
     if setup.micro_batch > 1:
         yield "training.microBatchSize: 1", setup.with_micro_batch(1)
     if not setup.checkpointing:
         yield 'training.gradientCheckpointing: "On"', replace(setup, checkpointing=True)
     if setup.ranks > 1:
-        for stage in range(setup.zero_stage + 1, 4):
+        for stage in range(setup.zero_stage + 1, 3 if whole else 4):
             yield f"deepspeed.zeroStage: {stage}", replace(setup, zero_stage=stage)
     if not setup.bf16:
         yield "training.precision: BF16", replace(setup, bf16=True)
@@ -133,22 +134,28 @@ def _single(setup: Setup) -> Iterator[tuple[str, Setup]]:
             "deepspeed.offloadOptimizer: CPU",
             replace(setup, offload_optimizer=True, zero_stage=max(setup.zero_stage, 1)),
         )
-    if setup.on_gpu and not setup.offload_parameters:
+    if setup.on_gpu and not setup.offload_parameters and not whole:
         text = "deepspeed.offloadParameters: CPU" + ("" if setup.zero_stage == 3 else ", with zeroStage: 3")
         yield text, replace(setup, offload_parameters=True, zero_stage=3)
     if setup.method == MethodType.FULL:
-        yield "method.type: LoRA", replace(setup, method=MethodType.LORA, lora=LoRA())
-    if setup.method != MethodType.QLORA and setup.on_gpu and MethodType.QLORA not in VALUES:
+        yield "method.type: LoRA", replace(setup, method=MethodType.LORA, lora=LoRA(), full=None)
+    if setup.method != MethodType.QLORA and setup.on_gpu and MethodType.QLORA not in VALUES and not _takes(setup):
         yield (
             "method.type: QLoRA",
             replace(
                 setup,
                 method=MethodType.QLORA,
                 lora=setup.lora or LoRA(),
+                full=None,
                 zero_stage=min(setup.zero_stage, 2),
                 offload_parameters=False,
             ),
         )
+
+
+def _takes(setup: Setup) -> bool:
+    """Whether the adapters begin as a part of the weights, which QLoRA refuses."""
+    return setup.lora is not None and setup.lora.initialization is not Initialization.DEFAULT
 
 
 def _with_overhead(size: int, setup: Setup) -> int:

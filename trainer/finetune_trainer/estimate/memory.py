@@ -22,6 +22,7 @@ from finetune_trainer.estimate.state import (
     resident,
     update,
 )
+from finetune_trainer.spec import MethodType
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,16 @@ def held(counts: Counts, setup: Setup, place: Place) -> dict[str, int]:
 
 
 def _moments(shape: ModelShape, setup: Setup) -> dict[str, list[Item]]:
-    counts, activations = count(shape, setup), Activations(shape, setup)
+    counts, activations = count(shape, setup), Activations.of(shape, setup)
     state = list(resident(counts, setup))
     before = [*state, *kept_gradients(counts, setup)]
     together = Item("gathered weights", gathered(counts, setup))
     copies = Item("gathered weights", gathering(counts, setup))  # held until the last of them is used
     forward = [*before, together, Item("activations", activations.saved), Item("logits", activations.logits)]
-    trains_head = counts.trainable == counts.total and not setup.scores
-    head = setup.element * (shape.embedding if trains_head else 0)
+    adds = setup.added_tokens and setup.method != MethodType.FULL and not setup.scores
+    merged = setup.element * (shape.embedding if adds else 0)
+    forward.append(Item("embedding with added tokens", merged))  # made anew by peft in every pass
+    head = merged or setup.element * (shape.embedding if counts.trains_head else 0)
     at_head = Item("activations", setup.element * setup.tokens * shape.hidden)
     layer = Item("activations", activations.recomputed + activations.backward)
     reducing = list(reduction(counts, setup))

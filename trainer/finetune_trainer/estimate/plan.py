@@ -19,8 +19,6 @@ OPT_OUT = "finetune.dev/estimate"
 """Annotation of a job; with the value `Ignore` no estimate keeps it from starting."""
 
 MOST_CHANGES = 4
-UNCOUNTED = frozenset({"full"})
-"""Options of the method under which less may train than is counted here."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +128,6 @@ def refusal(job: FineTuneJob, model: ModelShape | int, hardware: Hardware) -> Pr
     pass.
     """
     if job.metadata.annotations.get(OPT_OUT) == "Ignore" or hardware.memory is None:
-        return None
-    if UNCOUNTED & job.spec.method.model_dump(exclude_none=True).keys():
         return None
     setup = Setup.of(job, ranks(job), on_gpu=job.spec.workers.gpus_per_replica > 0)
     needed = least(model, setup)

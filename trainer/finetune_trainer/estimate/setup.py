@@ -8,14 +8,18 @@ from typing import Any, Self
 
 from finetune_trainer.spec import (
     FineTuneJob,
+    Full,
     GradientCheckpointing,
+    Initialization,
     LoRA,
     MethodType,
     ObjectiveType,
     Offload,
     Packing,
     Precision,
+    ProblemType,
 )
+from finetune_trainer.spec.objective import Reference
 
 REDUCE_BUCKET = 500_000_000  # elements; what `engine.config` sets
 PREFETCH_BUCKET = 50_000_000  # elements; DeepSpeed 0.19, deepspeed/runtime/zero/config.py
@@ -34,8 +38,10 @@ class Setup:
 
     `ranks` of them share the state by ZeRO, `ranks_per_node` a node's memory. `micro_batch` rows of `length` tokens go
     through the model at a time, `micro_batches` times for an update; `packed` rows hold several documents, so that
-    attention has a mask. `kept` is the share of tokens that are trained on. `pairs`: a row is two of that length;
-    `scores`: there are no logits. Buckets are in elements.
+    attention has a mask. `kept` is the share of tokens that are trained on. `pairs`: the two documents of a row stand
+    in lines of their own, each padded to at most that length. `full`: the part of the weights that trains. `labels`:
+    scores of a score head, in place of logits. `copies_model`: a second, frozen model is the reference.
+    `whole_weights`: stage 3 is refused. Buckets are in elements.
     """
 
     method: MethodType
@@ -54,7 +60,12 @@ class Setup:
     packed: bool
     kept: float = 1.0
     pairs: bool = False
-    scores: bool = False
+    full: Full | None = None
+    labels: int = 0
+    added_tokens: int = 0
+    copies_model: bool = False
+    double_quantization: bool = True
+    whole_weights: bool = False
     reduce_bucket: int = REDUCE_BUCKET
     prefetch_bucket: int = PREFETCH_BUCKET
     max_live: int = MAX_LIVE
@@ -83,7 +94,12 @@ class Setup:
             length=spec.data.max_length,
             packed=spec.data.packing == Packing.BEST_FIT,
             pairs=spec.objective.type in PAIRS and spec.data.packing == Packing.NONE,
-            scores=spec.objective.type in SCORES,
+            full=spec.method.full,
+            labels=_labels(job),
+            added_tokens=len(set(spec.model.added_tokens)),
+            copies_model=_copies_model(job),
+            double_quantization=spec.method.qlora is None or spec.method.qlora.double_quantization,
+            whole_weights=_needs_whole_weights(job),
             reduce_bucket=sizes.get("reduce_bucket_size", REDUCE_BUCKET),
             prefetch_bucket=sizes.get("stage3_prefetch_bucket_size", PREFETCH_BUCKET),
             max_live=sizes.get("stage3_max_live_parameters", MAX_LIVE),
@@ -102,8 +118,13 @@ class Setup:
 
     @property
     def tokens(self) -> int:
-        """Tokens in a forward pass, every row full."""
+        """Tokens in a forward pass with padding, every line full."""
         return self.rows * self.length
+
+    @property
+    def scores(self) -> bool:
+        """Whether the model has a score head, and no output embedding."""
+        return self.labels > 0
 
     @property
     def accumulates(self) -> bool:
@@ -114,6 +135,29 @@ class Setup:
         """The same global batch in other micro-batches."""
         rows = self.micro_batch * self.micro_batches
         return replace(self, micro_batch=micro_batch, micro_batches=ceil(rows / micro_batch))
+
+
+def _labels(job: FineTuneJob) -> int:
+    """Scores of the head; at least two where a classifier takes its labels from the data."""
+    options = job.spec.objective.classification
+    if job.spec.objective.type not in SCORES:
+        return 0
+    if options is None or options.problem is ProblemType.REGRESSION:
+        return 1
+    return len(options.labels) or 2
+
+
+def _copies_model(job: FineTuneJob) -> bool:
+    objective = job.spec.objective
+    options = {ObjectiveType.DPO: objective.dpo, ObjectiveType.KTO: objective.kto}.get(objective.type)
+    return options is not None and options.reference is Reference.COPY
+
+
+def _needs_whole_weights(job: FineTuneJob) -> bool:
+    """Whether a rule refuses stage 3: `spec.rules_method`, `spec.rules_objective`."""
+    lora = job.spec.method.lora
+    takes = lora is not None and lora.initialization is not Initialization.DEFAULT
+    return takes or bool(job.spec.model.added_tokens) or _copies_model(job)
 
 
 def use_gradient_checkpointing(chosen: GradientCheckpointing, *, on_gpu: bool) -> bool:

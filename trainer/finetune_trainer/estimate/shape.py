@@ -9,6 +9,13 @@ from itertools import product
 
 ALL_LINEAR = "all-linear"
 HEAD = "lm_head"
+EMBEDDING = "model.embed_tokens.weight"
+_NORMS = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+)
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,31 @@ class ModelShape:
         """Elements of the input embedding, and of the output embedding."""
         return self.vocabulary * self.hidden
 
-    @property
-    def small(self) -> int:
-        """Elements of norms and routers."""
-        per_layer = self.norms * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
-        return self.layers * per_layer + self.hidden + self.sparse_layers * self.experts * self.hidden
+    def weights(self, labels: int = 0) -> Iterator[tuple[str, int]]:
+        """Every weight by its full name in transformers, with its elements; a classifier's, of that many `labels`."""
+        yield EMBEDDING, self.embedding
+        for name, linear in self.linears():
+            if linear.copies > 1 or ".experts." in name:
+                yield name, linear.parameters
+                continue
+            yield f"{name}.weight", linear.inputs * linear.outputs
+            if linear.bias:
+                yield f"{name}.bias", linear.outputs
+        for layer in range(self.layers):
+            yield from ((f"model.layers.{layer}.{name}.weight", size) for name, size in self._small(layer))
+        yield "model.norm.weight", self.hidden
+        if labels:
+            yield "score.weight", labels * self.hidden
+        elif not self.tied:
+            yield f"{HEAD}.weight", self.embedding
+
+    def _small(self, layer: int) -> Iterator[tuple[str, int]]:
+        """Norms and router of a layer."""
+        yield from ((name, self.hidden) for name in _NORMS[: self.norms])
+        if self.qk_norm:
+            yield from ((f"self_attn.{side}_norm", self.head_dim) for side in "qk")
+        if layer >= self.layers - self.sparse_layers:
+            yield "mlp.gate", self.experts * self.hidden
 
     @property
     def matrices(self) -> int:
@@ -126,7 +153,7 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """Elements of all weights."""
-        return self.matrices + self.small + self.embedding * (1 if self.tied else 2)
+        return sum(size for _, size in self.weights())
 
     @property
     def active_matrices(self) -> int:
@@ -146,12 +173,13 @@ class ModelShape:
         found = {
             name: linear
             for pattern, (name, linear) in product(patterns, [*self.linears(), head])
-            if (name != HEAD if pattern == ALL_LINEAR else _matches(name, pattern))
+            if (name != HEAD if pattern == ALL_LINEAR else named(name, pattern))
         }
         return list(found.items())
 
 
-def _matches(name: str, pattern: str) -> bool:
+def named(name: str, pattern: str) -> bool:
+    """Whether a pattern names a module or weight: its name, its name's ending, or a glob on its full name."""
     if any(character in pattern for character in "*?["):
         return fnmatchcase(name, pattern)
     return name == pattern or name.endswith(f".{pattern}")

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from finetune_trainer.estimate.setup import Setup
-from finetune_trainer.estimate.shape import ModelShape
+from finetune_trainer.estimate.shape import EMBEDDING, HEAD, ModelShape
+from finetune_trainer.estimate.trained import trained
 from finetune_trainer.spec import MethodType
 
 ALL_REDUCE_BUCKET = 500_000_000  # elements; DeepSpeed's engine.buffered_allreduce_fallback, not to be changed
-QUANTISED = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of a 4-bit weight: an 8-bit scale for 64 of them, a float32 for 256 scales (arXiv:2305.14314, section 3)."""
+HALF_BYTE = 0.5
+BLOCK, BLOCKS = 64, 256
+"""4-bit weights that share a scale; scales that share a float32 of their own where these have 8 bits
+(arXiv:2305.14314, section 3; bitsandbytes 0.50)."""
 
 
 class Place(StrEnum):
@@ -37,7 +40,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Counts:
-    """Elements of a model: all weights, those that train, 4-bit ones, and single ones."""
+    """Elements of a model: all weights, those that train, 4-bit ones, single ones, and those of a second model."""
 
     total: int
     trainable: int
@@ -45,34 +48,46 @@ class Counts:
     largest: int = 0
     largest_trainable: int = 0
     persistent: int = 0  # small enough for stage 3 to keep whole
+    trains_head: bool = False  # the output embedding
+    reference: int = 0
 
 
 def count(model: ModelShape | int, setup: Setup) -> Counts:
-    """What trains under the setup's method; of a model of which only the number of parameters is known, no adapters."""
-    if isinstance(model, int):
-        return Counts(model, model if setup.method == MethodType.FULL else 0)
-    return _count(model, setup)
+    """What trains under the setup's method; of a model of which only the number of parameters is known, the least."""
+    return _count_least(model, setup) if isinstance(model, int) else _count(model, setup)
+
+
+def _count_least(parameters: int, setup: Setup) -> Counts:
+    """Without adapters and what patterns name. A score head stands in place of an output embedding, which is at most
+    half of the parameters, as the input embedding has the same size."""
+    total = parameters // 2 if setup.scores else parameters
+    return Counts(
+        total=total,
+        trainable=total if setup.method == MethodType.FULL and setup.full is None else 0,
+        quantised=total if setup.method == MethodType.QLORA else 0,
+        reference=parameters if setup.copies_model else 0,
+    )
 
 
 def _count(shape: ModelShape, setup: Setup) -> Counts:
-    kept_whole = shape.small + sum(
-        linear.parameters for _, linear in shape.linears() if linear.parameters < setup.persistence
-    )
-    total = shape.parameters - (shape.embedding if setup.scores and not shape.tied else 0)
-    if setup.lora is None or setup.method == MethodType.FULL:
-        return Counts(total, total, 0, shape.largest, shape.largest, kept_whole)
-    adapters = [linear for _, linear in shape.adapted(setup.lora.target_modules)]
-    widths = [linear.copies * width for linear in adapters for width in (linear.inputs, linear.outputs)]
-    sides = [setup.lora.rank * width for width in widths]
-    trainable = sum(sides)
+    weights, found = dict(shape.weights(setup.labels)), trained(shape, setup)
+    sizes, added = found.sizes, found.sizes if setup.method != MethodType.FULL else []
+    heads = {EMBEDDING if shape.tied else f"{HEAD}.weight"}
     return Counts(
-        total=total + trainable,
-        trainable=trainable,
-        quantised=shape.matrices if setup.method == MethodType.QLORA else 0,
-        largest=shape.largest,
-        largest_trainable=max(sides, default=0),
-        persistent=kept_whole + sum(side for side in sides if side < setup.persistence),
+        total=sum(weights.values()) + sum(added),
+        trainable=sum(sizes),
+        quantised=_quantised(shape) if setup.method == MethodType.QLORA else 0,
+        largest=max(weights.values()),
+        largest_trainable=max(sizes, default=0),
+        persistent=sum(size for size in [*weights.values(), *added] if size < setup.persistence),
+        trains_head=not setup.scores and bool(heads & {*found.weights, *found.copies}),
+        reference=shape.parameters if setup.copies_model else 0,
     )
+
+
+def _quantised(shape: ModelShape) -> int:
+    """Linear layers but for the output embedding; biases and fused experts stay as they are (`model.quantize`)."""
+    return sum(linear.inputs * linear.outputs for name, linear in shape.linears() if ".experts." not in name)
 
 
 def resident(counts: Counts, setup: Setup) -> Iterator[Item]:
@@ -170,8 +185,10 @@ def gathering(counts: Counts, setup: Setup) -> float:
 
 def _weights(counts: Counts, setup: Setup) -> Iterator[Item]:
     plain = setup.element * (counts.total - counts.quantised)
+    yield Item("reference model", setup.element * counts.reference)
     if setup.zero_stage < 3:
-        yield Item("weights", plain + QUANTISED * counts.quantised)
+        scales = 1 / BLOCK + 4 / (BLOCK * BLOCKS) if setup.double_quantization else 4 / BLOCK
+        yield Item("weights", plain + (HALF_BYTE + scales) * counts.quantised)
         return
     yield Item("weights", plain / setup.ranks, Place.HOST if setup.offload_parameters else Place.DEVICE)
     yield Item("weights", setup.element * counts.persistent if setup.ranks > 1 else 0)

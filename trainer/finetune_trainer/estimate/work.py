@@ -48,7 +48,7 @@ class StoreCost:
 def work(job: FineTuneJob, shape: ModelShape, setup: Setup, teraflops: float | None, rows: float | None) -> Work:
     """What a run has to do; `rows` are those of an epoch if they are known, `teraflops` the peak of one device."""
     training = job.spec.training
-    per_step = training.global_batch_size * setup.length * (2 if setup.pairs else 1)
+    per_step = training.global_batch_size * setup.length  # both documents of a pair together, without padding
     steps = training.max_steps
     if steps is None and rows is not None and training.epochs is not None:
         steps = max(1, ceil(rows * training.epochs / training.global_batch_size))
@@ -63,7 +63,7 @@ def flops_per_token(shape: ModelShape, setup: Setup) -> float:
     scores and their use cost 4 L d per layer forward, twice that backward (PaLM, arXiv:2204.02311, appendix B); with
     causal attention and no mask half of it.
     """
-    matrices = shape.active_matrices + setup.kept * shape.embedding
+    matrices = shape.active_matrices + (0 if setup.scores else setup.kept * shape.embedding)
     attention = 2.0 * shape.layers * setup.length * shape.query * (2 if setup.packed else 1)
     forward = 2.0 * matrices + attention
     backward = forward + attention + (2.0 * matrices if setup.method == MethodType.FULL else 0.0)

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any
 
-import deepspeed
 from torch import Tensor, nn
 
 from finetune_trainer.errors import FinetuneError
+from finetune_trainer.model.libraries import deepspeed
 from finetune_trainer.model.load import full_shape, is_partitioned
 
 Named = tuple[str, Tensor]

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -25,6 +24,7 @@ from finetune_trainer.model.keys import (
     read_headers,
     without_zero3,
 )
+from finetune_trainer.model.libraries import deepspeed
 from finetune_trainer.model.score import ScoreHead, scoring_class
 
 # What decides how ZeRO-3 partitions at load; batch sizes and the optimizer do not, and may not be known yet.

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import deepspeed
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.model.coverage import Coverage, adapted_layers, coverage
 from finetune_trainer.model.keys import SCORE
+from finetune_trainer.model.libraries import deepspeed
 from finetune_trainer.model.load import full_shape, is_partitioned
 from finetune_trainer.model.saved import find_saved, suffixes, token_rows
 from finetune_trainer.model.targets import PATH, Targets, choose, endings, find_targets

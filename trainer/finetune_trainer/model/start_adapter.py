@@ -11,7 +11,6 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from peft import PeftConfig, get_peft_model_state_dict
 from peft.utils.other import get_pattern_key
@@ -25,6 +24,7 @@ from finetune_trainer.model.fetch import locked
 from finetune_trainer.model.folder import INDEX, SMALL_FILES
 from finetune_trainer.model.hub import download_named
 from finetune_trainer.model.keys import SCORE_WEIGHT
+from finetune_trainer.model.libraries import deepspeed
 from finetune_trainer.model.load import full_shape, is_partitioned, load_config
 from finetune_trainer.model.mirror import mirror
 from finetune_trainer.model.score import check_labels, classifier
