@@ -222,5 +222,7 @@ def test_data_that_do_not_suit_the_objective_name_what_does(tmp_path: Path) -> N
     listed = list_sources([TrainSource(uri=f"file://{tmp_path}/pairs.jsonl")], "spec.data.train")
     index = index_of(source(tmp_path / "pairs.jsonl"))
     check_formats(listed, index, ObjectiveType.DPO)
-    with pytest.raises(DataError, match=r"Preference records in .* do not suit objective SFT: .*type: .*DPO, ORPO or Reward"):
+    with pytest.raises(
+        DataError, match=r"Preference records in .* do not suit objective SFT: .*type: .*DPO, ORPO or Reward"
+    ):
         check_formats(listed, index, ObjectiveType.SFT)
