@@ -28,7 +28,6 @@ from finetune_trainer.model.score import ScoreHead, ScorePositions
 from finetune_trainer.model.start_adapter import check_tokens, load_adapter
 from finetune_trainer.objectives.heads import score_head
 from finetune_trainer.spec import (
-    AdapterUse,
     FineTuneJob,
     Packing,
     Precision,
@@ -113,10 +112,10 @@ def adapt(job: FineTuneJob, model: Any, tokens: Sequence[int], adapter: Path | N
 
     `adapter` is the folder of one to start from; collective with ZeRO-3.
     """
-    method, start = job.spec.method, job.spec.model.adapter
+    method, start = job.spec.method, job.spec.model.continued_adapter
     if method.lora is not None:
         adapted, covered = apply_lora(model, method.lora, job.spec.training.seed, tokens)
-        if adapter is not None and start is not None and start.use is AdapterUse.CONTINUE:
+        if adapter is not None and start is not None:
             load_adapter(adapted, adapter, start.uri, method.lora)
         return adapted, covered
     if method.full is not None:

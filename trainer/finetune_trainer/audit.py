@@ -17,7 +17,7 @@ from finetune_trainer.engine.batch import Forward, kept_tokens
 from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.isolation import IsolationReport
 from finetune_trainer.model.load import full_shape
-from finetune_trainer.spec import LANGUAGE, AdapterUse, FineTuneJob
+from finetune_trainer.spec import LANGUAGE, FineTuneJob
 
 ROWS, TOKENS = 8, 2048
 """The first look ends with either: rows, or trained tokens in them."""
@@ -113,10 +113,8 @@ def start_loss(
 
 def _without_effect(job: FineTuneJob) -> bool:
     """Whether adapters begin as nothing: not as earlier ones, nor as a part of the weights (PiSSA, OLoRA)."""
-    lora, start = job.spec.method.lora, job.spec.model.adapter
-    if start is not None and start.use is AdapterUse.CONTINUE:
-        return False
-    return lora is not None and lora.model_dump().get("initialization", "Default") == "Default"
+    lora = job.spec.method.lora
+    return lora is not None and not lora.takes_weights and job.spec.model.continued_adapter is None
 
 
 def _first(rows: Sequence[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.errors import StorageError
 from finetune_trainer.model.decompose import Factors, decompose, take_out
-from finetune_trainer.spec import FineTuneJob, Initialization
+from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import StartingPoint
 from finetune_trainer.store import ObjectExists, ObjectNotFound, RunLog, crc64_hex, crc64nvme
 
@@ -30,7 +30,7 @@ def take_out_initial(
     one's, to which its adapters belong. Raises StorageError when it is damaged or cannot be stored.
     """
     lora = job.spec.method.lora
-    if lora is None or lora.initialization is Initialization.DEFAULT:
+    if lora is None or not lora.takes_weights:
         return
 
     def keep() -> None:

@@ -12,7 +12,7 @@ from finetune_trainer.estimate.memory import Peak, held, peak
 from finetune_trainer.estimate.setup import Setup
 from finetune_trainer.estimate.shape import ModelShape
 from finetune_trainer.estimate.state import Place, count, update
-from finetune_trainer.spec import Initialization, LoRA, MethodType
+from finetune_trainer.spec import LoRA, MethodType
 from finetune_trainer.spec.notyet import VALUES
 
 CONTEXT = 768 * 2**20
@@ -155,7 +155,7 @@ def _single(setup: Setup) -> Iterator[tuple[str, Setup]]:
 
 def _takes(setup: Setup) -> bool:
     """Whether the adapters begin as a part of the weights, which QLoRA refuses."""
-    return setup.lora is not None and setup.lora.initialization is not Initialization.DEFAULT
+    return setup.lora is not None and setup.lora.takes_weights
 
 
 def _with_overhead(size: int, setup: Setup) -> int:

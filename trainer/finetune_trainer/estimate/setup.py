@@ -7,10 +7,10 @@ from math import ceil
 from typing import Any, Self
 
 from finetune_trainer.spec import (
+    OBJECTIVES,
     FineTuneJob,
     Full,
     GradientCheckpointing,
-    Initialization,
     LoRA,
     MethodType,
     ObjectiveType,
@@ -25,11 +25,6 @@ REDUCE_BUCKET = 500_000_000  # elements; what `engine.config` sets
 PREFETCH_BUCKET = 50_000_000  # elements; DeepSpeed 0.19, deepspeed/runtime/zero/config.py
 MAX_LIVE = 1_000_000_000  # elements gathered at a time, the same file
 PERSISTENCE = 100_000  # elements of a weight that stage 3 keeps whole; what `engine.config` sets
-PAIRS = frozenset({ObjectiveType.DPO, ObjectiveType.ORPO, ObjectiveType.REWARD})
-"""Objectives whose record is two documents that go through the model together."""
-
-SCORES = frozenset({ObjectiveType.REWARD, ObjectiveType.CLASSIFICATION})
-"""Objectives whose model gives documents scores, and has no output embedding."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,7 @@ class Setup:
             micro_batches=ceil(rows / micro),
             length=spec.data.max_length,
             packed=spec.data.packing == Packing.BEST_FIT,
-            pairs=spec.objective.type in PAIRS and spec.data.packing == Packing.NONE,
+            pairs=OBJECTIVES[spec.objective.type].paired and spec.data.packing == Packing.NONE,
             full=spec.method.full,
             labels=_labels(job),
             added_tokens=len(set(spec.model.added_tokens)),
@@ -140,7 +135,7 @@ class Setup:
 def _labels(job: FineTuneJob) -> int:
     """Scores of the head; at least two where a classifier takes its labels from the data."""
     options = job.spec.objective.classification
-    if job.spec.objective.type not in SCORES:
+    if not OBJECTIVES[job.spec.objective.type].scores:
         return 0
     if options is None or options.problem is ProblemType.REGRESSION:
         return 1
@@ -156,7 +151,7 @@ def _copies_model(job: FineTuneJob) -> bool:
 def _needs_whole_weights(job: FineTuneJob) -> bool:
     """Whether a rule refuses stage 3: `spec.rules_method`, `spec.rules_objective`."""
     lora = job.spec.method.lora
-    takes = lora is not None and lora.initialization is not Initialization.DEFAULT
+    takes = lora is not None and lora.takes_weights
     return takes or bool(job.spec.model.added_tokens) or _copies_model(job)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import product
 
-ALL_LINEAR = "all-linear"
+from finetune_trainer.spec.method import ALL_LINEAR
+from finetune_trainer.spec.names import named
+
 HEAD = "lm_head"
 EMBEDDING = "model.embed_tokens.weight"
 _NORMS = (
@@ -176,10 +177,3 @@ class ModelShape:
             if (name != HEAD if pattern == ALL_LINEAR else named(name, pattern))
         }
         return list(found.items())
-
-
-def named(name: str, pattern: str) -> bool:
-    """Whether a pattern names a module or weight: its name, its name's ending, or a glob on its full name."""
-    if any(character in pattern for character in "*?["):
-        return fnmatchcase(name, pattern)
-    return name == pattern or name.endswith(f".{pattern}")

@@ -11,8 +11,9 @@ from functools import lru_cache
 from itertools import accumulate
 
 from finetune_trainer.estimate.setup import Setup
-from finetune_trainer.estimate.shape import EMBEDDING, HEAD, Linear, ModelShape, named
+from finetune_trainer.estimate.shape import EMBEDDING, HEAD, Linear, ModelShape
 from finetune_trainer.spec import LoRA, MethodType
+from finetune_trainer.spec.names import named
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,8 @@ def check_tokens(job: FineTuneJob, folder: Path, tokenizer: PreTrainedTokenizerF
 
     The adapter's embeddings would go to other tokens than they were trained for.
     """
-    start, file = job.spec.model.adapter, folder / "tokenizer.json"
-    if start is None or start.use is not AdapterUse.CONTINUE or not job.spec.model.added_tokens or not file.exists():
+    start, file = job.spec.model.continued_adapter, folder / "tokenizer.json"
+    if start is None or not job.spec.model.added_tokens or not file.exists():
         return
     theirs = Tokenizer.from_file(str(file))
     for token in job.spec.model.added_tokens:

@@ -6,7 +6,6 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -16,6 +15,7 @@ from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.model.keys import SCORE
 from finetune_trainer.model.load import full_shape
 from finetune_trainer.spec.method import ALL_LINEAR
+from finetune_trainer.spec.names import named
 
 PATH = "spec.method.lora.targetModules"
 
@@ -43,7 +43,7 @@ def find_targets(model: nn.Module, patterns: Sequence[str]) -> Targets:
     chosen: set[str] = set()
     problems = []
     for pattern in patterns:
-        found = usual if pattern == ALL_LINEAR else [name for name in [*linear, *experts] if _matches(name, pattern)]
+        found = usual if pattern == ALL_LINEAR else [name for name in [*linear, *experts] if named(name, pattern)]
         if not found:
             problems.append(Problem(PATH, pattern, f"names no linear layer of this model: write {_available(usual)}"))
         chosen.update(found)
@@ -57,7 +57,7 @@ def choose(names: Sequence[str], patterns: Sequence[str], path: str, nothing: st
 
     SpecError at `path` for each pattern that names nothing, with names that are near to it.
     """
-    found = {pattern: {name for name in names if _matches(name, pattern)} for pattern in patterns}
+    found = {pattern: {name for name in names if named(name, pattern)} for pattern in patterns}
     missed = [pattern for pattern, chosen in found.items() if not chosen]
     if missed:
         raise SpecError([Problem(path, one, f"names {nothing}: write {near(one, names)}") for one in missed])
@@ -97,12 +97,6 @@ def kind_of(name: str) -> str:
     parts = name.split(".")
     numbers = [index for index, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[-1] + 1 :] if numbers else parts[-1:])
-
-
-def _matches(name: str, pattern: str) -> bool:
-    if any(character in pattern for character in "*?["):
-        return fnmatchcase(name, pattern)
-    return name == pattern or name.endswith(f".{pattern}")
 
 
 def _output_embedding(model: nn.Module) -> str | None:

@@ -95,6 +95,11 @@ class LoRA(Part):
     modules_to_save: Patterns = ()
     """Modules that are trained whole beside the adapters, and saved with them: for instance `lm_head`, or `norm`."""
 
+    @property
+    def takes_weights(self) -> bool:
+        """Whether the adapters begin as a part that is taken out of the weights, and not as nothing."""
+        return self.initialization is not Initialization.DEFAULT
+
 
 class QLoRA(Part):
     """How the frozen weights are held in 4 bits (QLoRA, arXiv:2305.14314); they are computed with in `precision`."""

@@ -87,3 +87,8 @@ class Model(Part):
     added_tokens: AddedTokens = ()
     """Tokens that the tokenizer shall have beside its own, for instance `<tool_call>`. Embeddings of new ones begin as
     the mean of all others; with LoRA the embeddings of all of them are trained beside the adapters, and no others."""
+
+    @property
+    def continued_adapter(self) -> StartAdapter | None:
+        """The adapter that is trained on; not one that is merged first."""
+        return self.adapter if self.adapter is not None and self.adapter.use is AdapterUse.CONTINUE else None

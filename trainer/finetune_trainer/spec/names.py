@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 from pydantic import Field
@@ -26,3 +27,10 @@ AnnotationValue = Annotated[str, Field(max_length=262144)]
 EvalName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-zA-Z0-9]([-_.a-zA-Z0-9]*[a-zA-Z0-9])?$")]
 ColumnName = Annotated[str, Field(min_length=1, max_length=256)]
 ModulePattern = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def named(name: str, pattern: str) -> bool:
+    """Whether a ModulePattern names a module or weight: its name, its name's ending, or a glob on its full name."""
+    if any(character in pattern for character in "*?["):
+        return fnmatchcase(name, pattern)
+    return name == pattern or name.endswith(f".{pattern}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from finetune_trainer.errors import Problem
 from finetune_trainer.spec.job import FineTuneJob
 from finetune_trainer.spec.messages import MISSING
-from finetune_trainer.spec.method import ALL_LINEAR, Initialization, MethodType
+from finetune_trainer.spec.method import ALL_LINEAR, MethodType
 from finetune_trainer.spec.model import AdapterUse
 from finetune_trainer.spec.output import OutputFormat
 from finetune_trainer.spec.rule import RuleBook
@@ -76,13 +76,13 @@ def quantised_weights_are_whole(job: FineTuneJob) -> Iterator[Problem]:
 )
 def initialization_has_whole_weights(job: FineTuneJob) -> Iterator[Problem]:
     spec, lora = job.spec, job.spec.method.lora
-    if lora is None or lora.initialization is Initialization.DEFAULT:
+    if lora is None or not lora.takes_weights:
         return
     wrong = {
         "quantised": spec.method.type is MethodType.QLORA,
         "sharded": spec.deepspeed.zero_stage == SHARDED_WEIGHTS,
         "dora": lora.dora,
-        "adapter": spec.model.adapter is not None and spec.model.adapter.use is AdapterUse.CONTINUE,
+        "adapter": spec.model.continued_adapter is not None,
     }
     for reason in [reason for reason, holds in wrong.items() if holds][:1]:
         yield Problem("spec.method.lora.initialization", str(lora.initialization), NO_INITIALIZATION[reason])

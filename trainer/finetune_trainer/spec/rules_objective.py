@@ -8,8 +8,7 @@ from typing import NamedTuple
 from finetune_trainer.errors import Problem
 from finetune_trainer.spec.deepspeed import MAX_ZERO_STAGE
 from finetune_trainer.spec.job import FineTuneJob
-from finetune_trainer.spec.method import Initialization, MethodType
-from finetune_trainer.spec.model import AdapterUse
+from finetune_trainer.spec.method import MethodType
 from finetune_trainer.spec.notyet import OBJECTIVE_OPTIONS, VALUES, one_of
 from finetune_trainer.spec.objective import OBJECTIVES, DPOLoss, ObjectiveType, Reference, Trained
 from finetune_trainer.spec.rule import RuleBook
@@ -27,7 +26,6 @@ class Remedies(NamedTuple):
     precomputed: str | None = None
 
 
-DEFAULT = Initialization.DEFAULT
 REFERENCES = {
     ObjectiveType.DPO: Remedies("Precomputed", "write Precomputed", "write Precomputed", "write Precomputed"),
     ObjectiveType.KTO: Remedies(
@@ -112,9 +110,9 @@ def _problem_of_reference(job: FineTuneJob, reference: Reference | None, remedie
         return f"is a whole model on every rank, which zeroStage: 3 is to avoid: {remedies.sharded}, or zeroStage: 2"
     if reference is not None and spec.model.checkpoint is not None:
         return f"is spec.model.uri without the checkpoint that training starts from: {remedies.continued}"
-    if reference is not None and spec.model.adapter is not None and spec.model.adapter.use is AdapterUse.CONTINUE:
+    if reference is not None and spec.model.continued_adapter is not None:
         return f"is spec.model.uri without the adapter that training starts from: {remedies.adapted}"
-    if reference is Reference.BASE and spec.method.lora and spec.method.lora.initialization is not DEFAULT:
+    if reference is Reference.BASE and spec.method.lora and spec.method.lora.takes_weights:
         taken = spec.method.lora.initialization
         return f"lacks the part of the weights that {taken} takes out of them: write {remedies.without_adapter}"
     return None
