@@ -208,7 +208,7 @@ def _write_beside(
 def _result(run: Run, entry: Checkpoint, found: dict[str, Any]) -> dict[str, Any]:
     output, language = run.job.spec.output.uri, run.job.spec.objective.type in LANGUAGE
     return (
-        summarise(run.progress, run.history.records, entry.step, found["note"], perplexity=language)
+        summarise(run.progress, run.history.records, entry.step, found["note"], language=language)
         | in_brief(found)
         | {
             "trainableShare": run.audit["trainableShare"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ METRIC_PREFIX = "eval/"
 
 DETAILS_PREFIX = "evalDetails/"
 """What stands before a held-out set's name in the key of what an objective says of it beside numbers."""
+
+
+LARGEST_EXPONENT = 700.0
+"""Above 709.8 the exponential is beyond a float64."""
 
 
 class History:
@@ -72,6 +77,16 @@ class _Files:
     def close(self) -> None:
         self._lines.close()
         self._board.close()
+
+
+def losses_by_set(record: Record) -> dict[str, float | None]:
+    """The loss of each held-out set in the record of an evaluation."""
+    return {key.removeprefix(EVAL_PREFIX): loss for key, loss in record.items() if key.startswith(EVAL_PREFIX)}
+
+
+def perplexity(loss: float) -> float:
+    """exp of a loss in nats per token, of at most `LARGEST_EXPONENT`."""
+    return exp(min(loss, LARGEST_EXPONENT))
 
 
 def metrics_by_set(record: Record) -> dict[str, dict[str, float]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from math import exp
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from finetune_trainer.export.adapter import base_reference
-from finetune_trainer.export.card_evaluation import evaluation_part, table
+from finetune_trainer.export.card_evaluation import evaluation_part, number, table
 from finetune_trainer.export.card_head import head_usage, metric_rows
+from finetune_trainer.metrics import perplexity
 from finetune_trainer.spec import OBJECTIVES, AdapterUse, FineTuneJob, OutputFormat
 
 LOSS_PLOT = "loss.svg"
@@ -87,7 +87,7 @@ def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     after, before = result["evalLosses"], result["baseLosses"]
     objective = job.spec.objective.type
     of = OBJECTIVES[objective].mean
-    shown = _with_perplexity if of == "token" else _plain
+    shown = _with_perplexity if of == "token" else number
     if not after:
         return "There was no held-out data."
     rows = [[name, shown(before.get(name)), shown(after[name])] for name in after]
@@ -99,12 +99,8 @@ def _losses(job: FineTuneJob, result: Mapping[str, Any], start: str) -> str:
     return table(["set", start, "this model"], rows) + f"\n\n{note}"
 
 
-def _plain(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
 def _with_perplexity(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f} (perplexity {exp(min(value, 700)):.4g})"
+    return number(value) + ("" if value is None else f" (perplexity {perplexity(value):.4g})")
 
 
 def _usage(job: FineTuneJob) -> str:

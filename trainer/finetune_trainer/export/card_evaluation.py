@@ -13,7 +13,7 @@ def evaluation_part(found: Mapping[str, Any]) -> list[str]:
     verdict = found["verdict"]
     parts = [verdict["text"] if verdict is not None else f"There is no verdict: {found['note']}."]
     rows = [
-        [one["name"], metric, *(_number(means[side]) for side in ("base", "prompted", "tuned"))]
+        [one["name"], metric, *(number(means[side]) for side in ("base", "prompted", "tuned"))]
         for one in found["sets"]
         for metric, means in one["means"].items()
     ]
@@ -37,9 +37,7 @@ def _note(sets: list[Mapping[str, Any]], loss: str) -> str:
 
 def _constant(sets: list[Mapping[str, Any]]) -> str:
     found = [(one["name"], metric, means) for one in sets for metric, means in one["means"].items()]
-    same = [
-        f"{_number(m['constant'])} {metric} on {name}" for name, metric, m in found if m.get("constant") is not None
-    ]
+    same = [f"{number(m['constant'])} {metric} on {name}" for name, metric, m in found if m.get("constant") is not None]
     return f" Giving every record the same answer: {', '.join(same)}." if same else ""
 
 
@@ -52,7 +50,8 @@ def _sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A cell of a table: four decimals, a dash for None."""
     return "-" if value is None else f"{value:.4f}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_trainer.export.adapter import base_reference
+from finetune_trainer.export.card_evaluation import number
 from finetune_trainer.spec import FineTuneJob, ObjectiveType, OutputFormat
 
 ADAPTER = """from peft import PeftModel
@@ -37,11 +38,7 @@ def head_usage(job: FineTuneJob, folder: str) -> str:
 def metric_rows(result: Mapping[str, Any]) -> list[list[str]]:
     """Set, metric, what it was before training and is now, of every metric of every held-out set."""
     return [
-        [name, metric, _shown(result["baseMetrics"].get(name, {}).get(metric)), _shown(value)]
+        [name, metric, number(result["baseMetrics"].get(name, {}).get(metric)), number(value)]
         for name, metrics in result["evalMetrics"].items()
         for metric, value in metrics.items()
     ]
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp
 from typing import Any
 
 from finetune_trainer.data import Counters
-from finetune_trainer.metrics import EVAL_PREFIX, Record, metrics_by_set
+from finetune_trainer.metrics import LARGEST_EXPONENT, Record, losses_by_set, metrics_by_set, perplexity
 from finetune_trainer.state import Progress, finite
-
-LARGEST_EXPONENT = 700.0
-"""Above 709.8 the exponential is beyond a float64."""
 
 
 def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None, dict[str, float | None]]:
@@ -19,8 +15,7 @@ def held_out_losses(records: Sequence[Record], step: int) -> tuple[float | None,
     found = [record for record in records if record["step"] == step and "evalLoss" in record]
     if not found:
         return None, {}
-    named = {key.removeprefix(EVAL_PREFIX): loss for key, loss in found[-1].items() if key.startswith(EVAL_PREFIX)}
-    losses = {name: finite(loss) for name, loss in named.items()}
+    losses = {name: finite(loss) for name, loss in losses_by_set(found[-1]).items()}
     return finite(found[-1]["evalLoss"]), losses
 
 
@@ -62,7 +57,7 @@ def verdict_text(base: float | None, tuned: float | None, note: str | None, unit
 
 def perplexities(losses: Mapping[str, float | None]) -> dict[str, float]:
     """exp of each loss that is known and whose exponential is a number."""
-    return {name: exp(loss) for name, loss in losses.items() if loss is not None and loss < LARGEST_EXPONENT}
+    return {name: perplexity(loss) for name, loss in losses.items() if loss is not None and loss < LARGEST_EXPONENT}
 
 
 def overlong(counts: Counters) -> dict[str, int]:
@@ -82,13 +77,13 @@ def summarise(
     exported_step: int,
     note: str | None = None,
     *,
-    perplexity: bool = True,
+    language: bool = True,
 ) -> dict[str, Any]:
     """The numbers of the result, by the names that events have.
 
     `evalLoss` is the held-out loss of the exported weights, `baseLoss` of the untrained ones, `loss` the last step's;
     `evalMetrics` and `baseMetrics` are the objective's metrics of both, by held-out set. `evalPerplexities` are those
-    of the exported weights, where `perplexity` says that losses are nats per token. `note`: why nothing was compared
+    of the exported weights, where `language` says that losses are nats per token. `note`: why nothing was compared
     record by record.
     `overlong` counts over all epochs, `evalOverlong` over one pass through each set that has such records.
     """
@@ -104,9 +99,9 @@ def summarise(
         "baseLosses": progress.base or {},
         "evalMetrics": held_out_metrics(records, exported_step),
         "baseMetrics": held_out_metrics(records, 0),
-        "evalPerplexities": perplexities(losses) if perplexity else {},
+        "evalPerplexities": perplexities(losses) if language else {},
         "verdict": verdict(progress.base_mean, loss),
-        "verdictText": verdict_text(progress.base_mean, loss, note, " nats per token" if perplexity else ""),
+        "verdictText": verdict_text(progress.base_mean, loss, note, " nats per token" if language else ""),
         "exportedStep": exported_step,
         "best": progress.best.model_dump() if progress.best is not None else None,
         "tokens": progress.tokens,

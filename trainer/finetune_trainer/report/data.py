@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic.alias_generators import to_camel
 
-from finetune_trainer.metrics import DETAILS_PREFIX, EVAL_PREFIX, metrics_by_set
+from finetune_trainer.metrics import DETAILS_PREFIX, losses_by_set, metrics_by_set
 from finetune_trainer.spec import LANGUAGE, OBJECTIVES, ObjectiveType
 
 
@@ -187,7 +187,7 @@ def evaluations_of(records: Iterable[Mapping[str, Any]]) -> tuple[Evaluation, ..
         Evaluation(
             step=record["step"],
             loss=record["evalLoss"],
-            sets={key.removeprefix(EVAL_PREFIX): loss for key, loss in record.items() if key.startswith(EVAL_PREFIX)},
+            sets=losses_by_set(record),
             metrics=metrics_by_set(record),
             labels={
                 key.removeprefix(DETAILS_PREFIX): Labels.model_validate(one)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from math import exp, isfinite
+from math import isfinite
+
+from finetune_trainer import metrics
 
 NOTHING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
-OVERFLOW = 700.0
-"""Of a loss above this, `exp` has no float."""
 
 
 def value(number: object) -> str:
@@ -41,7 +41,7 @@ def percent(share: object, digits: int = 1) -> str:
 
 def perplexity(loss: float) -> str:
     """The perplexity of a loss in nats."""
-    return value(exp(min(loss, OVERFLOW)))
+    return value(metrics.perplexity(loss))
 
 
 def amount(count: float) -> str:
