@@ -176,6 +176,17 @@ def documents_of(row: Row, each: int = 1) -> list[Row]:
     ]
 
 
+def count_documents(rows: Iterable[Row]) -> int:
+    """Number of documents in `rows`."""
+    return sum(len(row.records) for row in rows)
+
+
+def document_targets(rows: Sequence[Row], width: int) -> NDArray[np.float32]:
+    """The targets of the documents in `rows`, in order, float32[documents, width]; of rows that have any."""
+    found = [row.targets for row in rows if row.targets is not None]
+    return np.concatenate([np.zeros((0, width), dtype=np.float32), *found])
+
+
 def record_ids(rows: Iterable[Row]) -> list[RecordId]:
     """Ids of every document in `rows`, in order."""
     return [record for row in rows for record in row.records]
@@ -184,7 +195,7 @@ def record_ids(rows: Iterable[Row]) -> list[RecordId]:
 def row_counters(rows: Sequence[Row]) -> Counters:
     """What is counted per row."""
     return Counters(
-        documents=sum(len(row.records) for row in rows),
+        documents=count_documents(rows),
         tokens=sum(len(row) for row in rows),
         kept_tokens=sum(row.kept_tokens for row in rows),
     )

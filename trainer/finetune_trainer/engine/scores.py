@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune_trainer.data import Row
+from finetune_trainer.data import Row, count_documents
 from finetune_trainer.engine.batch import Forward, Inputs
 
 
@@ -18,7 +18,7 @@ def document_scores(forward: Forward, engine: Any, rows: Sequence[Row]) -> Tenso
     No document, but connected to every parameter, for an empty list of rows. `forward.head` is a `ScorePositions`.
     """
     inputs = forward.inputs(rows)
-    ends = document_ends(inputs, forward.pad_id, count=sum(len(row.records) for row in rows))
+    ends = document_ends(inputs, forward.pad_id, count=count_documents(rows))
     with forward.head.select(ends):
         output = engine(
             input_ids=inputs.input_ids, position_ids=inputs.position_ids, attention_mask=None, use_cache=False

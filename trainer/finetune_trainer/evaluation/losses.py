@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune_trainer.data import Row
 from finetune_trainer.data.encode import Document
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.evaluation.batches import Batch, batches_of, on_all_ranks
-from finetune_trainer.model.head import kept_positions
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,14 @@ class Losses:
 
     @torch.no_grad()
     def _batch(self, documents: Sequence[Document], batch: Batch) -> list[TokenLoss]:
-        """Padded on the right, so that causal attention needs no mask."""
-        width = max(2, *(len(documents[place].input_ids) for place in batch))
-        ids = np.full((len(batch), width), self.forward.pad_id, dtype=np.int64)
-        labels = np.full((len(batch), width), -100, dtype=np.int64)
-        for row, place in enumerate(batch):
-            length = len(documents[place].input_ids)
-            ids[row, :length], labels[row, :length] = documents[place].input_ids, documents[place].labels
-        index, targets = kept_positions(torch.from_numpy(labels).to(self.forward.device))
-        with self.forward.head.select(index):
-            logits = self.engine(
-                input_ids=torch.from_numpy(ids).to(self.forward.device), attention_mask=None, use_cache=False
-            ).logits
-        each = torch.nn.functional.cross_entropy(logits[0].float(), targets, reduction="none").double()
-        rows = index // width
-        sums = torch.zeros(len(batch), dtype=torch.float64, device=each.device).index_add_(0, rows, each)
-        counts = torch.bincount(rows, minlength=len(batch))
-        return [TokenLoss(float(total), int(count)) for total, count in zip(sums, counts, strict=True)]
+        kept = self.forward.kept(self.engine, [_row(documents[place]) for place in batch])
+        sums, counts = kept.sums().tolist(), kept.lengths().tolist()
+        return [TokenLoss(total, int(count)) for total, count in zip(sums, counts, strict=True)]
+
+
+def _row(document: Document) -> Row:
+    """A document in a row of its own, which is no record's."""
+    return Row(document.input_ids, document.labels, np.arange(len(document.input_ids), dtype=np.int32), ())
 
 
 def shortened(document: Document, most: int) -> Document:

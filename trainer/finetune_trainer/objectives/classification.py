@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from finetune_trainer.data import LabelSet, Row
+from finetune_trainer.data import LabelSet, Row, count_documents, document_targets
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.loss import Loss, Objective, Whole
 from finetune_trainer.engine.scores import document_scores
@@ -42,7 +41,7 @@ class Classifier(Objective):
 
     def weight(self, rows: Sequence[Row]) -> float:
         """Documents."""
-        return float(sum(len(row.records) for row in rows))
+        return float(count_documents(rows))
 
     def loss(self, engine: Any, rows: Sequence[Row], whole: Whole) -> Loss:
         """The sum over the documents."""
@@ -170,6 +169,4 @@ def _measured(objective: Classifier, sums: Sequence[float]) -> dict[str, float]:
 
 
 def _targets(rows: Sequence[Row], width: int) -> Tensor:
-    """float32 [D, width] of the documents in `rows`, in order."""
-    found = [row.targets for row in rows if row.targets is not None]
-    return torch.from_numpy(np.concatenate([np.zeros((0, width), np.float32), *found]))
+    return torch.from_numpy(document_targets(rows, width))

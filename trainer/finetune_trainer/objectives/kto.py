@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune_trainer.data import IGNORED, Row, best_fit, deal, documents_of, joined
+from finetune_trainer.data import IGNORED, Row, best_fit, count_documents, deal, document_targets, documents_of, joined
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Loss, Objective, Whole
@@ -34,7 +34,7 @@ class KahnemanTversky(Objective):
 
     def weight(self, rows: Sequence[Row]) -> float:
         """Number of answers."""
-        return float(sum(len(row.records) for row in rows))
+        return float(count_documents(rows))
 
     @torch.no_grad()
     def prepare(self, engine: Any, rows: Sequence[Row], control: ControlGroup) -> Whole:
@@ -88,8 +88,7 @@ def mismatched(rows: Sequence[Row], max_length: int) -> list[Row]:
 
 def _desirable(rows: Sequence[Row], like: Tensor) -> Tensor:
     """1 for each desirable answer, 0 for the others, [documents]."""
-    values = [np.zeros(0, dtype=np.float32), *(row.targets[:, 0] for row in rows if row.targets is not None)]
-    return torch.from_numpy(np.concatenate(values)).to(like.device, like.dtype)
+    return torch.from_numpy(document_targets(rows, 1)[:, 0]).to(like.device, like.dtype)
 
 
 def build(setting: Setting) -> Objective:

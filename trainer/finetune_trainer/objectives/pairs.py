@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from finetune_trainer.data import Row
+from finetune_trainer.data import Row, count_documents
 
 ACCURACY = "rewards/accuracy"
 METRICS = ("rewards/chosen", "rewards/rejected", ACCURACY, "rewards/margin")
@@ -15,7 +15,7 @@ METRICS = ("rewards/chosen", "rewards/rejected", ACCURACY, "rewards/margin")
 
 def count(rows: Sequence[Row]) -> float:
     """Number of pairs in `rows`."""
-    return sum(len(row.records) for row in rows) / 2
+    return count_documents(rows) / 2
 
 
 def apart(values: Tensor) -> tuple[Tensor, Tensor]:
