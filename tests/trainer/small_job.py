@@ -71,6 +71,12 @@ class SmallJob:
         lines = (self.folder / "output" / name / "metrics.jsonl").read_text().splitlines()
         return [{key: value for key, value in json.loads(line).items() if key not in TIMES} for line in lines]
 
+    def measured_before(self, name: str = "small") -> dict[str, Any]:
+        """What the run kept of the model before training."""
+        path = self.folder / "checkpoints" / f"default.{name}" / "evaluation" / "before.json"
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
 
 def make_small_job(folder: Path, *, kind: str = "llama", records: int = 160, **config: Any) -> SmallJob:
     """Write tokenizer, model (`config` goes to its configuration) and data; equal bytes for equal arguments."""

@@ -154,10 +154,7 @@ def test_two_ranks_with_partitioned_weights_measure_what_one_does(train: Train, 
     payload = {"job": str(path), "workdir": str(small_job.folder / "work-two")}
     two, same = run_ranks(2, "tests/trainer/ranks_train.py:train", payload)
     assert two == same
-    before = [
-        json.loads((small_job.folder / "checkpoints" / f"default.{name}/evaluation/before.json").read_text())
-        for name in ("one", "two")
-    ]
+    before = [small_job.measured_before(name) for name in ("one", "two")]
     losses = [found["sets"]["held-out"]["base"].pop("losses") for found in before]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     assert before[1]["forgetting"] == pytest.approx(before[0]["forgetting"], rel=1e-6)

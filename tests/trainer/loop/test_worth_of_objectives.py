@@ -126,10 +126,7 @@ def test_two_ranks_with_partitioned_weights_judge_records_as_one_does(train: Tra
     payload = {"job": str(path), "workdir": str(job.folder / "work-two")}
     two, same = run_ranks(2, "tests/trainer/ranks_train.py:train", payload)
     assert two == same
-    before = [
-        json.loads((job.folder / "checkpoints" / f"default.{name}/evaluation/before.json").read_text())
-        for name in ("one", "two")
-    ]
+    before = [job.measured_before(name) for name in ("one", "two")]
     losses, scores = ([found["sets"]["held-out"]["base"][kind] for found in before] for kind in ("losses", "scores"))
     assert scores[1] == scores[0]
     assert len(scores[0]["rewards/accuracy"]) == len(losses[0]) == 7
