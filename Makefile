@@ -9,6 +9,8 @@ INSTALLER ?=
 # 0 leaves KubeRay's operator, or ours, out of `make operator-dev`.
 KUBERAY ?= 1
 OPERATOR ?= 1
+# So many processes share the tests of `make test`; 0 runs them in one, for a debugger.
+PROCESSES ?= 2
 # Extra words for pytest, for instance ARGS="-k resume -x".
 ARGS ?=
 # Ray tells its makers about each run unless it is told not to.
@@ -37,7 +39,8 @@ cluster-down: ## End it and remove all that it left, also after a crash
 	@PYTHONPATH=tools $(PY) -m cluster down
 
 test: setup ## Run the tests that need no GPU and no root (ARGS="-k name -x")
-	@$(PY) -m pytest -m "not bench and not gpu and not nodes and not soak" $(ARGS)
+	@$(PY) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+		-m "not bench and not gpu and not nodes and not soak" $(ARGS)
 
 soak: setup ## Run the long trials of data stream and store in full (SOAK_TRIALS=100: so many of each)
 	@$(PY) -m pytest -m soak tests/trainer $(ARGS)

@@ -13,12 +13,23 @@ from botocore.config import Config
 from s3_bucket import Bucket
 from s3_faults.server import FaultyS3, serving_faults
 from s3_server import REGION, S3Server, serving
+from turns import turn
 
 # Before any test module is imported: nothing here may find a developer's account or tell anybody about the run.
 for _name in [name for name in os.environ if name.startswith("AWS_")]:
     del os.environ[_name]
 os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of what counts a test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let tests marked `alone` have the machine to themselves, where `-n` spreads the others over processes."""
+    cache = item.config.cache
+    if cache is None or "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

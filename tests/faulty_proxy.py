@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import re
-import select
+import selectors
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -86,15 +86,17 @@ class Handler(FaultyHandler):
 def _join(one: socket.socket, other: socket.socket) -> None:
     """Hand bytes on in both directions until both sides have ended: an answer may follow the end of a request."""
     beyond = {one: other, other: one}
-    talking = [one, other]
-    while talking:
-        for ready in select.select(talking, [], [])[0]:
-            data = ready.recv(65536)
-            if data:
-                beyond[ready].sendall(data)
-            else:
-                talking.remove(ready)
-                beyond[ready].shutdown(socket.SHUT_WR)
+    with selectors.DefaultSelector() as talking:  # select() takes no descriptor above 1023
+        for side in beyond:
+            talking.register(side, selectors.EVENT_READ)
+        while talking.get_map():
+            for ready, _ in talking.select():
+                side = one if ready.fileobj is one else other
+                if data := side.recv(65536):
+                    beyond[side].sendall(data)
+                else:
+                    talking.unregister(side)
+                    beyond[side].shutdown(socket.SHUT_WR)
 
 
 @contextmanager

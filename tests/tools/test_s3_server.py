@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import urllib.parse
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import boto3
 import pytest
 
 import s3_server
+from process_end import ends
 from s3_bucket import Bucket
 from s3_server import REGION, S3Server, create_bucket, serving
 
@@ -90,9 +89,7 @@ def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "data")]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == -signal.SIGKILL
-    with suppress(ProcessLookupError):  # gone already
-        server = os.pidfd_open(int(run.stdout))
-        assert select.select([server], [], [], 10)[0], "the server lives on"
+    assert ends(int(run.stdout)), "the server lives on"
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

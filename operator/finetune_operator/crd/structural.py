@@ -105,7 +105,7 @@ class _Rewriter:
             named = {
                 name: self._property(given, f"{path}.{name}".strip(".")) for name, given in source["properties"].items()
             }
-            return {"properties": named}
+            return {"properties": named} if named else {}  # the API server stores no empty map, and Helm compares
         if isinstance(values := source.get("additionalProperties"), dict):
             inner = self.node(values, f"{path}{{}}")
             # CEL sees a map of values without a type only if it is an object without known members.

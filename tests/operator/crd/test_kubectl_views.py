@@ -24,6 +24,7 @@ from finetune_operator.api.status import (
     StopRequest,
     WorkerCounts,
 )
+from finetune_operator.crd.documents import crds
 from mistakes import Object, read
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "examples").rglob("*.yaml"))
@@ -164,6 +165,14 @@ def test_defaults_are_seen_in_the_stored_job(control_plane: ControlPlane, job: s
     assert spec["data"]["eval"][0]["format"] == "Auto"
     assert spec["data"]["train"][1]["weight"] == 1.0
     assert "columns" not in spec["data"]["train"][0]
+
+
+@pytest.mark.parametrize("plural", crds())
+def test_the_definition_is_stored_as_it_was_written(control_plane: ControlPlane, plural: str) -> None:
+    """The chart and `finetune doctor` compare the two, to notice definitions of another version."""
+    written = crds()[plural]
+    seen = control_plane.kubectl("get", "crd", written["metadata"]["name"], "-o", "json")
+    assert json.loads(seen)["spec"]["versions"] == written["spec"]["versions"]
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

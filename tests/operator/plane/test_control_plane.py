@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 import control_plane as module
 from child import Child
 from control_plane import ControlPlane, KubectlFailed
+from process_end import ends
 
 AUDIENCE = "finetune.dev/1234"
 POD: dict[str, Any] = {"containers": [{"name": "main", "image": "localhost/none:1"}]}
@@ -196,5 +195,4 @@ def test_a_control_plane_ends_with_the_process_that_started_it(tmp_path: Path) -
     pids = [int(word) for word in run.stdout.split()]
     assert len(pids) == 3
     for pid in pids:
-        with suppress(ProcessLookupError):  # gone already
-            assert select.select([os.pidfd_open(pid)], [], [], 10)[0], f"{pid} lives on"
+        assert ends(pid), f"{pid} lives on"

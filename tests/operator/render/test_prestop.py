@@ -43,6 +43,7 @@ def job_api(statuses: list[str], code: int = 200) -> Iterator[tuple[str, list[st
         server.server_close()
 
 
+@pytest.mark.alone  # any other test's ranks would be known too
 def test_a_rank_is_known_by_the_title_that_ray_gives_its_process() -> None:
     assert not rank_runs()
     title = "ray::RayTrainWorker.poll_status"
@@ -56,6 +57,7 @@ def test_a_rank_is_known_by_the_title_that_ray_gives_its_process() -> None:
     assert not rank_runs()
 
 
+@pytest.mark.alone
 def test_a_pod_waits_for_the_output_of_its_ranks_but_not_for_ever() -> None:
     code = "print(flush=True); input()"
     command = [sys.executable, "-c", code, "-m", "finetune_trainer.launch.shipper", "s3://ckpt/x/logs"]

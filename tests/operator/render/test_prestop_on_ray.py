@@ -126,6 +126,7 @@ def wait_for_ray(pod: Pod, ray: subprocess.Popen[bytes]) -> None:
     raise AssertionError("Ray does not answer")
 
 
+@pytest.mark.alone  # the ranks of other tests would hold the pod
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_stopped_pod_ends_the_run_with_a_commit_and_goes_when_nothing_trains_any_more(

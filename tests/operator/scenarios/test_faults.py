@@ -152,6 +152,7 @@ def test_a_status_for_which_the_server_finds_no_job_is_written_later(
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", LIVES)
 def test_a_second_leader_makes_no_second_attempt(
     control_plane: ControlPlane, namespace: str, proxy: KubeProxy, name: str

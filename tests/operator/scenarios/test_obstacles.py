@@ -19,6 +19,8 @@ from player import Plot, Run, succeeds
 from refusals import allow_ray_jobs, limit_ray_jobs
 from stage import Stage, on_stage, staged
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 2.0
 
 

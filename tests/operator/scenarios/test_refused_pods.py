@@ -17,6 +17,8 @@ from finetune_operator.policy import deadlines
 from refusals import allow, limit
 from stage import Stage, staged
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 2.0
 KUBERAYS = "ray.io/rayjob-finalizer"
 
