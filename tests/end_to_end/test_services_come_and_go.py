@@ -123,13 +123,3 @@ def test_a_minute_without_store(busy: tuple[Tenant, str], installation: Installa
     with no_store(installation):
         lasts(MINUTE)
     tenant.until_step(name, step_of(tenant.status(name)) + EVERY)
-
-
-@pytest.mark.parametrize("phase", ["Starting", "Training"])
-def test_the_operator_is_killed_in_a_phase(phase: str, tenant: Tenant, installation: Installation) -> None:
-    name = tenant.apply(job(tenant.name, "watched", steps=60))
-    tenant.until_phase(name, phase)
-    words = ("delete", "pods", "--selector=app.kubernetes.io/name=finetune-operator", "--grace-period=0", "--force")
-    installation.kubectl(*words, namespace=NAMESPACE)
-    status = tenant.until_phase(name, "Succeeded", 300)
-    assert [(one["number"], one["outcome"]) for one in status["attempts"]] == [(1, "Succeeded")]
