@@ -26,7 +26,7 @@ MOST_SOURCES = 64
 RANKS = "self.workers.replicas * (self.workers.gpusPerReplica > 0 ? self.workers.gpusPerReplica : 1)"
 ABOVE = "(self.globalBatchSize + self.microBatchSize - 1) / self.microBatchSize * self.microBatchSize"
 NO_EVAL = "(!has(self.data.eval) || self.data.eval.size() == 0)"
-EVAL_STEPS = "has(self.evaluation) && has(self.evaluation.everySteps)"
+EVAL_STEPS = "has(self.evaluation.everySteps)"
 
 
 def across_rules() -> tuple[Rule, ...]:
@@ -55,7 +55,7 @@ def _training() -> Iterator[Rule]:
     yield rule(
         "spec",
         "training.globalBatchSize",
-        f"self.training.globalBatchSize < {RANKS}",
+        f"[self.workers].exists(workers, self.training.globalBatchSize < {RANKS.replace('self.', '')})",
         f"is smaller than the number of ranks, {ranks} (replicas x max(1, gpusPerReplica)): write {ranks} or more, or "
         f"fewer replicas or GPUs in spec.workers (got {batch})",
         mirrors="a_row_for_every_rank",
@@ -99,7 +99,8 @@ def _formats(field: str) -> Rule:
     others = {formats: [one for one in Format if one not in formats and one not in VALUES] for formats in kinds}
 
     def wrong(form: str) -> str:
-        return " || ".join(f"{kind} && {form} in {texts(others[formats])}" for formats, kind in kinds.items())
+        # The source goes first: it is small, and of format Auto most often.
+        return " || ".join(f"{form} in {texts(others[formats])} && {kind}" for formats, kind in kinds.items())
 
     # A rule's path has no index, and an element alone does not know the objective.
     places = f"{list(range(MOST_SOURCES))}.filter(i, i < {sources}.size() && ({wrong(f'{sources}[i].format')}))"
@@ -132,8 +133,12 @@ def _columns() -> Iterator[Check]:
 def _evaluation() -> Iterator[Rule]:
     steps, base, stopping, best = (
         ("evaluation.everySteps", EVAL_STEPS, _value("evaluation.everySteps", "self.evaluation.everySteps")),
-        ("evaluation.compareBase", _given("evaluation", "compareBase", "self.evaluation.compareBase"), "True"),
-        ("evaluation.earlyStopping", _given("evaluation", "earlyStopping"), "'a mapping'"),
+        (
+            "evaluation.compareBase",
+            "has(self.evaluation.compareBase) && self.evaluation.compareBase",
+            "True",
+        ),
+        ("evaluation.earlyStopping", "has(self.evaluation.earlyStopping)", "'a mapping'"),
         (
             "checkpoint.keepBest",
             "has(self.checkpoint.keepBest) && self.checkpoint.keepBest > 0",
@@ -147,11 +152,6 @@ def _evaluation() -> Iterator[Rule]:
         message = f"needs evaluations during the run: add spec.evaluation.everySteps (got {got})"
         wrong = f"{given} && !({EVAL_STEPS}) && !{NO_EVAL}"
         yield rule("spec", field, wrong, message, mirrors="choosing_needs_evaluations")
-
-
-def _given(part: str, field: str, holds: str = "true") -> str:
-    """Whether the field is there, and more if `holds` asks for more."""
-    return " && ".join([f"has(self.{part})", f"has(self.{part}.{field})", *([holds] if holds != "true" else [])])
 
 
 def _value(path: str, expression: str) -> str:

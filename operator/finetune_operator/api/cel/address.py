@@ -17,6 +17,15 @@ ADDRESSES = {
 }
 """Objects with a member `uri`, and the schemes it may have; those of `spec.data` are globs."""
 
+PLAIN = {
+    True: r"^s3://[a-z0-9][a-z0-9-]{1,61}[a-z0-9](/[A-Za-z0-9_*-][A-Za-z0-9_.*-]*)+$",
+    False: r"^s3://[a-z0-9][a-z0-9-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*/?$",
+}
+"""What most addresses look like, globs (True) and places: no mistake looks so, which is seen at once.
+
+Asking for every mistake by itself took a quarter of what all rules took the API server for a new job.
+"""
+
 SCHEME = "self.uri.split('://')[0]"
 REST = "self.uri.substring(self.uri.indexOf('://') + 3)"
 BUCKET_NAME = "self.uri.split('/')[2]"
@@ -32,13 +41,20 @@ SHOWN = (
 def address_rules() -> tuple[Rule, ...]:
     """One rule for each address."""
     return tuple(
-        Rule(at, "uri", tuple(Check(*mistake) for mistake in _mistakes(at, schemes)), "uri", found=SHOWN)
+        Rule(
+            at,
+            "uri",
+            tuple(Check(*mistake) for mistake in _mistakes(at, schemes)),
+            "uri",
+            found=SHOWN,
+            given=f"!self.uri.matches({text(PLAIN[_is_glob(at)])})",
+        )
         for at, schemes in ADDRESSES.items()
     )
 
 
 def _mistakes(at: str, schemes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    glob = at.startswith("spec.data.")
+    glob = _is_glob(at)
     yield from _without_scheme(schemes)
     allowed = " or ".join(f"{scheme}://" for scheme in schemes)
     yield (
@@ -68,6 +84,10 @@ def _mistakes(at: str, schemes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         yield from _hub()
     if glob:
         yield from _files()
+
+
+def _is_glob(at: str) -> bool:
+    return at.startswith("spec.data.")
 
 
 def _without_scheme(schemes: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -53,8 +53,8 @@ def _fixed(at: str, field: FieldInfo) -> Iterator[Rule]:
 
 
 def _filled_in(field: FieldInfo) -> bool:
-    """Whether the field is always there: required, or with a default that the API server knows."""
-    return field.is_required() or isinstance(field.default, str | int | float)
+    """Whether the field is always there: required, or with a default, which the API server fills in."""
+    return field.default is not None
 
 
 def _fixed_while_running(at: str, field: FieldInfo) -> Rule:

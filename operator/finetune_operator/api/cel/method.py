@@ -22,7 +22,7 @@ from finetune_trainer.spec.rules_method import (
 )
 
 QLORA = f"self.method.type == {text(MethodType.QLORA)}"
-STAGE_3 = f"has(self.deepspeed) && self.deepspeed.zeroStage == {SHARDED_WEIGHTS}"
+STAGE_3 = f"self.deepspeed.zeroStage == {SHARDED_WEIGHTS}"
 
 
 def method_rules() -> Iterator[Rule]:

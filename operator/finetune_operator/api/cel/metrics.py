@@ -37,7 +37,7 @@ def metric_rules() -> Iterator[Rule]:
 
 def _forgetting() -> Iterator[Rule]:
     name, sets = "forgetting_is_about_held_out_sets", "self.evaluation.forgetting.sets"
-    given = "has(self.evaluation) && has(self.evaluation.forgetting) && has(self.evaluation.forgetting.sets)"
+    given = f"has({sets})"
     known = "(has(self.data.eval) && self.data.eval.exists(set, set.name == name))"
     message = (
         "is the name of no set in spec.data.eval: write the name of one, or remove it "

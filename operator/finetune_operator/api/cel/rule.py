@@ -47,6 +47,9 @@ class Rule:
     given: str = ""
     """A CEL condition without which none of the checks holds: it is looked at once, and first."""
 
+    once: bool = False
+    """Whether it is about nothing that may change, so that no update needs to look at it again."""
+
     @property
     def path(self) -> str:
         """The field as a user would look it up; `[]` is any element of a list."""
@@ -80,11 +83,17 @@ def number(expression: str, most: int) -> str:
     return f"({shown}).find('([1-9][0-9]*|0)$')"
 
 
-def validation(rule: Rule) -> dict[str, str]:
+def validation(rule: Rule) -> dict[str, Any]:
     """The rule as an entry of `x-kubernetes-validations`."""
+    if rule.once:
+        return {**_entry(rule, "oldSelf.hasValue() || "), "optionalOldSelf": True}
+    return _entry(rule)
+
+
+def _entry(rule: Rule, unless: str = "") -> dict[str, Any]:
     wrong = " ||\n".join(f"({check.wrong})" for check in rule.checks) if len(rule.checks) > 1 else rule.checks[0].wrong
     wrong = f"{rule.given} && ({wrong})" if rule.given else wrong
-    entry = {"rule": f"!({wrong})", "reason": rule.reason, **({"fieldPath": f".{rule.field}"} if rule.field else {})}
+    entry = {"rule": f"{unless}!({wrong})", "reason": rule.reason, **({"fieldPath": f".{rule.field}"} if rule.field else {})}
     if len(rule.checks) == 1 and not _PLACE.search(rule.checks[0].message):
         return {**entry, "message": rule.checks[0].message}
     return {**entry, "message": UNKNOWN, "messageExpression": _first_message(rule.checks, rule.found)}
