@@ -5,7 +5,7 @@ The other run is only read. Knows no tensors: `finetune_trainer.begin` loads wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -121,7 +121,7 @@ def check_start(job: FineTuneJob) -> None:
         source = start.run()
         theirs, mine = source.journal.identity().fields, identity_fields(job)
         _check_method(start, theirs, mine)
-        _check_order(start, theirs, mine)
+        _check_order(start, theirs, mine, entry.body.get("labels"))
         if problem := _missing(source, entry.objects):
             raise start.damaged(problem)
 
@@ -153,11 +153,18 @@ def _check_method(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping
             )
 
 
-def _check_order(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Of labels and added tokens a checkpoint holds weights in their order, and not which ones they are."""
+def _check_order(
+    start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any], labels: Sequence[str] | None
+) -> None:
+    """Of labels and added tokens a checkpoint's weights are in their order.
+
+    `labels`: what its entry says of them; older ones say nothing. Those of the data are compared when these are read.
+    """
     for field in (LABELS, TOKENS):
         there, here = ([value for path, value in fields.items() if path.startswith(field)] for fields in (theirs, mine))
         compared = bool(here and there) if field == TOKENS else {theirs.get(TYPE), mine.get(TYPE)} == {CLASSIFICATION}
+        if field == LABELS and labels is not None:
+            compared, there = compared and bool(here), list(labels)
         if not compared or here == there:
             continue
         then = f"with {', '.join(there)}" if there else "with those of its data, so leave them out here"
