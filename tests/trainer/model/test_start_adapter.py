@@ -113,6 +113,17 @@ def test_a_merged_start_is_made_once_and_another_model_is_refused(adapter: Path,
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     before = tiny_models.build("llama").state_dict()["model.layers.0.mlp.up_proj.weight"]
     assert not torch.equal(weights["model.layers.0.mlp.up_proj.weight"], before)
+    described(adapter, lora_alpha=16)
+    stronger = merge_start(model, adapter, tmp_path / "cache", torch.float32)
+    name = "model.layers.0.mlp.up_proj.weight"
+    added, twice = weights[name] - before, load_file(stronger / "model.safetensors")[name] - before
+    assert torch.allclose(twice, 2 * added, atol=1e-6), "the scale is part of what a merged model is known by"
+    tokens = (model / "tokenizer.json").read_text()
+    (model / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 7}))
+    assert merge_start(model, adapter, tmp_path / "cache", torch.float32) not in (folder, stronger)
+    (adapter / "tokenizer.json").write_text(tokens.replace('"added_tokens": [', '"added_tokens":  ['))
+    theirs = merge_start(model, adapter, tmp_path / "cache", torch.float32)
+    assert (theirs / "tokenizer.json").read_bytes() == (adapter / "tokenizer.json").read_bytes()
     other = tiny_models.save("llama", tmp_path / "other", intermediate_size=64)
     with pytest.raises(
         DataError, match=r"^spec\.model\.adapter\.uri: the adapter does not fit the model at spec\.model"
