@@ -8,7 +8,9 @@ import pytest
 from finetune_trainer.evaluation.overfitting import overfitting
 from finetune_trainer.evaluation.report import findings, in_brief
 from finetune_trainer.evaluation.sides import Before, Contaminated, SetBefore, Side
-from finetune_trainer.evaluation.verdict import LOSS, Outcome, bootstrap, verdict
+from finetune_trainer.evaluation.verdict import LOSS, NATS, Outcome, bootstrap, verdict
+from finetune_trainer.export.card_evaluation import evaluation_part
+from finetune_trainer.report.findings import parts
 
 RECORDS = [f"file#{number}" for number in range(100)]
 
@@ -117,6 +119,23 @@ def test_the_first_metric_decides_over_all_sets_that_have_it() -> None:
         "loss": {"base": 1.0, "prompted": None, "tuned": 2.0},
     }
     assert in_brief(found)["forgetting"] == {"general text": 0.25}
+
+
+def test_forgetting_is_said_in_what_it_was_measured_in() -> None:
+    before = Before(sets={"one": SetBefore(base=side([1.0] * 20))}, forgetting={"general text": 3.0, "aside": 0.5})
+    now = {"general text": 3.25, "aside": 0.75}
+    after = {"one": side([0.5] * 20)}
+    units = {
+        NATS: ["nats per token", "nats per token"],
+        "in held-out DPO loss": ["nats per token", "DPO loss"],
+    }
+    for loss, expected in units.items():
+        found = findings({"one": []}, before, after, now, None, [], loss)
+        assert [one["unit"] for one in found["forgetting"]] == expected
+        card = "\n".join(evaluation_part(found))
+        assert f"Loss on aside: 0.5000 before training, 0.7500 after (+0.2500 {expected[1]})." in card
+        shown = {one.name: one.metrics[0].name for one in parts(found)["forgetting"]}
+        assert shown == {"general text": "loss", "aside": "loss" if loss == NATS else "DPO loss"}
 
 
 def test_held_out_records_that_were_trained_on_are_said_beside_the_verdict() -> None:
