@@ -168,6 +168,18 @@ def test_a_held_out_loss_that_rises_after_its_best_is_overfitting() -> None:
     assert "step 2 is exported" in found.text
 
 
+def test_a_loss_that_stays_near_zero_is_not_overfitting_for_its_digits() -> None:
+    found = overfitting([{"step": 0, "evalLoss": 0.69}, *history([0.1, 0.001, 0.0013])[1:]], 2)
+    assert found is not None
+    assert not found.overfits
+    risen = overfitting([{"step": 0, "evalLoss": 0.69}, *history([0.1, 0.001, 0.02])[1:]], 2)
+    assert risen is not None
+    assert risen.overfits
+    below = overfitting(history([-1.0, -2.0, -1.999]), 2)
+    assert below is not None
+    assert not below.overfits
+
+
 def test_noise_of_the_last_steps_and_a_single_evaluation_are_none() -> None:
     found = overfitting(history([2.0, 1.5, 1.501]), 3)
     assert found is not None
