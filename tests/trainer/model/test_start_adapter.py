@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import hub_server
@@ -14,7 +15,7 @@ import tiny_models
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.model.lora import apply_lora
-from finetune_trainer.model.start_adapter import CONFIG, WEIGHTS, fetch_adapter, look
+from finetune_trainer.model.start_adapter import ADAPTED_SCORE, CONFIG, WEIGHTS, fetch_adapter, load_adapter, look
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, LoRA, parse_job
 from hub_server import Hub
@@ -100,8 +101,6 @@ def test_a_rank_of_its_own_does_not_matter_to_an_adapter_that_is_merged(adapter:
 
 
 def test_a_merged_start_is_made_once_and_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
-    import torch
-
     model = tiny_models.save("llama", tmp_path / "model", shard_size="20KB")
     tiny_models.save_tokenizer(model)
     folder = merge_start(model, adapter, tmp_path / "cache", torch.float32)
@@ -129,3 +128,14 @@ def test_a_merged_start_is_made_once_and_another_model_is_refused(adapter: Path,
         DataError, match=r"^spec\.model\.adapter\.uri: the adapter does not fit the model at spec\.model"
     ):
         merge_start(other, adapter, tmp_path / "cache", torch.float32)
+
+
+def test_an_adapter_with_a_score_head_is_refused_for_a_language_model(adapter: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(load_file(adapter / WEIGHTS) | {ADAPTED_SCORE: torch.zeros(1, 8)}, adapter / WEIGHTS)
+    model, _ = apply_lora(tiny_models.build("llama"), LORA, seed=1)
+    with pytest.raises(
+        DataError, match=r"^spec\.model\.adapter\.uri: .* has a score head, of Reward or Classification"
+    ):
+        load_adapter(model, adapter, "file:///reward", LORA)

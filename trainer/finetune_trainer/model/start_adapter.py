@@ -123,6 +123,11 @@ def load_adapter(module: Any, folder: Path, uri: str, lora: LoRA) -> None:
     places: dict[str, Any] = get_peft_model_state_dict(module, trained, "default", save_embedding_layers=False)
     with safe_open(folder / WEIGHTS, framework="pt") as stored:
         shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+        if ADAPTED_SCORE in shapes and classifier(module) is None:
+            raise DataError(
+                f"{FIELD}: the adapter at {uri} has a score head, of Reward or Classification, and this job trains a "
+                "language model, without one: write the adapter of such a job, or that adapter's spec.objective.type"
+            )
         if ADAPTED_SCORE not in shapes:
             places.pop(ADAPTED_SCORE, None)
         elif (head := classifier(module)) is not None and (folder / HEAD).exists():
