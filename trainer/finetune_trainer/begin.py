@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from finetune_trainer.commit import Body
+from finetune_trainer.data import LabelSet, other_labels
 from finetune_trainer.engine.blocks import Span
 from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.engine.fragments import refresh_model
@@ -18,7 +19,7 @@ from finetune_trainer.model.load import full_shape
 from finetune_trainer.run import Run
 from finetune_trainer.source import CheckpointSource
 from finetune_trainer.spec import FineTuneJob
-from finetune_trainer.starting_point import StartingPoint, reading
+from finetune_trainer.starting_point import LABELS, StartingPoint, reading
 from finetune_trainer.store import Checkpoint, CorruptObject, RunLog
 
 T = TypeVar("T")
@@ -56,6 +57,26 @@ def check_early(
     def check() -> None:
         if start is not None and control.is_main and not log.history().good:
             check_base(job, start, start.entry(), model)
+
+    control.agree(check)
+
+
+def check_labels(control: ControlGroup, log: RunLog, start: StartingPoint | None, labels: LabelSet | None) -> None:
+    """Compare a classifier's labels, once its data are read, with those that the scores of the checkpoint stand for.
+
+    DataError naming both where they differ, or stand in another order. As `check_early`.
+    """
+
+    def check() -> None:
+        if start is None or labels is None or not control.is_main or log.history().good:
+            return
+        then = Body.model_validate(start.entry().body).labels
+        if then is not None and (found := other_labels(then, labels.names)):
+            raise DataError(
+                f"{LABELS}: those of this job are {found}, and {start} was trained with {', '.join(then)}: train on "
+                "records with the same labels, named here in that order, or begin with a new head, without "
+                "spec.model.checkpoint"
+            )
 
     control.agree(check)
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.assemble import assemble, compute_dtype, load_base
 from finetune_trainer.audit import compose_audit, look_first
-from finetune_trainer.begin import check_early
+from finetune_trainer.begin import check_early, check_labels
 from finetune_trainer.context import RunContext
 from finetune_trainer.dataset import INDEXING, open_dataset
 from finetune_trainer.engine.collectives import ControlGroup, Tell
@@ -80,8 +80,9 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     _enter(control, context, INDEXING)
     resources = ExitStack()
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
+    check_labels(control, log, start, dataset.labels)
     _enter(control, context, "loading the model", str(path))
-    settle_start = partial(take_out_initial, job=job, control=control, log=log, start=start, device=device)
+    settle_start = partial(take_out_initial, run=(job, context, control, log), start=start, device=device)
     trained = assemble(job, control, path, adapter, tokenizer, device, dataset.labels, settle_start)
     begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start), **adapter_facts(adapter)}
     rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels
@@ -89,8 +90,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     objective = objective_of(Setting(job, trained.forward, control, base, begins, rows, once, labels))
     audit = compose_audit(dataset, trained.coverage, trained.isolation, versions())
     audit |= look_first(job, dataset, tokenizer, trained.engine, trained.forward)
-    history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
-    resources.callback(history.close)
+    history = open_history(control, context, writer, resources)
     run = Run(
         job=job,
         context=context,
@@ -117,6 +117,13 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     run.trackers = open_trackers(run)
     run.report({"kind": "audit", **run.audit})
     return run
+
+
+def open_history(control: ControlGroup, context: RunContext, writer: Writer, resources: ExitStack) -> History:
+    """What the run records of its steps, closed with `resources`; in files on rank 0 alone."""
+    history = History(fresh_folder(context.workdir / "history", writer.id) if control.is_main else None)
+    resources.callback(history.close)
+    return history
 
 
 def open_trackers(run: Run) -> Feeds:

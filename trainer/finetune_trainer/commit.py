@@ -30,7 +30,8 @@ class Body(BaseModel):
 
     `model` is what was trained: its frozen weights and its tokenizer are not in the checkpoint. `dataset` is the id of
     the index that `progress.data` counts in; `metrics` holds `evalLoss` where the step was
-    evaluated and its loss finite, which is what retention ranks by.
+    evaluated and its loss finite, which is what retention ranks by. `labels`: a classifier's, by id, for which its
+    scores stand; None for others, and in what older trainers wrote.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +41,7 @@ class Body(BaseModel):
     model: ModelIdentity
     dataset: str
     metrics: dict[str, float]
+    labels: tuple[str, ...] | None = None
 
 
 def commit(run: Run) -> None:
@@ -104,6 +106,7 @@ def _draft(run: Run, share: Share) -> Draft:
         model=run.model,
         dataset=run.dataset.id,
         metrics={} if loss is None else {"evalLoss": loss},
+        labels=run.dataset.labels.names if run.dataset.labels is not None else None,
     )
 
 
@@ -143,9 +146,11 @@ def publish(run: Run, draft: Draft, shares: Sequence[StoredShare]) -> int:
         model=draft.model,
         dataset=draft.dataset,
         metrics=draft.metrics,
+        labels=draft.labels,
     )
     objects = [ref for one in shares for ref in one.refs]
-    entry = run.writer.commit(draft.step, draft.parent, objects, body.model_dump(mode="json"))
+    unsaid = {"labels"} if body.labels is None else None  # an entry without any is one that older trainers read
+    entry = run.writer.commit(draft.step, draft.parent, objects, body.model_dump(mode="json", exclude=unsaid))
     _retire(run, entry)
     return entry.seq
 

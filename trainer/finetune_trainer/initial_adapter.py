@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 
-from finetune_trainer.engine.collectives import ControlGroup
+from finetune_trainer.context import RunContext
+from finetune_trainer.engine.collectives import ControlGroup, Tell
 from finetune_trainer.errors import StorageError
 from finetune_trainer.model.decompose import Factors, decompose, take_out
 from finetune_trainer.spec import FineTuneJob
@@ -19,27 +21,33 @@ from finetune_trainer.store import ObjectExists, ObjectNotFound, RunLog, crc64_h
 
 NAME = "initial-adapter.safetensors"
 DIGITS = 16
+DECOMPOSING, TAKING_OUT = "decomposing weights into adapters", "taking adapters out of the weights"
 
 
 def take_out_initial(
-    model: Any, job: FineTuneJob, control: ControlGroup, log: RunLog, start: StartingPoint | None, device: torch.device
+    model: Any,
+    run: tuple[FineTuneJob, RunContext, ControlGroup, RunLog],
+    start: StartingPoint | None,
+    device: torch.device,
 ) -> None:
     """Move a part of the weights into the adapters of `model`, where the manifest asks for that; collective.
 
     The first start of a run computes the part on rank 0; a run that begins with another one's checkpoint takes that
-    one's, to which its adapters belong. Raises StorageError when it is damaged or cannot be stored.
+    one's, to which its adapters belong. Either takes as long as it takes, and shows how far it is.
+    Raises StorageError when the part is damaged or cannot be stored.
     """
+    job, context, control, log = run
     lora = job.spec.method.lora
     if lora is None or not lora.takes_weights:
         return
 
-    def keep() -> None:
+    def keep(tell: Tell) -> None:
         if control.is_main and not _kept(log):
-            _keep(log, read(start.run()) if start else decompose(model, lora.initialization, seed, device))
+            _keep(log, read(start.run()) if start else first_values(partial(_show, tell, DECOMPOSING)))
 
-    seed = job.spec.training.seed
-    control.agree(keep)
-    control.agree(lambda: take_out(model, read(log)))
+    first_values = partial(decompose, model, lora.initialization, job.spec.training.seed, device)
+    control.agree_long(keep, context)
+    control.agree_long(lambda tell: take_out(model, read(log), partial(_show, tell, TAKING_OUT)), context)
 
 
 def read(log: RunLog) -> Factors:
@@ -53,6 +61,10 @@ def read(log: RunLog) -> Factors:
     if crc64_hex(crc64nvme(content)).encode() != crc:
         raise StorageError(f"{place} is not as it was stored: restore it")
     return load(content)
+
+
+def _show(tell: Tell, name: str, done: int, total: int) -> None:
+    tell({"kind": "phase", "name": name, "detail": "", "done": done, "total": total, "unit": "weights"})
 
 
 def _kept(log: RunLog) -> bool:

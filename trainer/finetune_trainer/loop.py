@@ -19,7 +19,7 @@ from finetune_trainer.errors import FinetuneError, Stopped
 from finetune_trainer.evaluate import evaluate
 from finetune_trainer.evaluation.report import contamination_of
 from finetune_trainer.finish import finish
-from finetune_trainer.reporting import refresh
+from finetune_trainer.reporting import refresh, store_audit
 from finetune_trainer.restore import restore
 from finetune_trainer.run import Run, StepTimes
 from finetune_trainer.spec import FineTuneJob
@@ -56,6 +56,7 @@ def fit(run: Run) -> None:
     """Train until the epochs or steps are done or the patience is over, then commit the finished state."""
     leave_if_asked(run)
     compare_later(run)
+    store_audit(run)
     refresh(run)
     with closing(upcoming(run)) as batches:
         while settle(run) and (arrival := wait_for(batches)) is not None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from finetune_trainer.engine.collectives import Tell
 from finetune_trainer.export.lineage import public_manifest
 from finetune_trainer.report.course import Course
 from finetune_trainer.report.data import Report, evaluations_of, steps_of
@@ -17,8 +18,22 @@ REPORT = "report.html"
 AUDIT = "audit.json"
 
 
+def store_audit(run: Run) -> None:
+    """Put the audit of this start beside the run's checkpoints; returns when it is there. Collective.
+
+    StorageError on rank 0, PeerFailed on others, when the store does not take it: no step shall come before it.
+    """
+
+    def put(_: Tell) -> None:
+        if run.control.is_main:
+            content = json.dumps(run.audit, indent=2, ensure_ascii=False).encode()
+            run.log.journal.store.put(f"{run.log.journal.run_id}/{AUDIT}", content)
+
+    run.control.agree_long(put, run.context)
+
+
 def refresh(run: Run, result: dict[str, Any] | None = None, found: dict[str, Any] | None = None) -> None:
-    """Have report and audit written as the run stands now, to its folder of checkpoints; returns at once. Rank 0.
+    """Have the report written as the run stands now, to its folder of checkpoints; returns at once. Rank 0.
 
     `result`: what a finished run returns; `found`: what its evaluation came to (`evaluation.json`).
     """
@@ -26,7 +41,6 @@ def refresh(run: Run, result: dict[str, Any] | None = None, found: dict[str, Any
         gather, journal = gathering(run, result, found), run.log.journal
 
         def write() -> None:
-            journal.store.put(f"{journal.run_id}/{AUDIT}", json.dumps(run.audit, indent=2, ensure_ascii=False).encode())
             journal.store.put(f"{journal.run_id}/{REPORT}", page(gather()).encode())
 
         run.reports.ask(write)

@@ -7,6 +7,7 @@ from itertools import chain
 
 from finetune_trainer.commit import HISTORY, Body
 from finetune_trainer.context import RESUMING
+from finetune_trainer.data import other_labels
 from finetune_trainer.engine.load import fill, take_over
 from finetune_trainer.errors import DataError
 from finetune_trainer.leftovers import commit_left_in_memory
@@ -15,6 +16,7 @@ from finetune_trainer.model.fingerprint import ModelIdentity
 from finetune_trainer.run import Run
 from finetune_trainer.source import CheckpointSource
 from finetune_trainer.staged import StagedShare, find_staged, forget_staged
+from finetune_trainer.starting_point import LABELS
 from finetune_trainer.store import Checkpoint, CorruptObject
 
 
@@ -67,13 +69,15 @@ def set_aside(run: Run, entry: Checkpoint, problems: list[str]) -> None:
 
 
 def load(run: Run, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> list[str]:
-    """Put the state of a checkpoint into the engine and the loop; collective. DataError for another model.
+    """Put the state of a checkpoint into the engine and the loop; collective. DataError for another model
+    or other labels.
 
     Each rank reads and verifies what it needs, out of `memory` where that holds it. Returns what is damaged of it: then
     the engine holds neither this state nor the one before, and the loop's is as it was.
     """
     body = Body.model_validate(entry.body)
     _check_model(run, entry.step, body.model)
+    _check_labels(run, entry.step, body.labels)
     if body.dataset != run.dataset.id:
         raise DataError(
             f"spec.data.train: the files changed since checkpoint step {entry.step} (data set {body.dataset[:12]}, "
@@ -102,6 +106,17 @@ def load(run: Run, entry: Checkpoint, memory: Sequence[StagedShare] = ()) -> lis
     if run.control.is_main:
         run.history.replace(history)
     return []
+
+
+def _check_labels(run: Run, step: int, then: Sequence[str] | None) -> None:
+    """A score stands for a label by its place alone."""
+    now = run.dataset.labels
+    if then is not None and now is not None and (found := other_labels(then, now.names)):
+        raise DataError(
+            f"{LABELS}: those of this start are {found}, and checkpoint step {step} was trained with "
+            f"{', '.join(then)}: put the old files of spec.data.train back, or start a new run by another "
+            "metadata.name or spec.checkpoint.uri"
+        )
 
 
 def _check_model(run: Run, step: int, then: ModelIdentity) -> None:

@@ -46,6 +46,7 @@ class Draft(BaseModel):
     model: ModelIdentity
     dataset: str
     metrics: dict[str, float]
+    labels: tuple[str, ...] | None = None
 
 
 class StagedObject(BaseModel):

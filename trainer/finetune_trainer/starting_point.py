@@ -5,14 +5,22 @@ The other run is only read. Knows no tensors: `finetune_trainer.begin` loads wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from finetune_trainer.errors import DataError, StorageError
-from finetune_trainer.spec import WHICH_WORDS, FineTuneJob, ObjectiveType, StartCheckpoint, identity_fields, run_id
+from finetune_trainer.spec import (
+    WHICH_WORDS,
+    FineTuneJob,
+    ObjectiveType,
+    ProblemType,
+    StartCheckpoint,
+    identity_fields,
+    run_id,
+)
 from finetune_trainer.store import Checkpoint, ObjectRef, RunLog, find_checkpoint, listed, open_store, runs_at
 
 FIELD = "spec.model.checkpoint"
@@ -28,6 +36,8 @@ FREE = (
 LABELS = "spec.objective.classification.labels"
 CLASSIFICATION = str(ObjectiveType.CLASSIFICATION)
 TYPE = "spec.objective.type"
+PROBLEM = "spec.objective.classification.problem"
+NO_HEAD = "no score head"
 TOKENS = "spec.model.addedTokens"
 OTHER_METHOD = "export that run and write the folder of the exported model as spec.model.uri, without a checkpoint"
 
@@ -120,8 +130,9 @@ def check_start(job: FineTuneJob) -> None:
     with reading():
         source = start.run()
         theirs, mine = source.journal.identity().fields, identity_fields(job)
+        _check_head(start, theirs, mine)
         _check_method(start, theirs, mine)
-        _check_order(start, theirs, mine)
+        _check_order(start, theirs, mine, entry.body.get("labels"))
         if problem := _missing(source, entry.objects):
             raise start.damaged(problem)
 
@@ -142,6 +153,31 @@ def _no_run(uri: str, logs: list[RunLog]) -> str:
     return f"there is no run at {uri}: write <checkpoint.uri>/<run id> of that job, as in status.checkpoint.latest"
 
 
+def _check_head(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """A checkpoint has what its objective trains: a head of scores, and for what, or none."""
+    there, here = _head(theirs), _head(mine)
+    if there == here:
+        return
+    if there == NO_HEAD:
+        remedy = (
+            "begin with what that run exports, its adapter as spec.model.adapter or its merged or full model as "
+            "spec.model.uri, without spec.model.checkpoint: the head is new then"
+        )
+    else:
+        remedy = "leave spec.model.checkpoint out, and begin with the language model at spec.model.uri"
+    raise DataError(
+        f"{TYPE}: is {mine[TYPE]}, which trains {here}, and {start} was trained with {theirs[TYPE]} and has {there}: "
+        f"{remedy}"
+    )
+
+
+def _head(fields: Mapping[str, Any]) -> str:
+    kind = fields.get(TYPE)
+    if kind == ObjectiveType.CLASSIFICATION and fields.get(PROBLEM, ProblemType.SINGLE_LABEL) != ProblemType.REGRESSION:
+        return "a score for each label"
+    return "a head of one score" if kind in (ObjectiveType.CLASSIFICATION, ObjectiveType.REWARD) else NO_HEAD
+
+
 def _check_method(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
     compared = [path for path in sorted(theirs.keys() | mine.keys(), key=_type_first) if path.startswith(METHOD)]
     for path in compared:
@@ -153,11 +189,18 @@ def _check_method(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping
             )
 
 
-def _check_order(start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-    """Of labels and added tokens a checkpoint holds weights in their order, and not which ones they are."""
+def _check_order(
+    start: StartingPoint, theirs: Mapping[str, Any], mine: Mapping[str, Any], labels: Sequence[str] | None
+) -> None:
+    """Of labels and added tokens a checkpoint's weights are in their order.
+
+    `labels`: what its entry says of them; older ones say nothing. Those of the data are compared when these are read.
+    """
     for field in (LABELS, TOKENS):
         there, here = ([value for path, value in fields.items() if path.startswith(field)] for fields in (theirs, mine))
         compared = bool(here and there) if field == TOKENS else {theirs.get(TYPE), mine.get(TYPE)} == {CLASSIFICATION}
+        if field == LABELS and labels is not None:
+            compared, there = compared and bool(here), list(labels)
         if not compared or here == there:
             continue
         then = f"with {', '.join(there)}" if there else "with those of its data, so leave them out here"

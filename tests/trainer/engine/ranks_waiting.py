@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -85,6 +86,30 @@ def index(payload: dict[str, Any]) -> dict[str, Any]:
         dataset = open_dataset(job, place(control, reporter, recorder), control, log, tokenizer, "", 2)
     told = [event["done"] for event in recorder.of("phase")]
     return {"records": dataset.index.records, "told": told, "hung": hung.is_set()}
+
+
+def take_out(payload: dict[str, Any]) -> dict[str, Any]:
+    """Begin with PiSSA as the manifest `job` says; returns how long it took and what was told."""
+    import torch
+
+    from finetune_trainer.assemble import adapt
+    from finetune_trainer.initial_adapter import take_out_initial
+    from finetune_trainer.model.load import load_model
+    from finetune_trainer.spec import run_id
+    from finetune_trainer.store import RunLog, open_store
+
+    job = load_job(Path(payload["job"]))
+    folder = Path(job.spec.model.uri.removeprefix("file://"))
+    base: Any = load_model(folder, dtype=torch.float32, zero_stage=0, ds_config={}, gradient_checkpointing=False)
+    model, _ = adapt(job, base, (), None)
+    torch.set_num_threads(1)  # two ranks share the machine
+    control, recorder = join(payload["deadline"]), Recorder()
+    log, started = RunLog(open_store(job.spec.checkpoint.uri), run_id(job)), time.monotonic()
+    run = (job, place(control, recorder, recorder), control, log)
+    take_out_initial(model, run, None, torch.device("cpu"))
+    taken = sum(hasattr(layer, "taken_out") for layer in model.modules())
+    told = [event["name"] for event in recorder.of("phase")]
+    return {"told": told, "taken": taken, "seconds": time.monotonic() - started}
 
 
 def join(deadline: float) -> ControlGroup:

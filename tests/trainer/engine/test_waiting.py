@@ -12,6 +12,7 @@ import pytest
 from faulty_http import drip_answer
 from faulty_proxy import faulty_proxy
 from finetune_trainer.context import RunContext, SilentReporter, StopSignal
+from finetune_trainer.initial_adapter import DECOMPOSING, TAKING_OUT
 from finetune_trainer.spec import parse_job
 from ranks import run_ranks
 from s3_bucket import Bucket
@@ -67,6 +68,16 @@ def test_a_file_that_is_read_for_longer_than_the_deadline_is_indexed(
     assert not main["hung"]
     assert len(set(main["told"])) >= 4
     assert main["told"] == sorted(main["told"])
+
+
+def test_first_values_of_adapters_may_take_longer_than_the_deadline(tmp_path: Path) -> None:
+    large = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 3}
+    job = make_small_job(tmp_path, records=8, **large).write(method={"lora": {"initialization": "PiSSA"}})
+    main, other = run_ranks(2, f"{RANKS}:take_out", {"job": str(job), "deadline": 1.0})
+    assert main["seconds"] > 1.0
+    assert main["taken"] == other["taken"] == 3 * 7
+    assert main["told"] == sorted(main["told"], key=[DECOMPOSING, TAKING_OUT].index)
+    assert DECOMPOSING in main["told"]
 
 
 def test_fetching_a_model_tells_how_many_of_its_bytes_are_here(tmp_path: Path, bucket: Bucket) -> None:

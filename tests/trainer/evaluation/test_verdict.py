@@ -8,7 +8,9 @@ import pytest
 from finetune_trainer.evaluation.overfitting import overfitting
 from finetune_trainer.evaluation.report import findings, in_brief
 from finetune_trainer.evaluation.sides import Before, Contaminated, SetBefore, Side
-from finetune_trainer.evaluation.verdict import LOSS, Outcome, bootstrap, verdict
+from finetune_trainer.evaluation.verdict import LOSS, NATS, Outcome, bootstrap, verdict
+from finetune_trainer.export.card_evaluation import evaluation_part
+from finetune_trainer.report.findings import parts
 
 RECORDS = [f"file#{number}" for number in range(100)]
 
@@ -119,6 +121,23 @@ def test_the_first_metric_decides_over_all_sets_that_have_it() -> None:
     assert in_brief(found)["forgetting"] == {"general text": 0.25}
 
 
+def test_forgetting_is_said_in_what_it_was_measured_in() -> None:
+    before = Before(sets={"one": SetBefore(base=side([1.0] * 20))}, forgetting={"general text": 3.0, "aside": 0.5})
+    now = {"general text": 3.25, "aside": 0.75}
+    after = {"one": side([0.5] * 20)}
+    units = {
+        NATS: ["nats per token", "nats per token"],
+        "in held-out DPO loss": ["nats per token", "DPO loss"],
+    }
+    for loss, expected in units.items():
+        found = findings({"one": []}, before, after, now, None, [], loss)
+        assert [one["unit"] for one in found["forgetting"]] == expected
+        card = "\n".join(evaluation_part(found))
+        assert f"Loss on aside: 0.5000 before training, 0.7500 after (+0.2500 {expected[1]})." in card
+        shown = {one.name: one.metrics[0].name for one in parts(found)["forgetting"]}
+        assert shown == {"general text": "loss", "aside": "loss" if loss == NATS else "DPO loss"}
+
+
 def test_held_out_records_that_were_trained_on_are_said_beside_the_verdict() -> None:
     dirty = Contaminated(name="one", exact=3, near=2, records=20, train_records=80)
     before = Before(sets={"one": SetBefore(base=side([2.0] * 20))}, contamination=[dirty])
@@ -147,6 +166,18 @@ def test_a_held_out_loss_that_rises_after_its_best_is_overfitting() -> None:
     assert (found.overfits, found.best_step, found.last_step) == (True, 2, 4)
     assert found.gap == pytest.approx(1.9 - (1.9 + 1.8 + 1.7 + 1.6) / 4)
     assert "step 2 is exported" in found.text
+
+
+def test_a_loss_that_stays_near_zero_is_not_overfitting_for_its_digits() -> None:
+    found = overfitting([{"step": 0, "evalLoss": 0.69}, *history([0.1, 0.001, 0.0013])[1:]], 2)
+    assert found is not None
+    assert not found.overfits
+    risen = overfitting([{"step": 0, "evalLoss": 0.69}, *history([0.1, 0.001, 0.02])[1:]], 2)
+    assert risen is not None
+    assert risen.overfits
+    below = overfitting(history([-1.0, -2.0, -1.999]), 2)
+    assert below is not None
+    assert not below.overfits
 
 
 def test_noise_of_the_last_steps_and_a_single_evaluation_are_none() -> None:

@@ -119,6 +119,43 @@ def test_a_stopped_classifier_goes_on_with_its_head_and_labels(example: Any, tra
     assert "| held-out | macroF1 |" in card
 
 
+def test_other_labels_in_the_data_are_refused_by_name(example: Any, train: Train, tmp_path: Path) -> None:
+    derived = {"classification": {"problem": "SingleLabel"}}
+    short: dict[str, Any] = {"training": {"maxSteps": 4}, "evaluation": {"everySteps": 4, "samples": 0}}
+    start = {"checkpoint": {"uri": f"file://{tmp_path}/checkpoints/default.classification"}}
+
+    def relabelled(number: int) -> dict[str, Any]:
+        record = labelled(number)
+        return record | {"label": record["label"].replace("returns", "opinion")}
+
+    def second(record: Any, **more: Any) -> Path:
+        path: Path = example("classification", record, model=start, **short, **({"objective": derived} | more))
+        path.write_text(path.read_text().replace("name: classification", "name: second"))
+        return path
+
+    with pytest.raises(Stopped):
+        train(example("classification", labelled, **short, objective=derived), Recorder(stop_after=2))
+    named = r"classification\.labels: .* billing, opinion, shipping \(3 in all; new: opinion; gone: returns\), and {}"
+    trained = "{} was trained with billing, returns, shipping: "
+    resumed = named.format(trained.format("checkpoint step .")) + r"put the old files of spec\.data\.train back"
+    with pytest.raises(DataError, match=resumed):
+        train(example("classification", relabelled, **short, objective=derived))
+    recorder = Recorder()
+    with pytest.raises(
+        DataError, match=named.format(trained.format("step . of .*")) + "train on records with the same"
+    ):
+        train(second(relabelled), recorder)
+    assert "loading the model" not in [event["name"] for event in recorder.of("phase")]
+    rmtree(tmp_path / "checkpoints" / "default.second")
+    order = ["shipping", "billing", "returns"]
+    with pytest.raises(
+        DataError, match=r"was trained with billing, returns, shipping: write the same ones in the same"
+    ):
+        train(second(labelled, objective={"classification": {"labels": order}}))
+    result, _ = train(second(labelled, objective={"classification": {"labels": sorted(order)}}))
+    assert result["step"] == 4
+
+
 def recorded(folder: Path) -> list[dict[str, Any]]:
     """What a run recorded of each step and evaluation, without its times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

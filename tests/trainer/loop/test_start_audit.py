@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from finetune_trainer.audit import loss_warnings, template_warnings
+from finetune_trainer.context import StopSignal
 from finetune_trainer.data import Row
 from finetune_trainer.data.audit import TemplateCheck, check_template
+from finetune_trainer.errors import StorageError
 from finetune_trainer.report.audit_facts import facts
 from loop_runner import Recorder, Train
 from small_job import make_small_job
@@ -47,6 +50,26 @@ def test_loss_before_training_is_that_of_the_base_on_the_same_records(tmp_path: 
     stored = json.loads((tmp_path / "checkpoints" / "default.small" / "audit.json").read_text())
     assert stored["startLoss"] == start
     assert {"startLoss", "template", "coverage", "keptTokenShare"} <= set(stored)
+
+
+def test_audit_is_stored_before_the_first_step(tmp_path: Path, train: Train) -> None:
+    small = make_small_job(tmp_path, records=8)
+    spec: dict[str, Any] = {"workers": {"replicas": 1}, "training": {"maxSteps": 1}, "evaluation": None}
+    place = tmp_path / "checkpoints" / "default.small" / "audit.json"
+    place.mkdir(parents=True)  # no file can take its place
+    recorder = Recorder()
+    with pytest.raises(StorageError, match=r"audit\.json"):
+        train(small.write(**spec), recorder)
+    assert recorder.of("progress") == []
+    place.rmdir()
+    found: list[Any] = []
+
+    def look(event: Mapping[str, object], _: StopSignal) -> None:
+        if event["kind"] == "progress":
+            found.append(json.loads(place.read_text())["startLoss"])
+
+    _, recorder = train(small.write(**spec), Recorder(react=look))
+    assert found == [recorder.of("audit")[0]["startLoss"]]
 
 
 def test_look_before_training_changes_nothing_that_is_trained(

@@ -102,6 +102,27 @@ def test_another_method_is_refused_with_what_to_write(
         preflight(starting(small_job, log.uri, method=method))
 
 
+@pytest.mark.parametrize(
+    ("theirs", "mine", "expected"),
+    [
+        (
+            "SFT",
+            "Reward",
+            "is Reward, which trains a head of one score, and .* with SFT and has no score head: begin with",
+        ),
+        ("DPO", "Classification", "is Classification, which trains a score for each label, and .* with DPO and has no"),
+        ("Reward", "SFT", "is SFT, which trains no score head, and .* with Reward and has a head of one score: leave "),
+        ("Classification", "Reward", "is Reward, .* and has a score for each label: leave spec.model.checkpoint out"),
+    ],
+)
+def test_a_checkpoint_with_another_head_is_refused_by_its_objective(
+    small_job: SmallJob, tmp_path: Path, theirs: str, mine: str, expected: str
+) -> None:
+    log, _ = begin_run(small_job, f"file://{tmp_path}/ckpt", objective={"type": theirs})
+    with pytest.raises(DataError, match=rf"^spec\.objective\.type: {expected}"):
+        preflight(starting(small_job, log.uri, objective={"type": mine}))
+
+
 def test_labels_and_added_tokens_must_stand_in_the_order_that_the_weights_have(
     small_job: SmallJob, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import hub_server
@@ -14,7 +15,7 @@ import tiny_models
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.model.lora import apply_lora
-from finetune_trainer.model.start_adapter import CONFIG, WEIGHTS, fetch_adapter, look
+from finetune_trainer.model.start_adapter import ADAPTED_SCORE, CONFIG, WEIGHTS, fetch_adapter, load_adapter, look
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, LoRA, parse_job
 from hub_server import Hub
@@ -100,8 +101,6 @@ def test_a_rank_of_its_own_does_not_matter_to_an_adapter_that_is_merged(adapter:
 
 
 def test_a_merged_start_is_made_once_and_another_model_is_refused(adapter: Path, tmp_path: Path) -> None:
-    import torch
-
     model = tiny_models.save("llama", tmp_path / "model", shard_size="20KB")
     tiny_models.save_tokenizer(model)
     folder = merge_start(model, adapter, tmp_path / "cache", torch.float32)
@@ -113,8 +112,30 @@ def test_a_merged_start_is_made_once_and_another_model_is_refused(adapter: Path,
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     before = tiny_models.build("llama").state_dict()["model.layers.0.mlp.up_proj.weight"]
     assert not torch.equal(weights["model.layers.0.mlp.up_proj.weight"], before)
+    described(adapter, lora_alpha=16)
+    stronger = merge_start(model, adapter, tmp_path / "cache", torch.float32)
+    name = "model.layers.0.mlp.up_proj.weight"
+    added, twice = weights[name] - before, load_file(stronger / "model.safetensors")[name] - before
+    assert torch.allclose(twice, 2 * added, atol=1e-6), "the scale is part of what a merged model is known by"
+    tokens = (model / "tokenizer.json").read_text()
+    (model / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 7}))
+    assert merge_start(model, adapter, tmp_path / "cache", torch.float32) not in (folder, stronger)
+    (adapter / "tokenizer.json").write_text(tokens.replace('"added_tokens": [', '"added_tokens":  ['))
+    theirs = merge_start(model, adapter, tmp_path / "cache", torch.float32)
+    assert (theirs / "tokenizer.json").read_bytes() == (adapter / "tokenizer.json").read_bytes()
     other = tiny_models.save("llama", tmp_path / "other", intermediate_size=64)
     with pytest.raises(
         DataError, match=r"^spec\.model\.adapter\.uri: the adapter does not fit the model at spec\.model"
     ):
         merge_start(other, adapter, tmp_path / "cache", torch.float32)
+
+
+def test_an_adapter_with_a_score_head_is_refused_for_a_language_model(adapter: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(load_file(adapter / WEIGHTS) | {ADAPTED_SCORE: torch.zeros(1, 8)}, adapter / WEIGHTS)
+    model, _ = apply_lora(tiny_models.build("llama"), LORA, seed=1)
+    with pytest.raises(
+        DataError, match=r"^spec\.model\.adapter\.uri: .* has a score head, of Reward or Classification"
+    ):
+        load_adapter(model, adapter, "file:///reward", LORA)

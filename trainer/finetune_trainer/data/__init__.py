@@ -21,7 +21,7 @@ from finetune_trainer.data.indexing import (
     kept_train_index,
 )
 from finetune_trainer.data.keep import Keeping
-from finetune_trainer.data.label_set import LabelSet
+from finetune_trainer.data.label_set import LabelSet, other_labels
 from finetune_trainer.data.labels import with_labels
 from finetune_trainer.data.pack import best_fit
 from finetune_trainer.data.pages import UNSHARED, NodeCache, Pages
@@ -93,6 +93,7 @@ __all__ = [
     "kept_train_index",
     "list_sources",
     "listing_digest",
+    "other_labels",
     "point_to",
     "publish",
     "source_results",

@@ -129,6 +129,15 @@ def class_weights(options: Classification, names: Sequence[str], counts: Sequenc
     return tuple(sum(counts) / (len(names) * count) for count in counts)
 
 
+def other_labels(then: Sequence[str], now: Sequence[str]) -> str:
+    """In what the labels `now` differ from `then`, whose places scores were trained for; "" where in nothing."""
+    if tuple(then) == tuple(now):
+        return ""
+    new, gone = [name for name in now if name not in then], [name for name in then if name not in now]
+    parts = ([f"new: {some(new)}"] if new else []) + ([f"gone: {some(gone)}"] if gone else [])
+    return f"{some(now)} ({len(now)} in all; {'; '.join(parts) or 'the same in another order'})"
+
+
 def _check_found(options: Classification, names: Sequence[str]) -> None:
     if len(names) > MAX_LABELS:
         raise DataError(

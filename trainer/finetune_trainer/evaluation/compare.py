@@ -27,7 +27,7 @@ from finetune_trainer.evaluation.questions import Question
 from finetune_trainer.evaluation.records import RecordScores, spread_rows
 from finetune_trainer.evaluation.report import Json, findings
 from finetune_trainer.evaluation.sides import Before, BeforeFile, Contaminated, SetBefore, Side
-from finetune_trainer.evaluation.verdict import NATS
+from finetune_trainer.evaluation.verdict import IN_HELD_OUT, NATS
 from finetune_trainer.metrics import EVAL_PREFIX, Record
 from finetune_trainer.spec import LANGUAGE, OBJECTIVES, JobSpec
 
@@ -146,7 +146,7 @@ class Comparison:
     @property
     def _loss_name(self) -> str:
         kind = self.spec.objective.type
-        return NATS if kind in LANGUAGE else f"in held-out {kind} loss"
+        return NATS if kind in LANGUAGE else f"{IN_HELD_OUT}{kind} loss"
 
     def _keep(self) -> None:
         if self.control.is_main and self.before is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GENERAL_TEXT = "general text"
 """Name of the sample that comes along."""
+NATS_PER_TOKEN = "nats per token"
 
 
 def paragraphs() -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from finetune_trainer.metrics import Record
 
 RISE = 0.01
-"""Share of the lowest held-out loss by which the last one must lie above it: less is noise of the last steps."""
+"""Share, of the lowest held-out loss and of what training had gained until then, by which the last loss must lie above
+the lowest. A choice of this project, not of the literature: less is taken for noise of the last steps."""
 
 WINDOW = 20
 """Steps over which the training loss is averaged."""
@@ -16,9 +17,11 @@ WINDOW = 20
 
 @dataclass(frozen=True)
 class Overfitting:
-    """Losses in nats per token. `gap`: held-out less training loss at the end, over the last `WINDOW` steps.
+    """Losses as the objective has them. `gap`: held-out less training loss at the end, over the last `WINDOW` steps.
 
-    `overfits`: the held-out loss rose by more than `RISE` after its lowest value, at `best_step`.
+    `overfits`: the held-out loss rose by more than `RISE` after its lowest value, at `best_step`. It is the objective's
+    loss, never a margin or an accuracy; the gain is the other scale because losses of pairs and labels end near zero,
+    where a share of the loss is nothing.
     """
 
     overfits: bool
@@ -39,7 +42,8 @@ def overfitting(records: Sequence[Record], exported_step: int) -> Overfitting | 
     last_step, last = found[-1]
     train = [record["loss"] for record in records if record.get("loss") is not None][-WINDOW:]
     gap = last - sum(train) / len(train) if train else None
-    overfits = last > best * (1 + RISE)
+    gained = max(r["evalLoss"] for r in records if r.get("evalLoss") is not None and r["step"] <= best_step) - best
+    overfits = last - best > RISE * max(abs(best), gained)
     text = f"held-out loss was lowest at step {best_step}, {best:.4f}, and ended at {last:.4f}, step {last_step}"
     if overfits:
         kept = "" if exported_step == last_step else f"; step {exported_step} is exported"

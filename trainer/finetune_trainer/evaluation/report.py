@@ -8,7 +8,8 @@
     sets[]         name; records compared; shots; means {<metric> or loss: {base, prompted, tuned,
                    constant}}; verdict, as above
     samples[]      set, record, prompt (text), reference, base, prompted, tuned: answers, null where none was made
-    forgetting[]   name, base, tuned: nats per token; change: positive where the loss rose
+    forgetting[]   name, base, tuned; change: positive where the loss rose; unit: `nats per token`, or for sets of other
+                   objectives than SFT and CPT what their loss is, such as `DPO loss`
     overfitting    overfits, bestStep, bestLoss, lastStep, lastLoss, gap, text; null with fewer than two evaluations
     contamination[]  name, exact, near, records, trainRecords, examples
 
@@ -25,9 +26,10 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
+from finetune_trainer.evaluation.forgetting import GENERAL_TEXT, NATS_PER_TOKEN
 from finetune_trainer.evaluation.overfitting import Overfitting
 from finetune_trainer.evaluation.sides import Before, SetBefore, Side
-from finetune_trainer.evaluation.verdict import FEWEST, LOSS, NATS, Scores, Verdict, verdict
+from finetune_trainer.evaluation.verdict import FEWEST, IN_HELD_OUT, LOSS, NATS, Scores, Verdict, verdict
 
 VERSION = 1
 
@@ -66,13 +68,19 @@ def findings(
         "sets": [_set(name, metrics.get(name, ()), before.sets.get(name), side, loss) for name, side in after.items()],
         "samples": list(samples),
         "forgetting": [
-            {"name": name, "base": before.forgetting[name], "tuned": now, "change": now - before.forgetting[name]}
+            _forgotten(name, before.forgetting[name], now, loss)
             for name, now in forgetting.items()
             if name in before.forgetting
         ],
         "overfitting": None if overfitting is None else _camel(asdict(overfitting)),
         "contamination": contamination_of(before),
     }
+
+
+def _forgotten(name: str, base: float, now: float, loss: str) -> Json:
+    """Sets are measured by the objective's loss as all held-out data; the general text always as a text."""
+    unit = NATS_PER_TOKEN if name == GENERAL_TEXT or loss == NATS else loss.removeprefix(IN_HELD_OUT)
+    return {"name": name, "base": base, "tuned": now, "change": now - base, "unit": unit}
 
 
 def contamination_of(before: Before | None) -> list[Json]:

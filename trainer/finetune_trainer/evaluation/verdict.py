@@ -31,6 +31,8 @@ LOSS = "loss"
 
 NATS = "nats per token of held-out loss"
 """What a loss is, unless an objective has another one."""
+IN_HELD_OUT = "in held-out "
+"""Before the name of such another one."""
 
 Scores = Mapping[str, float]
 """A number for each record, by its id."""

@@ -43,7 +43,7 @@ def _constant(sets: list[Mapping[str, Any]]) -> str:
 
 def _forgetting(one: Mapping[str, Any]) -> str:
     before, after, change = one["base"], one["tuned"], one["change"]
-    return f"Loss on {one['name']}: {before:.4f} before training, {after:.4f} after ({change:+.4f} nats per token)."
+    return f"Loss on {one['name']}: {before:.4f} before training, {after:.4f} after ({change:+.4f} {one['unit']})."
 
 
 def _sentence(text: str) -> str:

@@ -14,7 +14,7 @@ from finetune_trainer.export.disk import writing
 from finetune_trainer.export.merge import merge_files
 from finetune_trainer.model.fetch import locked
 from finetune_trainer.model.fingerprint import fingerprint
-from finetune_trainer.model.start_adapter import FIELD, copy_small_files, weights_digest
+from finetune_trainer.model.start_adapter import FIELD, copy_small_files, small_files_digest, weights_digest
 
 DONE = ".merged"
 
@@ -25,7 +25,8 @@ def merge_start(model_path: Path, adapter: Path, cache: Path, dtype: torch.dtype
     The tokenizer is the adapter's, where it brings one, because it may have tokens that the model's has not; everything
     else that is no weight is the model's. Raises DataError when the two do not fit.
     """
-    parts = f"{fingerprint(model_path)['sha256']} {weights_digest(adapter)} {dtype}"
+    weights = f"{fingerprint(model_path)['sha256']} {weights_digest(adapter)}"
+    parts = f"{weights} {small_files_digest(model_path, adapter)} {dtype}"
     folder = cache / f"merged-{sha256(parts.encode()).hexdigest()[:12]}"
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / f"{folder.name}.lock"):

@@ -17,6 +17,7 @@ from finetune_trainer.launch.lines import LineReporter
 from finetune_trainer.launch.outcome import Failure, RunFailed, failure_of
 from finetune_trainer.launch.progress import Channel, HttpReporter
 from finetune_trainer.launch.watchdog import LAST_WORD, Watchdog, end_process
+from finetune_trainer.model.absent import without
 from finetune_trainer.spec import FineTuneJob
 
 LOOP = "finetune_trainer.loop:train"
@@ -65,6 +66,8 @@ def run_rank(job: FineTuneJob, place: Place, settings: Settings, stop: StopSigna
     try:
         with ExitStack() as stack:
             reporter = _reporter(stack, job, place, settings, stop)
+            if job.spec.method.qlora is None:  # peft imports it wherever it is installed: seconds of every rank
+                stack.enter_context(without("bitsandbytes"))
             train = cast(Train, pkgutil.resolve_name(settings.entrypoint))
             gc.freeze()  # what imports have made stays: collections look at it no more, a quarter of the stream's time
             outcome = train(job, _context(place, settings, reporter, stop))

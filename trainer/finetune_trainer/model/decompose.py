@@ -6,7 +6,7 @@ them out of the same weights again, on any hardware, and an export takes them ou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -25,15 +25,27 @@ Factors = dict[str, Tensor]
 """`<name of the module in the base model>.A` [rank, in] and `.B` [out, rank] for each adapter, in its dtype."""
 
 
+Progress = Callable[[int, int], None]
+"""Told how many of all weights are done."""
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody asked."""
+
+
 @torch.no_grad()
-def decompose(model: nn.Module, initialization: Initialization, seed: int, device: torch.device) -> Factors:
+def decompose(
+    model: nn.Module, initialization: Initialization, seed: int, device: torch.device, progress: Progress = _silent
+) -> Factors:
     """The first values of every adapter of a PeftModel, on the CPU; `device` is where they are computed.
 
     As in peft: the largest singular values, or the first columns of Q and rows of R, over the adapters' scale.
     """
     find = {Initialization.PISSA: _principal, Initialization.OLORA: _orthonormal}[initialization]
     factors: Factors = {}
-    for name, layer in adapted_layers(model).items():
+    layers = adapted_layers(model)
+    for number, (name, layer) in enumerate(layers.items()):
+        progress(number, len(layers))
         weight = _weight(layer)
         rank, scale = layer.r["default"], layer.scaling["default"]
         down, up = find(weight.to(device, torch.float32), min(rank, *weight.shape), scale, seeded(seed, name))
@@ -43,7 +55,7 @@ def decompose(model: nn.Module, initialization: Initialization, seed: int, devic
 
 
 @torch.no_grad()
-def take_out(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
+def take_out(model: nn.Module, factors: Mapping[str, Tensor], progress: Progress = _silent) -> None:
     """Give the adapters of a PeftModel these values, and take them out of the weights beside, so that logits stay.
 
     What is taken out is what the adapters hold, after rounding. Computed in float64, so that the weights' last bit does
@@ -52,7 +64,8 @@ def take_out(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
     layers = adapted_layers(model)
     if factors.keys() != {f"{name}.{part}" for name in layers for part in "AB"}:
         raise ValueError("the initial values are of other adapters")
-    for name, layer in layers.items():
+    for number, (name, layer) in enumerate(layers.items()):
+        progress(number, len(layers))
         down, up = factors[f"{name}.A"], factors[f"{name}.B"]
         layer.lora_A["default"].weight.copy_(down)
         layer.lora_B["default"].weight.copy_(up)

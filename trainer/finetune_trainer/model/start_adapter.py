@@ -123,6 +123,11 @@ def load_adapter(module: Any, folder: Path, uri: str, lora: LoRA) -> None:
     places: dict[str, Any] = get_peft_model_state_dict(module, trained, "default", save_embedding_layers=False)
     with safe_open(folder / WEIGHTS, framework="pt") as stored:
         shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+        if ADAPTED_SCORE in shapes and classifier(module) is None:
+            raise DataError(
+                f"{FIELD}: the adapter at {uri} has a score head, of Reward or Classification, and this job trains a "
+                "language model, without one: write the adapter of such a job, or that adapter's spec.objective.type"
+            )
         if ADAPTED_SCORE not in shapes:
             places.pop(ADAPTED_SCORE, None)
         elif (head := classifier(module)) is not None and (folder / HEAD).exists():
@@ -153,16 +158,30 @@ def check_tokens(job: FineTuneJob, folder: Path, tokenizer: PreTrainedTokenizerF
 
 
 def copy_small_files(model_path: Path, adapter: Path, folder: Path) -> None:
-    """Give `folder` all but the weights of the model with the adapter merged into it, where it is not there yet.
+    """Give `folder` all but the weights of the model with the adapter merged into it, where it is not there yet."""
+    for file in _small_files(model_path, adapter):
+        if not (folder / file.name).exists():
+            shutil.copy(file, folder / file.name)
 
-    Tokenizer and template are the adapter's, if it has any.
-    """
+
+def small_files_digest(model_path: Path, adapter: Path) -> str:
+    """SHA-256 of all but the weights that a model with the adapter merged into it is made from: scales and tokens."""
+    text = sha256()
+    own = [file for name in (CONFIG, HEAD) if (file := adapter / name).exists()]
+    for file in (*own, *_small_files(model_path, adapter)):
+        text.update(f"{file.name} {file.stat().st_size}\n".encode() + file.read_bytes())
+    return text.hexdigest()
+
+
+def _small_files(model_path: Path, adapter: Path) -> list[Path]:
+    """What the merged model has beside its weights; tokenizer and template are the adapter's, if it has any."""
     tokenizer = adapter if (adapter / "tokenizer.json").exists() else model_path
+    found: dict[str, Path] = {}
     for source, patterns in ((tokenizer, TOKENIZER), (model_path, SMALL_FILES)):
-        for file in source.iterdir():
-            wanted = any(fnmatch(file.name, pattern) for pattern in patterns) and file.name != INDEX
-            if wanted and not (folder / file.name).exists():
-                shutil.copy(file, folder / file.name)
+        for file in sorted(source.iterdir()):
+            if any(fnmatch(file.name, pattern) for pattern in patterns) and file.name != INDEX:
+                found.setdefault(file.name, file)
+    return list(found.values())
 
 
 def weights_digest(folder: Path) -> str:

@@ -47,7 +47,10 @@ def _held_out(one: Mapping[str, Any]) -> HeldOut:
 
 
 def _forgotten(one: Mapping[str, Any]) -> HeldOut:
-    metric = Metric(name=LOSS, base=one.get("base"), tuned=one.get("tuned"), lower_is_better=True)
+    unit = one.get("unit") or ""
+    metric = Metric(
+        name=unit if unit.endswith(LOSS) else LOSS, base=one.get("base"), tuned=one.get("tuned"), lower_is_better=True
+    )
     return HeldOut(name=one["name"], metrics=(metric,))
 
 
