@@ -30,7 +30,7 @@ class Task:
     """How one objective is asked for and measured.
 
     `data` and `model`: names of a file and of a folder of `ObjectiveWorkload`. `options`: of `spec.objective`, to train
-    alike, `best` what replaces them where each trainer has its best settings. `documents`: of a record.
+    alike, `best` what replaces them, if anything, where each trainer has its best settings. `documents`: of a record.
     """
 
     type: str
@@ -38,17 +38,15 @@ class Task:
     model: str
     documents: int
     options: dict[str, Any]
-    best: dict[str, Any]
+    best: dict[str, Any] | None = None
 
 
 TASKS = {
     "dpo": Task("DPO", "pairs", "model", PAIRS, {"dpo": {"reference": "Copy"}}, {"dpo": {"reference": "Precomputed"}}),
-    "orpo": Task("ORPO", "pairs", "model", PAIRS, {}, {}),
-    "kto": Task("KTO", "judged", "model", 1, {"kto": {"reference": "Copy"}}, {"kto": {"reference": "Copy"}}),
-    "reward": Task("Reward", "pairs", "reward", PAIRS, {}, {}),
-    "classification": Task(
-        "Classification", "labelled", "classifier", 1, *[{"classification": {"labels": LABELS}}] * 2
-    ),
+    "orpo": Task("ORPO", "pairs", "model", PAIRS, {}),
+    "kto": Task("KTO", "judged", "model", 1, {"kto": {"reference": "Copy"}}),
+    "reward": Task("Reward", "pairs", "reward", PAIRS, {}),
+    "classification": Task("Classification", "labelled", "classifier", 1, {"classification": {"labels": LABELS}}),
 }
 
 
@@ -67,7 +65,7 @@ class ObjectiveWorkload:
         document = json.loads(self.base.manifest(name, packing=packing).read_text())
         spec, packed = document["spec"], packing != "None"
         spec["model"]["uri"] = f"file://{self.base.folder}/{task.model}"
-        spec["objective"] = {"type": task.type, **(task.best if best else task.options)}
+        spec["objective"] = {"type": task.type, **(task.best if best and task.best else task.options)}
         source = {"uri": f"file://{self.base.folder}/{task.data}.jsonl"}
         spec["data"] |= {"train": [source], "overlong": "Drop", "maxLength": scale.max_length * task.documents}
         documents = (scale.documents, scale.micro_documents) if best else (2 * scale.micro_documents,) * 2
