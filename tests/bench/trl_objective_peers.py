@@ -96,7 +96,7 @@ def dpo(path: Path, records: list[Record], options: dict[str, Any], tokenizer: A
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    config = DPOConfig(**options, max_length=LONG)
+    config = DPOConfig(**options, max_length=LONG, remove_unused_columns=False)  # grouping asks for `length`
     reference = None if config.precompute_ref_log_probs else model_of(path)
     return DPOTrainer(model_of(path), reference, config, train_dataset=as_dataset(records), processing_class=tokenizer)
 
@@ -124,7 +124,8 @@ def reward(path: Path, records: list[Record], options: dict[str, Any], tokenizer
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
-    config, model = RewardConfig(**options, max_length=LONG), model_of(path, "AutoModelForSequenceClassification")
+    config = RewardConfig(**options, max_length=LONG, remove_unused_columns=False)  # as in `dpo`
+    model = model_of(path, "AutoModelForSequenceClassification")
     return RewardTrainer(model, config, train_dataset=as_dataset(records), processing_class=tokenizer)
 
 
