@@ -41,11 +41,12 @@ def ours(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 class TurnReporter:
-    """Counts steps by the loop's own progress events."""
+    """Counts steps by the loop's own progress events, and notes the losses of all of them so far."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._tokens = 0
+        self._losses: list[object] = []
 
     def report(self, event: Mapping[str, object]) -> Any:
         """Take an event of rank 0; returns when the run may go on."""
@@ -54,6 +55,8 @@ class TurnReporter:
         if event["kind"] == "progress":
             tokens = event["tokens"]
             assert isinstance(tokens, int)
+            self._losses.append(event["loss"])
+            self._turns.note(losses=list(self._losses))
             self._turns.step_finished(tokens - self._tokens)
             self._tokens = tokens
         return Answer()

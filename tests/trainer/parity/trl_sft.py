@@ -74,9 +74,14 @@ def sft_config(job: FineTuneJob, steps: int, folder: Path, **options: Any) -> An
     """TRL's settings that mean what the manifest means, on the CPU in float32; the schedule must be constant."""
     from trl.trainer.sft_config import SFTConfig
 
+    return SFTConfig(**(training_options(job, steps, folder) | {"max_length": None} | options))
+
+
+def training_options(job: FineTuneJob, steps: int, folder: Path) -> dict[str, Any]:
+    """Those of them that every trainer of transformers and TRL has."""
     training = job.spec.training
     micro = training.micro_batch_size or 1
-    defaults: dict[str, Any] = {
+    return {
         "output_dir": str(folder),
         "use_cpu": True,
         "bf16": False,
@@ -85,7 +90,6 @@ def sft_config(job: FineTuneJob, steps: int, folder: Path, **options: Any) -> An
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": training.global_batch_size // micro,
         "train_sampling_strategy": "sequential",
-        "max_length": None,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
@@ -101,4 +105,3 @@ def sft_config(job: FineTuneJob, steps: int, folder: Path, **options: Any) -> An
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
-    return SFTConfig(**(defaults | options))
