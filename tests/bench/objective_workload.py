@@ -18,7 +18,7 @@ import transformers
 from bench.workload import SEED, Workload
 
 LABELS = ("first", "second", "third")
-RECORDS = 240
+RECORDS = 120
 """Few, for the log-probabilities of references are computed of all of them before the first step."""
 
 PAIRS = 2
