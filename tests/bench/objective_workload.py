@@ -18,7 +18,7 @@ import transformers
 from bench.workload import SEED, Workload
 
 LABELS = ("first", "second", "third")
-RECORDS = 240
+RECORDS = 120
 """Few, for the log-probabilities of references are computed of all of them before the first step."""
 
 PAIRS = 2
@@ -78,17 +78,18 @@ class ObjectiveWorkload:
 
 def make_objective_workload(base: Workload) -> ObjectiveWorkload:
     """Write the records and the models with score heads; the same bytes for the same scale."""
-    made = list(islice(pairs(base.folder / "train.jsonl"), RECORDS))
+    made: list[dict[str, Any]] = list(islice(pairs(base.folder / "train.jsonl"), RECORDS))
     judged = [{"prompt": p["prompt"], "completion": p["chosen"], "label": n % 2 == 0} for n, p in enumerate(made)]
     labelled = [{"text": p["prompt"] + p["chosen"], "label": LABELS[n % len(LABELS)]} for n, p in enumerate(made)]
-    for name, records in {"pairs": made, "judged": judged, "labelled": labelled}.items():
+    files: dict[str, list[dict[str, Any]]] = {"pairs": made, "judged": judged, "labelled": labelled}
+    for name, records in files.items():
         (base.folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     save_scorer(base.folder, "reward", ("reward",))
     save_scorer(base.folder, "classifier", LABELS)
     return ObjectiveWorkload(base)
 
 
-def pairs(answered: Path) -> Iterator[dict[str, str]]:
+def pairs(answered: Path) -> Iterator[dict[str, Any]]:
     """Of prompts with answers: each prompt with its own answer and that of the next, no longer than the longest one."""
     records = [json.loads(line) for line in answered.read_text().splitlines()]
     texts = [(record["prompt"], record["completion"]) for record in records]

@@ -24,8 +24,8 @@ import ranks
 TURNS = "BENCH_TURNS"
 """Environment variable of rank 0: the file descriptor of its end of the pipe."""
 
-PATIENCE = 300.0
-"""Seconds that a contestant may take to start and warm up, or for one turn."""
+PATIENCE = 900.0
+"""Seconds that a contestant may take to start and warm up, reference included, or for one turn."""
 
 
 @dataclass(frozen=True)
