@@ -132,7 +132,8 @@ def check_start(job: FineTuneJob) -> None:
         theirs, mine = source.journal.identity().fields, identity_fields(job)
         _check_head(start, theirs, mine)
         _check_method(start, theirs, mine)
-        _check_order(start, theirs, mine, entry.body.get("labels"))
+        labels: Any = entry.body.get("labels")
+        _check_order(start, theirs, mine, labels)
         if problem := _missing(source, entry.objects):
             raise start.damaged(problem)
 

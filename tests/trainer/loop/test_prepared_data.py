@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,39 @@ def test_a_prepared_run_trains_on_what_it_would_have_read(train: Train, small_jo
     assert small_job.metrics("prepared") == small_job.metrics("raw")
     audit = recorder.of("audit")[0]
     assert audit["sources"][0]["tokenForm"] in lines[0]  # type: ignore[index]
+
+
+def pair(number: int) -> dict[str, Any]:
+    return {"prompt": f"Say {number}: ", "chosen": f"here is {number}", "rejected": f"no {number % 7}"}
+
+
+def labelled(number: int) -> dict[str, Any]:
+    return {"text": f"request {number} of {number % 5}", "label": ("low", "mid", "high")[number % 3]}
+
+
+@pytest.mark.parametrize(("objective", "record"), [("DPO", pair), ("Classification", labelled)])
+def test_pairs_and_labels_train_from_the_token_form_as_from_their_records(
+    train: Train, small_job: SmallJob, objective: str, record: Callable[[int], dict[str, Any]]
+) -> None:
+    sources = []
+    for name, numbers in (("train", range(40)), ("eval", range(40, 52))):
+        path = small_job.folder / f"{objective}-{name}.jsonl"
+        path.write_text("".join(json.dumps(record(number)) + "\n" for number in numbers))
+        sources.append(f"file://{path}")
+    spec: dict[str, Any] = ONE_RANK | {
+        "objective": {"type": objective},
+        "data": {"train": [{"uri": sources[0]}], "eval": [{"name": "held-out", "uri": sources[1]}]},
+        "training": {"maxSteps": 6},
+        "evaluation": {"everySteps": 3},
+    }
+    raw, first = train(small_job.write("raw", **spec))
+    prepared = small_job.write("prepared", **spec)
+    done = run_prepare(str(prepared))
+    assert (done.exit_code, done.stderr) == (0, "")
+    result, recorder = train(prepared)
+    assert (forms_used(first), forms_used(recorder)[0].split(":")[0]) == ([], "2 of 2 sources in their token form")
+    assert small_job.metrics("prepared") == small_job.metrics("raw")
+    assert (result["loss"], result["evalMetrics"]) == (raw["loss"], raw["evalMetrics"])
 
 
 def test_a_run_that_began_on_the_sources_goes_on_in_the_token_form(train: Train, small_job: SmallJob) -> None:
