@@ -25,10 +25,9 @@ os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "RAY_USAGE_STATS_ENABLED": "
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of what counts a test's time
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let tests marked `alone` have the machine to themselves, where `-n` spreads the others over processes."""
-    cache = item.config.cache
-    if cache is None or "PYTEST_XDIST_WORKER" not in os.environ:
+    if not hasattr(item.config, "workerinput"):  # which xdist gives its processes
         return (yield)
-    with turn(cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
+    with turn(item.config.cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
 
