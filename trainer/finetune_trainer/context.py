@@ -16,6 +16,14 @@ RESUMING = "resuming"
 """Name of the phase in which the ranks load the commit that they go on from."""
 
 
+def process_group_backend(on_gpu: bool) -> str:
+    """What torch's process group of all ranks is made with.
+
+    Both on GPUs: peft broadcasts the rows of added tokens from where the weights are then, which is the host's memory.
+    """
+    return "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the receiver of a report wants from the run.

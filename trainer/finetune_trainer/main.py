@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
-from finetune_trainer.context import StopSignal
+from finetune_trainer.context import StopSignal, process_group_backend
 from finetune_trainer.errors import Problem, SpecError, Stopped
 from finetune_trainer.launch.environment import loopback, prepare, redirect_output
 from finetune_trainer.launch.error_file import write_error_file
@@ -110,7 +110,7 @@ def _join_process_group(place: Place, timeout: float) -> None:
 
     if place.device != "cpu":
         torch.cuda.set_device(torch.device(place.device))
-    backend = "gloo" if place.device == "cpu" else "nccl"
+    backend = process_group_backend(place.device != "cpu")
     if "MASTER_ADDR" not in os.environ:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
         os.environ.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # port 0: any that is free

@@ -30,10 +30,10 @@ def share_of(tensors: dict[str, torch.Tensor]) -> Share:
     )
 
 
-@pytest.mark.parametrize("in_memory", [True, False])
-def test_a_copy_waits_for_what_made_the_state_and_is_whole_when_it_returns(in_memory: bool, tmp_path: Path) -> None:
-    place = Path("/dev/shm") / tmp_path.name / "arena" if in_memory else None
-    arena = Arena(place)
+@pytest.mark.parametrize("kept", ["in a file in memory", "on a disk, which cannot be pinned", "in the process"])
+def test_a_copy_waits_for_what_made_the_state_and_is_whole_when_it_returns(kept: str, tmp_path: Path) -> None:
+    folders = {"in a file in memory": Path("/dev/shm") / tmp_path.name, "on a disk, which cannot be pinned": tmp_path}
+    arena = Arena(folders[kept] / "arena" if kept in folders else None)
     try:
         tensors = {kind: torch.zeros(NUMEL, device="cuda") for kind in KINDS}
         for number in range(50):  # work that is still on its way when the state is captured

@@ -49,6 +49,14 @@ def test_training_in_bf16_on_a_gpu_lowers_the_held_out_loss(method: dict[str, An
     assert result["evalLoss"] < result["baseLoss"]
 
 
+def test_embeddings_of_added_tokens_are_trained_on_a_gpu(tmp_path: Path) -> None:
+    job = make_small_job(tmp_path)
+    result = finetune(
+        job, "added", model={"addedTokens": ["<tool_call>"]}, training={"precision": "BF16"}, workers=ONE_GPU
+    )
+    assert result["evalLoss"] < result["baseLoss"]
+
+
 def test_four_bits_on_a_gpu_lower_the_held_out_loss_and_are_merged_into_the_weights_as_published(
     tmp_path: Path,
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,6 +20,19 @@ PAGE = mmap.PAGESIZE
 SPARE_BYTES = 512 * 2**20  # of the file system in memory, for NCCL's buffers and Ray's objects
 MOST_OF_WHAT_IS_LEFT = 0.5
 """Share of the available memory that all copies of a node may take; the rest is training's own."""
+UNPINNED = (
+    "%s cannot be locked in memory (CUDA error %d), so that checkpoints are copied more slowly: let FINETUNE_STAGING be "
+    "a folder of /dev/shm, and `ulimit -l` be unlimited"
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Pinned(NamedTuple):
+    """Where what is locked for a GPU begins; 0 where it could not be locked."""
+
+    address: int
+    device: torch.device
 
 
 def places(share: Share) -> list[int]:
@@ -37,7 +51,7 @@ class Arena:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._map: mmap.mmap | None = None
-        self._pinned = 0
+        self._pinned: Pinned | None = None
 
     def reserve(self, share: Share, ranks_here: int) -> bool:
         """Make room for a copy of it; False, and nothing is taken, where `ranks_here` such copies are too many here."""
@@ -60,19 +74,28 @@ class Arena:
         assert self._map is not None
         return memoryview(self._map)[start : start + size]
 
-    def pin(self) -> None:
-        """Lock it for copies from the GPU, once (cudaHostRegister); without, they are slower and not asynchronous."""
+    def pin(self, device: torch.device) -> None:
+        """Lock it for copies from this GPU, once (cudaHostRegister).
+
+        Without, they are slower, and right all the same: as where the file lies on a disk, whose pages no GPU may hold,
+        or where less memory may be locked.
+        """
         assert self._map is not None
-        address = torch.frombuffer(self._map, dtype=torch.uint8).data_ptr()
-        if self._pinned != address:
-            _check(_cuda().cudaHostRegister(address, len(self._map), 0))
-            self._pinned = address
+        if self._pinned is None:
+            address = torch.frombuffer(self._map, dtype=torch.uint8).data_ptr()
+            with torch.cuda.device(device):  # a new thread begins at the first GPU, and would open a context there
+                error = int(_cuda().cudaHostRegister(address, len(self._map), 0))
+                if error:
+                    _forget_error()
+                    logger.warning(UNPINNED, self.path or "memory for checkpoints", error)
+            self._pinned = Pinned(0 if error else address, device)
 
     def release(self) -> None:
         """Give the memory up, file and all."""
-        if self._pinned:
-            _check(_cuda().cudaHostUnregister(self._pinned))
-            self._pinned = 0
+        if self._pinned is not None and self._pinned.address:
+            with torch.cuda.device(self._pinned.device):
+                torch.cuda.check_error(int(_cuda().cudaHostUnregister(self._pinned.address)))
+        self._pinned = None
         self._map = None  # unmapped with the last view of it
         if self.path is not None:
             self.path.unlink(missing_ok=True)
@@ -98,7 +121,7 @@ def stage(share: Share, arena: Arena) -> list[memoryview]:
     """Copy the state into the arena, which has room for it; returns each object's bytes. Training may go on then."""
     views = [arena.view(start, one.size) for start, one in zip(places(share), share.objects, strict=False)]
     if share.ready is not None:
-        arena.pin()
+        arena.pin(share.device)
     with _beside_training(share):
         for one, view in zip(share.objects, views, strict=True):
             one.fill(view)
@@ -133,5 +156,7 @@ def _cuda() -> Any:
     return torch.cuda.cudart()  # type: ignore[no-untyped-call]
 
 
-def _check(error: Any) -> None:
-    torch.cuda.check_error(int(error))
+def _forget_error() -> None:
+    """Take back the refusal that CUDA keeps for a thread, or the next kernel that it launches would be told of it."""
+    with suppress(RuntimeError):
+        torch.zeros(1, device="cuda")

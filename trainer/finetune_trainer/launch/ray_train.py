@@ -19,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
+from finetune_trainer.context import process_group_backend
 from finetune_trainer.launch.elastic import rank_range
 from finetune_trainer.launch.environment import loopback, prepare
 from finetune_trainer.launch.launcher import Lines, Plan
@@ -127,7 +128,7 @@ class RayLauncher:
         )
         return TorchTrainer(
             worker,
-            torch_config=TorchConfig("nccl" if gpu else "gloo", timeout_s=job.spec.no_progress_deadline_seconds),
+            torch_config=TorchConfig(process_group_backend(gpu), timeout_s=job.spec.no_progress_deadline_seconds),
             scaling_config=ScalingConfig(
                 num_workers=(
                     rank_range(job) if self._elastic else ranks(job)  # type: ignore[arg-type]  # Ray Train V1 again
