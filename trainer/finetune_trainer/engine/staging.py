@@ -21,8 +21,8 @@ SPARE_BYTES = 512 * 2**20  # of the file system in memory, for NCCL's buffers an
 MOST_OF_WHAT_IS_LEFT = 0.5
 """Share of the available memory that all copies of a node may take; the rest is training's own."""
 UNPINNED = (
-    "%s cannot be locked in memory (CUDA error %d), so that checkpoints are copied more slowly: let FINETUNE_STAGING be "
-    "a folder of /dev/shm, and `ulimit -l` be unlimited"
+    "%s cannot be locked in memory (CUDA error %d), so that checkpoints are copied more slowly: let FINETUNE_STAGING "
+    "be a folder of /dev/shm, and `ulimit -l` be unlimited"
 )
 
 logger = logging.getLogger(__name__)
