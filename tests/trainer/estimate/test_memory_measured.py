@@ -22,12 +22,14 @@ def test_the_peak_of_a_rank_is_within_a_tenth_of_what_is_measured(tmp_path: Path
     assert misses(measured(FEW, tmp_path)) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_so_it_is_for_parts_of_the_weights_and_variants_of_adapters(tmp_path: Path) -> None:
     assert misses(measured(PARTS, tmp_path)) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("cases", [MORE, UNSEEN], ids=["more", "unseen"])
 def test_so_it_is_for_more_models_and_settings(tmp_path: Path, cases: tuple[Case, ...], ranks: int) -> None:
@@ -36,9 +38,3 @@ def test_so_it_is_for_more_models_and_settings(tmp_path: Path, cases: tuple[Case
 
 def test_no_case_is_there_twice() -> None:
     assert len({case.name for case in ALL}) == len(ALL) >= 12
-
-
-@pytest.mark.gpu
-def test_the_peak_on_a_gpu_is_within_a_tenth_of_what_cuda_counts(tmp_path: Path) -> None:
-    alone = [case for case in ALL if case.ranks == 1]
-    assert misses(measured(alone, tmp_path, device="cuda"), on_gpu=True) == {}
