@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from finetune_operator.api.cel.across import across_rules
 from dataclasses import replace
 
+from finetune_operator.api.cel.across import across_rules
 from finetune_operator.api.cel.address import address_rules
 from finetune_operator.api.cel.changes import CHANGEABLE, CHANGEABLE_WHILE_SUSPENDED, change_rules
 from finetune_operator.api.cel.heads import head_rules
@@ -13,7 +13,6 @@ from finetune_operator.api.cel.notyet import not_yet_rules
 from finetune_operator.api.cel.objective import objective_rules
 from finetune_operator.api.cel.quantity import cpu_rules, memory_rules
 from finetune_operator.api.cel.rule import Rule
-
 
 
 def _at_creation(rule: Rule) -> Rule:

@@ -93,7 +93,11 @@ def validation(rule: Rule) -> dict[str, Any]:
 def _entry(rule: Rule, unless: str = "") -> dict[str, Any]:
     wrong = " ||\n".join(f"({check.wrong})" for check in rule.checks) if len(rule.checks) > 1 else rule.checks[0].wrong
     wrong = f"{rule.given} && ({wrong})" if rule.given else wrong
-    entry = {"rule": f"{unless}!({wrong})", "reason": rule.reason, **({"fieldPath": f".{rule.field}"} if rule.field else {})}
+    entry = {
+        "rule": f"{unless}!({wrong})",
+        "reason": rule.reason,
+        **({"fieldPath": f".{rule.field}"} if rule.field else {}),
+    }
     if len(rule.checks) == 1 and not _PLACE.search(rule.checks[0].message):
         return {**entry, "message": rule.checks[0].message}
     return {**entry, "message": UNKNOWN, "messageExpression": _first_message(rule.checks, rule.found)}
