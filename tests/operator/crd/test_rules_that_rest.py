@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -36,6 +36,7 @@ def test_everything_else_of_a_spec_is_kept_from_changing() -> None:
 def test_an_address_that_is_taken_at_a_glance_has_no_mistake(glob: bool) -> None:
     trainers: TypeAdapter[str] = TypeAdapter(SourceUri if glob else StoreUri)
 
+    @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(st.from_regex(PLAIN[glob].removesuffix("$") + r"\Z", alphabet=st.characters(codec="ascii")))
     def each(address: str) -> None:
         if len(address) <= MAX_LENGTH:
