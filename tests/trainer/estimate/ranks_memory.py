@@ -10,7 +10,7 @@ import ctypes
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
@@ -22,6 +22,8 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
+LEFT = 64 * 2**20  # bytes that the work spaces of libraries may take between two cases
+SHORT = 64  # tokens of a pair's shorter document, in a line as long as the other's
 STEPS = 2  # the optimizer's state comes in the first
 
 
@@ -37,6 +39,42 @@ def measure(payload: dict[str, Any]) -> dict[str, Any]:
     init_communication(device)
     memory = _Gpu() if device.type == "cuda" else _Cpu()
     return {name: _measure(case, device, memory) for name, case in payload["cases"].items()}
+
+
+def make_models(payload: dict[str, Any]) -> dict[str, Any]:
+    """Save each of `payload["models"]`, kind and options by folder: random weights in bfloat16, made on the GPU."""
+    import transformers
+
+    import tiny_models
+
+    make: Any = transformers.AutoModelForCausalLM.from_config
+    for folder, (kind, options) in payload["models"].items():
+        with torch.device("cuda"):
+            make(tiny_models.CONFIGS[kind](**options), dtype=torch.bfloat16).save_pretrained(folder)
+    return {}
+
+
+def measure_large(payload: dict[str, Any]) -> dict[str, Any]:
+    """For each of `payload["cases"]`, one after the other on a GPU: the fields of `memory_large.Measured`."""
+    device = torch.device("cuda", 0)
+    os.environ["DS_ACCELERATOR"] = "cuda"
+    torch.cuda.set_device(device)
+    dist.init_process_group("nccl", timeout=timedelta(seconds=60))
+    from finetune_trainer.engine.start import init_communication
+
+    init_communication(device)
+    return {name: _measure_all(case, device) for name, case in payload["cases"].items()}
+
+
+def _measure_all(case: dict[str, Any], device: torch.device) -> dict[str, int]:
+    torch.cuda.empty_cache()
+    if (left := torch.cuda.memory_allocated()) > LEFT:
+        raise RuntimeError(f"{left} bytes are left of the case before: give it a process of its own")
+    _measure(case, device, _Gpu())
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
+    outside = total - free - reserved  # of other processes too
+    return {"allocated": torch.cuda.max_memory_allocated(), "reserved": peak, "outside": outside}
 
 
 def _measure(case: dict[str, Any], device: torch.device, memory: _Gpu | _Cpu) -> int:
@@ -63,7 +101,8 @@ def _train(job: Any, model: Any, documents: int, control: Any, device: torch.dev
     from finetune_trainer.model.head import KeptPositions
     from finetune_trainer.model.lora import apply_lora
     from finetune_trainer.model.partial import freeze
-    from finetune_trainer.objectives.sft import CrossEntropy
+    from finetune_trainer.objectives import Setting, objective_of
+    from finetune_trainer.spec import ObjectiveType, Packing
 
     vocabulary, capped = model.config.vocab_size, getattr(model.config, "final_logit_softcapping", None) is not None
     if job.spec.method.lora is not None:
@@ -73,15 +112,19 @@ def _train(job: Any, model: Any, documents: int, control: Any, device: torch.dev
         freeze(model, job.spec.method.full)
     head = KeptPositions(model)
     engine = start_engine(job, model, control.world_size, device)
-    forward = Forward(head, device, 0, reuse_logits=not capped)
+    forward = Forward(head, device, 0, reuse_logits=not capped, alone=job.spec.data.packing is Packing.NONE)
     micro, count = micro_batch_size(job, control.world_size), micro_batches_per_step(job, control.world_size)
-    rows = _rows(job.spec.data.max_length, documents, vocabulary)
+    pairs = job.spec.objective.type != ObjectiveType.SFT
+    length = job.spec.data.max_length
+    rows = _rows([length - SHORT, SHORT] if pairs else [length // documents] * documents, vocabulary)
+    objective = objective_of(Setting(job, forward, control, lambda: None, {}, [next(rows)], list))
+    objective.begin(engine, True, lambda: None)
     for _ in range(STEPS):
         batches = [[next(rows) for _ in range(micro)] for _ in range(count)]
         everywhere = list(chain.from_iterable(batches)) * control.world_size
         train_step(
             engine,
-            CrossEntropy(forward),
+            objective,
             batches,
             global_batch=everywhere,
             learning_rate=1e-4,
@@ -96,16 +139,22 @@ def _load(job: Any, folder: Path, world_size: int, device: torch.device) -> torc
     from finetune_trainer.engine.config import deepspeed_config
     from finetune_trainer.estimate import use_gradient_checkpointing
     from finetune_trainer.model.load import load_model
+    from finetune_trainer.model.quantize import quantization, settle
     from finetune_trainer.spec import Precision
 
     on_gpu, training = device.type == "cuda", job.spec.training
+    dtype = torch.bfloat16 if training.precision == Precision.BF16 else torch.float32
+    qlora = job.spec.method.qlora
     model = load_model(
         folder,
-        dtype=torch.bfloat16 if training.precision == Precision.BF16 else torch.float32,
+        dtype=dtype,
         zero_stage=job.spec.deepspeed.zero_stage,
         ds_config=deepspeed_config(job, world_size, on_gpu=on_gpu),
         gradient_checkpointing=use_gradient_checkpointing(training.gradient_checkpointing, on_gpu=on_gpu),
+        quantization=quantization(qlora, dtype, device) if qlora is not None else None,
     )
+    if qlora is not None:
+        settle(model)
     if job.spec.deepspeed.zero_stage < 3 and not on_gpu:
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
@@ -113,15 +162,16 @@ def _load(job: Any, folder: Path, world_size: int, device: torch.device) -> torc
     return model
 
 
-def _rows(length: int, documents: int, vocabulary: int) -> Iterator[Any]:
+def _rows(lengths: Sequence[int], vocabulary: int) -> Iterator[Any]:
+    """Random rows of one document of each length."""
     from finetune_trainer.data import Row
 
     generator = np.random.default_rng(dist.get_rank())
-    positions = np.concatenate([np.arange(length // documents, dtype=np.int32)] * documents)
+    positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
     while True:
-        ids = generator.integers(0, vocabulary, length).astype(np.int32)
+        ids = generator.integers(0, vocabulary, len(positions)).astype(np.int32)
         labels = np.where(positions == 0, -100, ids)
-        yield Row(ids, labels, positions, records=())
+        yield Row(ids, labels, positions, records=tuple(f"#{number}" for number, _ in enumerate(lengths)))
 
 
 class _Cpu:

@@ -16,7 +16,7 @@ from finetune_trainer.estimate.shape import Linear, ModelShape
 from finetune_trainer.estimate.trained import Trained, live, trained
 from finetune_trainer.spec import MethodType
 
-CHUNK_ELEMENTS = 4 * 1024 * 1024  # of `model.cross_entropy`, in float32
+CHUNK_ELEMENTS = {"cpu": 4 * 2**20, "cuda": 32 * 2**20}  # of `model.cross_entropy`, in float32
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Activations:
     @property
     def loss(self) -> float:
         """Float32 work space of the cross-entropy; on a CPU, bfloat16 logits are converted apart from it."""
-        rows = min(self.kept, max(1, CHUNK_ELEMENTS // self.shape.vocabulary))
+        elements = CHUNK_ELEMENTS["cuda" if self.setup.on_gpu else "cpu"]
+        rows = min(self.kept, max(1, elements // self.shape.vocabulary))
         return 4 * rows * self.shape.vocabulary * (2 if self.setup.bf16 and not self.setup.on_gpu else 1)
 
     @property

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 4 * 1024 * 1024  # float32 work space of 16 MiB: measured best on CPU caches, and fits a GPU's L2
+CHUNK_ELEMENTS = {"cpu": 4 * 2**20, "cuda": 32 * 2**20}
+"""Elements of the float32 work space, by kind of device: 16 MiB is best for CPU caches. On an H200, [8192, 128256] in
+bfloat16 took 27.1 ms forward and backward with 16 MiB (launches of kernels), 15.6 with 128, 14.9 with 512."""
 
 
 def kept_loss_sum(logits: Tensor, targets: Tensor, *, reuse_memory: bool = False) -> Tensor:
@@ -56,7 +58,7 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _chunks(rows: Tensor) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // rows.shape[1])
+    size = max(1, CHUNK_ELEMENTS.get(rows.device.type, CHUNK_ELEMENTS["cpu"]) // rows.shape[1])
     return [slice(start, start + size) for start in range(0, len(rows), size)]
 
 
