@@ -19,7 +19,7 @@ ARGS ?=
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-operator test-trainer soak test-cluster soak-cluster gpu lint types contracts verify generate format bench \
+.PHONY: help setup demo test test-operator test-trainer soak test-cluster soak-cluster gpu lint types contracts verify generate format bench bench-gpu \
 	constraints operator-dev cluster cluster-down image-operator clean
 
 help: ## List these verbs
@@ -63,10 +63,13 @@ image-operator: setup ## Build the operator's image without a registry and print
 	@$(PY) tools/operator_image.py
 
 gpu: setup ## Run the tests that need an NVIDIA GPU
-	@$(PY) -m pytest -m gpu $(ARGS)
+	@$(PY) -m pytest -m "gpu and not bench" $(ARGS)
 
 bench: setup ## Measure ratios to bare DeepSpeed, TRL, LitData, S3 libraries and Kubeflow Trainer, and the operator with 10,000 jobs
-	@$(PY) -m pytest -m bench --timeout 3600 --capture no tests/bench tests/operator $(ARGS)
+	@$(PY) -m pytest -m "bench and not gpu" --timeout 3600 --capture no tests/bench tests/operator $(ARGS)
+
+bench-gpu: setup ## Measure training on an NVIDIA GPU against TRL
+	@$(PY) -m pytest -m "bench and gpu" --timeout 3600 --capture no tests/bench $(ARGS)
 
 lint: setup ## Check style (ruff) and formatting
 	@$(PY) -m ruff check --no-cache . && $(PY) -m ruff format --check --quiet .

@@ -25,19 +25,24 @@ PREPARED = 40  # global batches that peers get ready-made, over and over; ours r
 
 
 def ours(payload: dict[str, Any]) -> dict[str, Any]:
-    """Train the manifest `payload["job"]`; scratch files go below `payload["workdir"]`."""
+    """Train the manifest `payload["job"]`; scratch files go below `payload["workdir"]`. On GPUs if it says so."""
     import torch.distributed as dist
 
     from finetune_trainer.context import RunContext, SilentReporter, StopSignal
     from finetune_trainer.loop import train
 
-    dist.init_process_group("gloo", timeout=timedelta(minutes=10))
+    job = load_job(Path(payload["job"]))
+    on_gpu = job.spec.workers.gpus_per_replica > 0
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=10))
     rank, world_size = dist.get_rank(), dist.get_world_size()
+    device = f"cuda:{rank}" if on_gpu else "cpu"
+    if on_gpu:
+        torch.cuda.set_device(rank)
     reporter = TurnReporter(Turns(WARM_UP)) if rank == 0 else SilentReporter()
     workdir = Path(payload["workdir"])
     place = (rank, world_size, rank, world_size)
-    context = RunContext(*place, device="cpu", attempt=None, reporter=reporter, stop=StopSignal(), workdir=workdir)
-    return train(load_job(Path(payload["job"])), context)
+    context = RunContext(*place, device=device, attempt=None, reporter=reporter, stop=StopSignal(), workdir=workdir)
+    return train(job, context)
 
 
 class TurnReporter:
@@ -94,12 +99,12 @@ def bare(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def plain_model(job: FineTuneJob) -> Any:
+def plain_model(job: FineTuneJob, dtype: torch.dtype = torch.float32) -> Any:
     """The model as transformers loads it."""
     from transformers import AutoModelForCausalLM
 
     load: Any = AutoModelForCausalLM.from_pretrained
-    return load(trl_sft.model_folder(job), dtype=torch.float32, attn_implementation="sdpa").train()
+    return load(trl_sft.model_folder(job), dtype=dtype, attn_implementation="sdpa").train()
 
 
 def transformers_loss(engine: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.bar import Bar
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +20,7 @@ from rich.table import Table
 from bench.bounds import bounds
 from bench.machine import load_average, tell_if_busy
 from bench.race import Race, Spread
-from bench.workload import FULL, Workload
+from bench.workload import FULL, GPU, Workload
 
 PACKAGES = ("torch", "deepspeed", "transformers", "trl", "accelerate")
 
@@ -67,12 +68,12 @@ class Report:
         self.rates += [Rate(title, name, race.rate(name), (notes or {}).get(name, "")) for name in race.turns]
 
     def judge(self, name: str, race: Race, ours: str, peer: str) -> None:
-        """Keep a ratio; AssertionError when it lies below its bound in `bounds.toml` (at the full scale)."""
+        """Keep a ratio; AssertionError when it lies below its bound in `bounds.toml` (at full scale)."""
         bound = self.bounds[name]
         ratio = race.ratio(ours, peer)
         found = Comparison(name, ours, peer, ratio, race.cpu_ratio(ours, peer), bound["bound"], bound["goal"])
         self.comparisons.append(found)
-        if self.workload.scale == FULL:
+        if self.workload.scale in (FULL, GPU):
             assert found.holds, f"{name}: {ours} / {peer} is {ratio}, below the bound {found.bound} ({self._machine()})"
 
     def show(self, console: Console) -> None:
@@ -124,7 +125,8 @@ class Report:
 
     def _machine(self) -> str:
         versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-        return f"{cpu_model()}, {os.cpu_count()} cores, load {self.load_before:.1f} before; {versions}"
+        gpu = f"{torch.cuda.get_device_name()}, " if self.workload.scale == GPU else ""
+        return f"{gpu}{cpu_model()}, {os.cpu_count()} cores, load {self.load_before:.1f} before; {versions}"
 
 
 def cpu_model() -> str:

@@ -67,6 +67,8 @@ class Turns:
         self._tokens += tokens
         if self._left:
             return
+        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # what the turn has asked of the GPU is its own
         self._pipe.send((self._steps, self._tokens, time.monotonic(), time.process_time() - self._cpu, self._note))
         self._steps = self._left = self._pipe.recv()
         self._tokens, self._cpu, self._note = 0, time.process_time(), {}
@@ -97,17 +99,20 @@ class Contestant:
 
 
 @contextmanager
-def contestant(name: str, target: str, payload: Mapping[str, Any], folder: Path, *, n: int = 1) -> Iterator[Contestant]:
-    """Start `target` ("path/to/module.py:function") on `n` ranks, one thread each (two for one rank), and warm it up.
+def contestant(
+    name: str, target: str, payload: Mapping[str, Any], folder: Path, *, n: int = 1, device: str = "cpu"
+) -> Iterator[Contestant]:
+    """Start `target` ("path/to/module.py:function") on `n` ranks, which share the cores, and warm it up.
 
-    Its output goes to a file in `folder`, whose end is shown when it fails. It is killed in the end.
+    `device` is what DeepSpeed looks for, cpu or cuda. Its output goes to a file in `folder`, whose end is shown when it
+    fails. It is killed in the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
     ours, theirs = Pipe()
     started = time.monotonic()
     port = ranks.free_port()
-    processes = [_start(rank, n, port, target, payload, theirs.fileno(), log) for rank in range(n)]
+    processes = [_start(rank, n, port, target, payload, theirs.fileno(), log, device) for rank in range(n)]
     theirs.close()
     try:
         warm_up = _receive(ours, name, log, started)
@@ -121,7 +126,7 @@ def contestant(name: str, target: str, payload: Mapping[str, Any], folder: Path,
 
 
 def _start(
-    rank: int, n: int, port: int, target: str, payload: Mapping[str, Any], pipe: int, log: Path
+    rank: int, n: int, port: int, target: str, payload: Mapping[str, Any], pipe: int, log: Path, device: str
 ) -> subprocess.Popen[bytes]:
     places = {"RANK": rank, "WORLD_SIZE": n, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": n, "MASTER_PORT": port}
     path = [ranks.REPOSITORY / "trainer", ranks.REPOSITORY / "tests", ranks.REPOSITORY / "tests" / "trainer"]
@@ -129,7 +134,7 @@ def _start(
         **{name: str(value) for name, value in places.items()},
         "MASTER_ADDR": "127.0.0.1",
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n)),
-        "DS_ACCELERATOR": "cpu",
+        "DS_ACCELERATOR": device,
         "PYTHONPATH": os.pathsep.join(map(str, path)),
         "HF_DATASETS_CACHE": str(log.parent / "datasets"),
         TURNS: str(pipe),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Scale:
 FULL = Scale("full", 32_000, 512, 10, 8, 1408, 512, 150.0, 0.8, 0.4, 4000, 4, 12, 4)
 SMALL = Scale("small", 8_000, 256, 4, 4, 704, 512, 150.0, 0.8, 0.4, 400, 4, 12, 4)
 TINY = Scale("tiny", 2_000, 64, 2, 4, 96, 64, 20.0, 0.8, 0.4, 400, 4, 12, 4)
+GPU = Scale("gpu", 32_000, 2048, 16, 32, 8192, 4096, 400.0, 0.8, 0.4, 4000, 8, 64, 8)
 SCALES = {scale.name: scale for scale in (FULL, SMALL, TINY)}
 
 
@@ -69,11 +70,23 @@ class Workload:
     scale: Scale
     parameters: int
 
-    def manifest(self, name: str, *, packing: str, objective: str = "SFT", ranks: int = 1, zero_stage: int = 2) -> Path:
-        """A full fine-tuning in float32 without evaluation and with its first commit far away, as a file."""
+    def manifest(
+        self,
+        name: str,
+        *,
+        packing: str,
+        objective: str = "SFT",
+        ranks: int = 1,
+        zero_stage: int = 2,
+        **changes: Mapping[str, Any],
+    ) -> Path:
+        """A full fine-tuning in float32 without evaluation and with its first commit far away, as a file.
+
+        `changes` are fields of parts of the spec, by the part's name.
+        """
         scale = self.scale
         packed, data = packing != "None", "text" if objective == "CPT" else "train"
-        document = {
+        document: dict[str, Any] = {
             "apiVersion": "finetune.dev/v1alpha1",
             "kind": "FineTuneJob",
             "metadata": {"name": name},
@@ -102,6 +115,8 @@ class Workload:
                 "workers": {"replicas": ranks, "gpusPerReplica": 0},
             },
         }
+        for part, fields in changes.items():
+            document["spec"][part] = {**document["spec"].get(part, {}), **fields}
         path = self.folder / f"{name}.yaml"
         path.write_text(json.dumps(document))  # YAML contains JSON
         return path
@@ -158,14 +173,15 @@ def save_model(folder: Path, scale: Scale) -> int:
         num_hidden_layers=scale.layers,
         num_attention_heads=scale.heads,
         num_key_value_heads=scale.heads // 2,
-        max_position_embeddings=2048,
+        max_position_embeddings=max(2048, scale.max_length),
         tie_word_embeddings=True,
         bos_token_id=1,
         eos_token_id=1,
         pad_token_id=0,
     )
     torch.manual_seed(SEED)
-    model = transformers.LlamaForCausalLM(config)
+    with torch.device("cuda" if scale == GPU else "cpu"):
+        model = transformers.LlamaForCausalLM(config)
     model.save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
 

@@ -110,19 +110,13 @@ def predicted_large(case: LargeCase) -> int:
 def measured_large(cases: Iterable[LargeCase], folder: Path, *, timeout: float = 300) -> dict[LargeCase, Measured]:
     """What each case took in a training of two steps on one GPU.
 
-    Those of stage 3 in a process of their own: DeepSpeed frees its partitions with the process only.
+    Each in a process of its own: DeepSpeed frees much with the process only.
     """
     wanted = list(cases)
     folders = {case.model: str(folder / case.model.replace(" ", "-")) for case in wanted}
     run_ranks(1, f"{RANKS}:make_models", {"models": {path: MODELS[name] for name, path in folders.items()}}, timeout)
-    groups: dict[str, list[LargeCase]] = {}
-    for case in wanted:
-        groups.setdefault(case.name if case.zero_stage == 3 else case.model, []).append(case)
     found: dict[LargeCase, Measured] = {}
-    for group in groups.values():
-        payload = {
-            case.name: {"job": case.job, "model": folders[case.model], "documents": case.documents} for case in group
-        }
-        numbers = run_ranks(1, f"{RANKS}:measure_large", {"cases": payload}, timeout)[0]
-        found |= {case: Measured(**numbers[case.name]) for case in group}
+    for case in wanted:
+        payload = {"job": case.job, "model": folders[case.model], "documents": case.documents}
+        found[case] = Measured(**run_ranks(1, f"{RANKS}:measure_large", payload, timeout)[0])
     return found

@@ -22,7 +22,8 @@ import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
-LEFT = 64 * 2**20  # bytes that the work spaces of libraries may take between two cases
+from finetune_trainer.context import process_group_backend
+
 SHORT = 64  # tokens of a pair's shorter document, in a line as long as the other's
 STEPS = 2  # the optimizer's state comes in the first
 
@@ -33,7 +34,7 @@ def measure(payload: dict[str, Any]) -> dict[str, Any]:
     """
     device = torch.device(payload["device"])
     os.environ["DS_ACCELERATOR"] = device.type
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=60))
+    dist.init_process_group(process_group_backend(device.type == "cuda"), timeout=timedelta(seconds=60))
     from finetune_trainer.engine.start import init_communication
 
     init_communication(device)
@@ -54,27 +55,23 @@ def make_models(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def measure_large(payload: dict[str, Any]) -> dict[str, Any]:
-    """For each of `payload["cases"]`, one after the other on a GPU: the fields of `memory_large.Measured`."""
+def measure_large(payload: dict[str, Any]) -> dict[str, int]:
+    """Of the one case `payload`, on a GPU: the fields of `memory_large.Measured`."""
     device = torch.device("cuda", 0)
     os.environ["DS_ACCELERATOR"] = "cuda"
     torch.cuda.set_device(device)
-    dist.init_process_group("nccl", timeout=timedelta(seconds=60))
+    dist.init_process_group(process_group_backend(True), timeout=timedelta(seconds=60))
     from finetune_trainer.engine.start import init_communication
 
     init_communication(device)
-    return {name: _measure_all(case, device) for name, case in payload["cases"].items()}
-
-
-def _measure_all(case: dict[str, Any], device: torch.device) -> dict[str, int]:
-    torch.cuda.empty_cache()
-    if (left := torch.cuda.memory_allocated()) > LEFT:
-        raise RuntimeError(f"{left} bytes are left of the case before: give it a process of its own")
-    _measure(case, device, _Gpu())
+    _measure(payload, device, _Gpu())
     free, total = torch.cuda.mem_get_info(device)
-    reserved, peak = torch.cuda.memory_reserved(), torch.cuda.max_memory_reserved()
-    outside = total - free - reserved  # of other processes too
-    return {"allocated": torch.cuda.max_memory_allocated(), "reserved": peak, "outside": outside}
+    outside = total - free - torch.cuda.memory_reserved()  # of other processes too
+    return {
+        "allocated": torch.cuda.max_memory_allocated(),
+        "reserved": torch.cuda.max_memory_reserved(),
+        "outside": outside,
+    }
 
 
 def _measure(case: dict[str, Any], device: torch.device, memory: _Gpu | _Cpu) -> int:

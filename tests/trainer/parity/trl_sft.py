@@ -41,8 +41,17 @@ def model_folder(job: FineTuneJob) -> Path:
     return Path(job.spec.model.uri.removeprefix("file://"))
 
 
-def make_trainer(job: FineTuneJob, batches: list[list[Row]], folder: Path, **options: Any) -> Any:
+def make_trainer(
+    job: FineTuneJob,
+    batches: list[list[Row]],
+    folder: Path,
+    *,
+    model: Any = None,
+    peft_config: Any = None,
+    **options: Any,
+) -> Any:
     """An SFTTrainer that takes `batches` one after the other, with the manifest's optimizer; `options` go to SFTConfig.
+    `model`: in place of what TRL loads.
 
     Rows are handed over as token ids and labels, which TRL uses as they are. Packed rows also carry their documents'
     lengths and are trained "padding-free", TRL's way of keeping documents apart.
@@ -52,7 +61,8 @@ def make_trainer(job: FineTuneJob, batches: list[list[Row]], folder: Path, **opt
 
     rows = [row for batch in batches for row in batch]
     return SFTTrainer(
-        model=str(model_folder(job)),
+        model=str(model_folder(job)) if model is None else model,
+        peft_config=peft_config,
         args=sft_config(job, len(batches), folder, padding_free=any(len(row.records) > 1 for row in rows), **options),
         train_dataset=Dataset.from_list([as_record(row) for row in rows]),
         processing_class=load_tokenizer(model_folder(job)),
