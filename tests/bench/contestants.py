@@ -28,12 +28,12 @@ def ours(payload: dict[str, Any]) -> dict[str, Any]:
     """Train the manifest `payload["job"]`; scratch files go below `payload["workdir"]`. On GPUs if it says so."""
     import torch.distributed as dist
 
-    from finetune_trainer.context import RunContext, SilentReporter, StopSignal
+    from finetune_trainer.context import RunContext, SilentReporter, StopSignal, process_group_backend
     from finetune_trainer.loop import train
 
     job = load_job(Path(payload["job"]))
     on_gpu = job.spec.workers.gpus_per_replica > 0
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(minutes=10))
+    dist.init_process_group(process_group_backend(on_gpu), timeout=timedelta(minutes=10))
     rank, world_size = dist.get_rank(), dist.get_world_size()
     device = f"cuda:{rank}" if on_gpu else "cpu"
     if on_gpu:

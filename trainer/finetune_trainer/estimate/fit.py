@@ -23,8 +23,8 @@ LEAST_CONTEXT = 384 * 2**20
 """What no GPU goes below; contexts grow with the number of its multiprocessors. An assumption."""
 
 FRAGMENTATION = 0.05
-"""Of the tensors, which torch's allocator needs beside them; an assumption. With memory to spare it reserved 9, 20 and
-30 % more than tensors took (docs/memory.md), and it gives unused blocks back before it runs out."""
+"""Of the tensors, which torch's allocator needs beside them; an assumption. With memory to spare it reserved 9 to
+32 % more than tensors took (docs/memory.md), and it gives unused blocks back before it runs out."""
 
 MOST_MICRO_BATCH = 64
 TARGET = 0.85
