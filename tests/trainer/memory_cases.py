@@ -188,7 +188,7 @@ def predicted(case: Case, *, on_gpu: bool = False) -> int:
     return peak(read_shape(config), setup).size
 
 
-def measured(cases: Iterable[Case], folder: Path, *, device: str = "cpu", timeout: float = 240) -> dict[Case, int]:
+def measured(cases: Iterable[Case], folder: Path, *, device: str = "cpu", timeout: float = 600) -> dict[Case, int]:
     """Bytes at the peak of the rank that took most, in a training of two steps."""
     found: dict[Case, int] = {}
     wanted = list(cases)

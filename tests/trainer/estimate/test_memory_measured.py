@@ -18,6 +18,7 @@ def misses(found: dict[Case, int], *, on_gpu: bool = False) -> dict[str, str]:
     return {name: f"{ratio - 1:+.1%}" for name, ratio in ratios.items() if abs(ratio - 1) > TOLERANCE}
 
 
+@pytest.mark.timeout(900)
 def test_the_peak_of_a_rank_is_within_a_tenth_of_what_is_measured(tmp_path: Path) -> None:
     assert misses(measured(FEW, tmp_path)) == {}
 
