@@ -72,7 +72,7 @@ def test_a_file_that_is_read_for_longer_than_the_deadline_is_indexed(
 
 
 def test_first_values_of_adapters_may_take_longer_than_the_deadline(tmp_path: Path) -> None:
-    large: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 16}  # 112 of 0.1 s each
+    large: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 16}
     job = make_small_job(tmp_path, records=8, **large).write(method={"lora": {"initialization": "PiSSA"}})
     main, other = run_ranks(2, f"{RANKS}:take_out", {"job": str(job), "deadline": 4.0})
     assert main["seconds"] > 4.0
