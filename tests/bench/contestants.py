@@ -99,11 +99,11 @@ def bare(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def plain_model(job: FineTuneJob, dtype: torch.dtype = torch.float32) -> Any:
-    """The model as transformers loads it."""
-    from transformers import AutoModelForCausalLM
+def plain_model(job: FineTuneJob, dtype: torch.dtype = torch.float32, *, kind: str = "AutoModelForCausalLM") -> Any:
+    """The model as transformers loads it, by the auto class named `kind`."""
+    import transformers
 
-    load: Any = AutoModelForCausalLM.from_pretrained
+    load: Any = getattr(transformers, kind).from_pretrained
     return load(trl_sft.model_folder(job), dtype=dtype, attn_implementation="sdpa").train()
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from bench.contestants import global_batches, plain_model
-from bench.trl_contestants import ENDLESS, SETTINGS, forget_launcher, run
+from bench.trl_contestants import ENDLESS, forget_launcher, raw_trainer, run
 from finetune_trainer.estimate import use_gradient_checkpointing
-from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.spec import FineTuneJob, load_job
 from parity import trl_sft
 
@@ -28,24 +27,12 @@ def identical(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def raw(payload: dict[str, Any]) -> dict[str, Any]:
-    """Train on the raw records of the manifest `payload["job"]`, with the `SETTINGS` named `payload["setting"]`."""
-    from datasets import load_dataset
-    from trl.trainer.sft_trainer import SFTTrainer
-
+    """Train on the raw records of the manifest `payload["job"]`, by `trl_contestants.SETTINGS[payload["setting"]]`."""
     forget_launcher()
     job = load_job(Path(payload["job"]))
-    files = [source.uri.removeprefix("file://") for source in job.spec.data.train]
-    own = {"max_length": job.spec.data.max_length, "train_sampling_strategy": "random", "dataloader_num_workers": 2}
-    own |= options(job) | ENDLESS | SETTINGS[payload["setting"]]
-    run(
-        SFTTrainer(
-            model=plain_model(job, getattr(torch, payload["dtype"])),
-            args=trl_sft.sft_config(job, 1, Path(payload["workdir"]), **own),
-            train_dataset=load_dataset("json", data_files=files, split="train"),
-            processing_class=load_tokenizer(trl_sft.model_folder(job)),
-            peft_config=adapters(job),
-        )
-    )
+    model = plain_model(job, getattr(torch, payload["dtype"]))
+    own = options(job) | {"peft_config": adapters(job), "dataloader_num_workers": 2}
+    run(*raw_trainer(job, payload["setting"], Path(payload["workdir"]), model=model, **own))
     return {}
 
 

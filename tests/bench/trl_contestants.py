@@ -46,15 +46,21 @@ def raw(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def raw_trainer(job: FineTuneJob, setting: str, folder: Path) -> tuple[Any, float]:
-    """An SFTTrainer that tokenises, masks and packs by itself, and how many seconds that took."""
+def raw_trainer(
+    job: FineTuneJob, setting: str, folder: Path, *, model: Any = None, peft_config: Any = None, **own: Any
+) -> tuple[Any, float]:
+    """An SFTTrainer that tokenises, masks and packs by itself, and how many seconds that took; `own` go to SFTConfig.
+
+    `model`: in place of `plain_model`.
+    """
     from datasets import load_dataset
     from trl.trainer.sft_trainer import SFTTrainer
 
     files = [source.uri.removeprefix("file://") for source in job.spec.data.train]
-    options = {"max_length": job.spec.data.max_length, "train_sampling_strategy": "random"} | SETTINGS[setting]
+    options = {"max_length": job.spec.data.max_length, "train_sampling_strategy": "random"} | own | SETTINGS[setting]
     arguments = {
-        "model": plain_model(job),
+        "model": plain_model(job) if model is None else model,
+        "peft_config": peft_config,
         "args": trl_sft.sft_config(job, 1, folder, **(ENDLESS | options)),
         "processing_class": load_tokenizer(trl_sft.model_folder(job)),
     }

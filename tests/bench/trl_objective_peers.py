@@ -9,9 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bench.contestants import WARM_UP, global_batches
+from bench.contestants import WARM_UP, global_batches, plain_model
 from bench.objective_workload import LABELS
 from bench.trl_contestants import ENDLESS, forget_launcher
 from bench.turns import Turns
@@ -75,66 +73,61 @@ def numbers(rows: Any) -> Iterator[int]:
 def make_trainer(job: FineTuneJob, records: list[Record], folder: Path, options: dict[str, Any]) -> tuple[Any, float]:
     """The peer's trainer with the manifest's optimizer, and how many seconds it took to prepare its data."""
     kind = str(job.spec.objective.type)
-    path = trl_sft.model_folder(job)
     shared = trl_sft.training_options(job, 1, folder) | ENDLESS | options
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(trl_sft.model_folder(job))
     started = time.monotonic()
-    made = MAKERS[kind](path, records, shared, tokenizer)
+    made = MAKERS[kind](job, records, shared, tokenizer)
     return made, time.monotonic() - started
 
 
-def model_of(path: Path, kind: str = "AutoModelForCausalLM") -> Any:
-    """The model as transformers loads it."""
-    import transformers
-
-    load: Any = getattr(transformers, kind)
-    return load.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").train()
-
-
-def dpo(path: Path, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
+def dpo(job: FineTuneJob, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
     """TRL's, with a second model unless the reference is computed once."""
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
     config = DPOConfig(**options, max_length=LONG, remove_unused_columns=False)  # grouping asks for `length`
-    reference = None if config.precompute_ref_log_probs else model_of(path)
-    return DPOTrainer(model_of(path), reference, config, train_dataset=as_dataset(records), processing_class=tokenizer)
+    reference = None if config.precompute_ref_log_probs else plain_model(job)
+    return DPOTrainer(
+        plain_model(job), reference, config, train_dataset=as_dataset(records), processing_class=tokenizer
+    )
 
 
-def kto(path: Path, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
+def kto(job: FineTuneJob, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
     """The same for KTO."""
     from trl.trainer.kto_config import KTOConfig
     from trl.trainer.kto_trainer import KTOTrainer
 
     config = KTOConfig(**options, max_length=LONG)
-    reference = None if config.precompute_ref_log_probs else model_of(path)
-    return KTOTrainer(model_of(path), reference, config, train_dataset=as_dataset(records), processing_class=tokenizer)
+    reference = None if config.precompute_ref_log_probs else plain_model(job)
+    return KTOTrainer(
+        plain_model(job), reference, config, train_dataset=as_dataset(records), processing_class=tokenizer
+    )
 
 
-def orpo(path: Path, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
+def orpo(job: FineTuneJob, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
     """TRL's, which is in `trl.experimental`."""
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     config = ORPOConfig(**options, max_length=LONG)
-    return ORPOTrainer(model_of(path), config, train_dataset=as_dataset(records), processing_class=tokenizer)
+    return ORPOTrainer(plain_model(job), config, train_dataset=as_dataset(records), processing_class=tokenizer)
 
 
-def reward(path: Path, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
+def reward(job: FineTuneJob, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
     """TRL's, on a sequence classifier with one score."""
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
     config = RewardConfig(**options, max_length=LONG, remove_unused_columns=False)  # as in `dpo`
-    model = model_of(path, "AutoModelForSequenceClassification")
+    model = plain_model(job, kind="AutoModelForSequenceClassification")
     return RewardTrainer(model, config, train_dataset=as_dataset(records), processing_class=tokenizer)
 
 
-def classification(path: Path, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
+def classification(job: FineTuneJob, records: list[Record], options: dict[str, Any], tokenizer: Any) -> Any:
     """transformers' own trainer: TRL has none."""
     from transformers import Trainer, TrainingArguments
 
     ids = [{"input_ids": tokenizer(one["text"])["input_ids"], "labels": LABELS.index(one["label"])} for one in records]
-    model = model_of(path, "AutoModelForSequenceClassification")
+    model = plain_model(job, kind="AutoModelForSequenceClassification")
     return Trainer(model, TrainingArguments(**options), train_dataset=as_dataset(ids), processing_class=tokenizer)
 
 

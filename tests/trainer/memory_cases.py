@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tiny_models
-from finetune_trainer.estimate import Setup, peak, read_shape
+from finetune_trainer.estimate import ModelShape, Setup, peak, read_shape
 from finetune_trainer.spec import parse_job
 from ranks import run_ranks
 
@@ -31,7 +31,10 @@ _LARGE: dict[str, Any] = _SMALL | {
     "num_key_value_heads": 4,
     "vocab_size": 4096,
 }
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+Models = Mapping[str, tuple[str, dict[str, Any]]]
+"""Kind of `tiny_models` and members of its configuration, by name."""
+
+MODELS: Models = {
     "Llama 1M": ("llama", _SMALL),
     "Llama 16M": ("llama", _LARGE),
     "Llama 1M tied": ("llama-tied", _SMALL),
@@ -180,12 +183,15 @@ PARTS = (
 """Of methods that train more or less than usual; looked at only when their formulas were written."""
 
 
-def predicted(case: Case, *, on_gpu: bool = False) -> int:
+def shape_of(kind: str, options: Mapping[str, Any]) -> ModelShape:
+    """The shape of one of `tiny_models`, with these members of its configuration."""
+    return read_shape(json.loads(tiny_models.CONFIGS[kind](**options).to_json_string(use_diff=False)))
+
+
+def predicted(case: Case, *, on_gpu: bool = False, models: Models = MODELS) -> int:
     """Bytes of tensors at the peak of a rank, by the estimate."""
-    kind, options = MODELS[case.model]
-    config = json.loads(tiny_models.CONFIGS[kind](**options).to_json_string(use_diff=False))
     setup = Setup.of(parse_job(json.dumps(case.job)), case.ranks, on_gpu=on_gpu)
-    return peak(read_shape(config), setup).size
+    return peak(shape_of(*models[case.model]), setup).size
 
 
 def measured(cases: Iterable[Case], folder: Path, *, device: str = "cpu", timeout: float = 600) -> dict[Case, int]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tiny_models
-from finetune_trainer.estimate import Setup, peak, read_shape
-from finetune_trainer.spec import parse_job
-from memory_cases import Case
+from memory_cases import Case, Models, predicted
 from ranks import run_ranks
 
 RANKS = "tests/trainer/estimate/ranks_memory.py"
@@ -23,7 +19,7 @@ _LLAMA: dict[str, Any] = {
     "max_position_embeddings": 8192,
     "initializer_range": 0.02,
 }
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+MODELS: Models = {
     "Qwen3 0.6B": (
         "qwen3",
         _LLAMA
@@ -102,9 +98,7 @@ LARGE = (
 
 def predicted_large(case: LargeCase) -> int:
     """Bytes of tensors at the peak, by the estimate."""
-    kind, options = MODELS[case.model]
-    config = json.loads(tiny_models.CONFIGS[kind](**options).to_json_string(use_diff=False))
-    return peak(read_shape(config), Setup.of(parse_job(json.dumps(case.job)), case.ranks, on_gpu=True)).size
+    return predicted(case, on_gpu=True, models=MODELS)
 
 
 def measured_large(cases: Iterable[LargeCase], folder: Path, *, timeout: float = 300) -> dict[LargeCase, Measured]:

@@ -82,7 +82,7 @@ def build(job: FineTuneJob, context: RunContext, clock: Callable[[], float] = ti
     dataset = open_dataset(job, context, control, log, tokenizer, model.tokenizer, micro)
     check_labels(control, log, start, dataset.labels)
     _enter(control, context, "loading the model", str(path))
-    settle_start = partial(take_out_initial, run=(job, context, control, log), start=start, device=device)
+    settle_start = partial(take_out_initial, job, context, control, log, start, device)
     trained = assemble(job, control, path, adapter, tokenizer, device, dataset.labels, settle_start)
     begins = {"weights": model.weights, "tokenizer": model.tokenizer, **record(start), **adapter_facts(adapter)}
     rows, once, labels = dataset.stream.first_rows(), dataset.once, dataset.labels

@@ -25,10 +25,13 @@ DECOMPOSING, TAKING_OUT = "decomposing weights into adapters", "taking adapters 
 
 
 def take_out_initial(
-    model: Any,
-    run: tuple[FineTuneJob, RunContext, ControlGroup, RunLog],
+    job: FineTuneJob,
+    context: RunContext,
+    control: ControlGroup,
+    log: RunLog,
     start: StartingPoint | None,
     device: torch.device,
+    model: Any,
 ) -> None:
     """Move a part of the weights into the adapters of `model`, where the manifest asks for that; collective.
 
@@ -36,7 +39,6 @@ def take_out_initial(
     one's, to which its adapters belong. Either takes as long as it takes, and shows how far it is.
     Raises StorageError when the part is damaged or cannot be stored.
     """
-    job, context, control, log = run
     lora = job.spec.method.lora
     if lora is None or not lora.takes_weights:
         return

@@ -105,8 +105,7 @@ def take_out(payload: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)  # two ranks share the machine
     control, recorder = join(payload["deadline"]), Recorder()
     log, started = RunLog(open_store(job.spec.checkpoint.uri), run_id(job)), time.monotonic()
-    run = (job, place(control, recorder, recorder), control, log)
-    take_out_initial(model, run, None, torch.device("cpu"))
+    take_out_initial(job, place(control, recorder, recorder), control, log, None, torch.device("cpu"), model)
     taken = sum(hasattr(layer, "taken_out") for layer in model.modules())
     told = [event["name"] for event in recorder.of("phase")]
     return {"told": told, "taken": taken, "seconds": time.monotonic() - started}

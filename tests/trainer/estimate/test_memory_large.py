@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import tiny_models
 from finetune_trainer.engine.config import with_micro_batch
-from finetune_trainer.estimate import device_total, read_shape
+from finetune_trainer.estimate import device_total
 from finetune_trainer.estimate.fit import CONTEXT
 from finetune_trainer.estimate.setup import Setup
 from finetune_trainer.spec import parse_job
+from memory_cases import shape_of
 from memory_large import LARGE, MODELS, LargeCase, measured_large, predicted_large
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1200)]
@@ -37,8 +37,7 @@ def test_a_micro_batch_that_is_chosen_fits_and_twice_as_many_rows_are_predicted_
     tmp_path: Path,
 ) -> None:
     case = LargeCase("Qwen3 0.6B", "LoRA", 0, "BF16", "Off", 8192, micro_batches=1, rows=64)
-    kind, options = MODELS[case.model]
-    shape = read_shape(json.loads(tiny_models.CONFIGS[kind](**options).to_json_string(use_diff=False)))
+    shape = shape_of(*MODELS[case.model])
     memory = torch.cuda.get_device_properties(0).total_memory
     document = case.job
     del document["spec"]["training"]["microBatchSize"]

@@ -12,9 +12,9 @@ TOLERANCE = 0.10
 ALL = (*FEW, *MORE, *UNSEEN, *PARTS)
 
 
-def misses(found: dict[Case, int], *, on_gpu: bool = False) -> dict[str, str]:
+def misses(found: dict[Case, int]) -> dict[str, str]:
     """The cases that are predicted too badly, with the prediction over the measured peak."""
-    ratios = {case.name: predicted(case, on_gpu=on_gpu) / size for case, size in found.items()}
+    ratios = {case.name: predicted(case) / size for case, size in found.items()}
     return {name: f"{ratio - 1:+.1%}" for name, ratio in ratios.items() if abs(ratio - 1) > TOLERANCE}
 
 

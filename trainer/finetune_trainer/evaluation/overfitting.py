@@ -35,14 +35,15 @@ class Overfitting:
 
 def overfitting(records: Sequence[Record], exported_step: int) -> Overfitting | None:
     """What a run's history says of it; None for a run with fewer than two evaluations after its first step."""
-    found = [(r["step"], r["evalLoss"]) for r in records if r.get("evalLoss") is not None and r["step"] > 0]
+    evaluated = [(record["step"], record["evalLoss"]) for record in records if record.get("evalLoss") is not None]
+    found = [(step, loss) for step, loss in evaluated if step > 0]
     if len(found) < 2:
         return None
     best_step, best = min(found, key=lambda pair: (pair[1], pair[0]))
     last_step, last = found[-1]
     train = [record["loss"] for record in records if record.get("loss") is not None][-WINDOW:]
     gap = last - sum(train) / len(train) if train else None
-    gained = max(r["evalLoss"] for r in records if r.get("evalLoss") is not None and r["step"] <= best_step) - best
+    gained = max(loss for step, loss in evaluated if step <= best_step) - best
     overfits = last - best > RISE * max(abs(best), gained)
     text = f"held-out loss was lowest at step {best_step}, {best:.4f}, and ended at {last:.4f}, step {last_step}"
     if overfits:
