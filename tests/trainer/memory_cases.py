@@ -205,7 +205,7 @@ def measured(cases: Iterable[Case], folder: Path, *, device: str = "cpu", timeou
             for case in these
         }
         target = "tests/trainer/estimate/ranks_memory.py:measure"
-        peaks = run_ranks(ranks, target, {"cases": payload, "device": device}, timeout)
+        peaks = run_ranks(ranks, target, {"cases": payload, "device": device}, timeout, fresh=True)
         found |= {case: max(one[case.name] for one in peaks) for case in these}
     return found
 

@@ -112,5 +112,5 @@ def measured_large(cases: Iterable[LargeCase], folder: Path, *, timeout: float =
     found: dict[LargeCase, Measured] = {}
     for case in wanted:
         payload = {"job": case.job, "model": folders[case.model], "documents": case.documents}
-        found[case] = Measured(**run_ranks(1, f"{RANKS}:measure_large", payload, timeout)[0])
+        found[case] = Measured(**run_ranks(1, f"{RANKS}:measure_large", payload, timeout, fresh=True)[0])
     return found

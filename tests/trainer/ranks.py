@@ -1,9 +1,10 @@
 """Run one function on N local ranks, each a process of its own, and collect what they return.
 
-`run_ranks(2, "tests/trainer/model/ranks_zero3.py:load", {"path": "..."})` imports that file in two fresh interpreters,
-calls `load(payload)` in both, and returns their JSON-able results in rank order. The environment is that of `torchrun`
-(MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); the function itself starts the process
-group, because how it does so is often what a test is about.
+`run_ranks(2, "tests/trainer/model/ranks_zero3.py:load", {"path": "..."})` imports that file in two new processes, calls
+`load(payload)` in both, and returns their JSON-able results in rank order. The processes are forked after the imports
+that all ranks share, or, where memory or variables of the process's start matter, `fresh`. The environment is that of
+`torchrun` (MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE); the function itself starts the
+process group, because how it does so is often what a test is about.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from forked import AT_IMPORT, Forked, fork
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STDERR_TAIL = 6000  # characters of a rank's stderr shown when it fails
@@ -29,19 +33,26 @@ CONSEQUENCES = 2.0  # seconds in which the other ranks may fail too before all a
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
+Process = Forked | subprocess.Popen[bytes]
+
+
 class RankFailure(AssertionError):
     """A rank exited with an error or the time ran out; the message ends with that rank's stderr."""
 
 
-def run_ranks(n: int, target: str, payload: dict[str, Any], timeout: float = 120) -> list[dict[str, Any]]:
+def run_ranks(
+    n: int, target: str, payload: dict[str, Any], timeout: float = 120, *, fresh: bool = False
+) -> list[dict[str, Any]]:
     """Call `target` ("path/to/module.py:function", relative to the repository) with `payload` on `n` ranks.
+
+    Each is forked, or, `fresh`, an interpreter that has imported nothing yet.
 
     Returns the functions' results in rank order. Raises RankFailure when a rank fails or when `timeout` seconds are
     over; all ranks are killed then, and a rank that hung shows the Python stack of its threads.
     """
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         port = free_port()
-        processes = [_start(rank, n, port, target, payload, Path(folder)) for rank in range(n)]
+        processes = [_start(rank, n, port, target, payload, Path(folder), fresh) for rank in range(n)]
         with ThreadPoolExecutor(n) as pool:
             exits = [
                 pool.submit(_expect_success, rank, process, Path(folder)) for rank, process in enumerate(processes)
@@ -60,25 +71,37 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _start(rank: int, n: int, port: int, target: str, payload: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "RANK": str(rank),
-        "WORLD_SIZE": str(n),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(n),
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "trainer"), os.environ.get("PYTHONPATH", "")]).rstrip(
-            os.pathsep
-        ),
-    }
-    command = [sys.executable, __file__, target, json.dumps(payload), str(_result_file(folder, rank))]
+def _start(rank: int, n: int, port: int, target: str, payload: dict[str, Any], folder: Path, fresh: bool) -> Process:
+    environment = _environment(rank, n, port)
+    arguments = (target, json.dumps(payload), str(_result_file(folder, rank)))
+    if not fresh:
+        return fork(_main, *arguments, environment=environment, log=_stderr_file(folder, rank))
     with _stderr_file(folder, rank).open("wb") as stderr:
         return subprocess.Popen(
-            command, env=environment, cwd=REPOSITORY, stdout=stderr, stderr=stderr, start_new_session=True
+            [sys.executable, __file__, *arguments],
+            env=environment,
+            cwd=REPOSITORY,
+            stdout=stderr,
+            stderr=stderr,
+            start_new_session=True,
         )
+
+
+def _environment(rank: int, n: int, port: int) -> dict[str, str]:
+    paths = [str(REPOSITORY / "trainer"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return (
+        os.environ
+        | AT_IMPORT
+        | {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "RANK": str(rank),
+            "WORLD_SIZE": str(n),
+            "LOCAL_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": str(n),
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
+    )
 
 
 def _result_file(folder: Path, rank: int) -> Path:
@@ -93,15 +116,13 @@ def _stderr(folder: Path, rank: int) -> str:
     return _stderr_file(folder, rank).read_text(errors="replace")[-STDERR_TAIL:]
 
 
-def _expect_success(rank: int, process: subprocess.Popen[bytes], folder: Path) -> None:
+def _expect_success(rank: int, process: Process, folder: Path) -> None:
     code = process.wait()
     if code != 0:
         raise RankFailure(f"rank {rank} exited with {code}; its stderr ends with:\n{_stderr(folder, rank)}")
 
 
-def _wait_for_all(
-    exits: list[Future[None]], folder: Path, processes: list[subprocess.Popen[bytes]], timeout: float
-) -> None:
+def _wait_for_all(exits: list[Future[None]], folder: Path, processes: list[Process], timeout: float) -> None:
     done, running = wait(exits, timeout, return_when=FIRST_EXCEPTION)
     if any(exit_.exception() for exit_ in done):
         done, _ = wait(exits, CONSEQUENCES)  # the first to exit may only have lost its peer: show all that fell
@@ -115,10 +136,12 @@ def _wait_for_all(
         raise RankFailure(f"ranks {hung} did not finish within {timeout:g} s\n{stacks}")
 
 
-def _kill(processes: list[subprocess.Popen[bytes]]) -> None:
+def _kill(processes: list[Process]) -> None:
     for process in processes:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended meanwhile
+                os.killpg(process.pid, signal.SIGKILL)
+            process.send_signal(signal.SIGKILL)  # if it has no group of its own yet
             process.wait()
 
 

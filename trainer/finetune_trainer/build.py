@@ -29,11 +29,11 @@ from finetune_trainer.export.merge_start import merge_start
 from finetune_trainer.export.publish import check_vacant
 from finetune_trainer.initial_adapter import take_out_initial
 from finetune_trainer.metrics import History
+from finetune_trainer.model.adapter_folder import fetch_adapter, weights_digest
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import ModelIdentity, identify
 from finetune_trainer.model.load import load_config
 from finetune_trainer.model.sizes import shape_of_model
-from finetune_trainer.model.start_adapter import fetch_adapter, weights_digest
 from finetune_trainer.model.tokenizer import check_fits, load_tokenizer
 from finetune_trainer.objectives import Setting, objective_of
 from finetune_trainer.preflight import preflight

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from finetune_trainer.data import list_sources
 from finetune_trainer.errors import FinetuneError, Problem, SpecError, StorageError
+from finetune_trainer.model.adapter_folder import look
 from finetune_trainer.model.folder import check_folder, check_names, check_vocabulary
-from finetune_trainer.model.quantize import check_installed
-from finetune_trainer.model.start_adapter import look
-from finetune_trainer.spec import FineTuneJob, Trackers
+from finetune_trainer.spec import FineTuneJob
 from finetune_trainer.starting_point import check_start
 from finetune_trainer.store import StoreUnreachable, open_store, probe
 
 TRACKER_PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """The package that each tracker imports, and the extra that brings it; both have its name."""
+
+QLORA = "needs bitsandbytes, which is not installed here: write LoRA, or install finetune-operator[qlora]"
 
 
 def preflight(job: FineTuneJob) -> None:
@@ -28,8 +29,7 @@ def preflight(job: FineTuneJob) -> None:
     Every check is made before anything is raised: the first error found, its message followed by those of the others.
     Only a store that does not answer ends the checks: each further one would wait as long for it.
     """
-    check_installed(job.spec.method.type)
-    _require_packages(job.spec.trackers)
+    require_packages(job)
     errors: list[FinetuneError] = []
     for check in _checks(job):
         if (error := _failure(check)) is not None:
@@ -53,8 +53,11 @@ def _checks(job: FineTuneJob) -> list[Callable[[], object]]:
     ]
 
 
-def _require_packages(trackers: Trackers | None) -> None:
-    chosen = trackers.model_dump(exclude_none=True) if trackers is not None else {}
+def require_packages(job: FineTuneJob) -> None:
+    """SpecError unless the optional packages that a job needs are installed; none is imported."""
+    if job.spec.method.qlora is not None and find_spec("bitsandbytes") is None:
+        raise SpecError([Problem("spec.method.type", "QLoRA", QLORA)])
+    chosen = job.spec.trackers.model_dump(exclude_none=True) if job.spec.trackers is not None else {}
     for name, package in TRACKER_PACKAGES.items():
         if name in chosen and find_spec(package) is None:
             advice = f"needs the package {package}: run pip install 'finetune-operator[{package}]', or remove it"

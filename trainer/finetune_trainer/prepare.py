@@ -27,9 +27,9 @@ from finetune_trainer.data import (
 )
 from finetune_trainer.dataset import TOKENS_FOLDER, index_sources
 from finetune_trainer.engine.collectives import Tell
+from finetune_trainer.model.adapter_folder import copy_small_files, fetch_adapter
 from finetune_trainer.model.fetch import fetch_model
 from finetune_trainer.model.fingerprint import tokenizer_digest
-from finetune_trainer.model.start_adapter import copy_small_files, fetch_adapter
 from finetune_trainer.model.tokenizer import load_tokenizer
 from finetune_trainer.spec import AdapterUse, FineTuneJob
 from finetune_trainer.store import ObjectStore, open_store

@@ -19,10 +19,10 @@ from finetune_trainer.export.full import export_full
 from finetune_trainer.export.merge import export_merged
 from finetune_trainer.export.merge_check import check_merged
 from finetune_trainer.export.merge_start import merge_start
+from finetune_trainer.model.adapter_folder import fetch_adapter
 from finetune_trainer.model.load import load_config, load_model
 from finetune_trainer.model.lora import apply_lora
 from finetune_trainer.model.score import ScoreHead
-from finetune_trainer.model.start_adapter import fetch_adapter
 from finetune_trainer.spec import LoRA
 from s3_bucket import Bucket
 

@@ -207,7 +207,7 @@ OTHER: dict[str, tuple[dict[str, Any], str]] = {
 def test_an_adapter_of_another_shape_is_refused_before_any_step(
     train: Train, small_job: SmallJob, tmp_path_factory: pytest.TempPathFactory, case: str
 ) -> None:
-    from finetune_trainer.model.start_adapter import look
+    from finetune_trainer.model.adapter_folder import look
     from finetune_trainer.spec import load_job
 
     change, message = OTHER[case]
@@ -221,7 +221,7 @@ def test_an_adapter_of_another_shape_is_refused_before_any_step(
 
 
 def test_a_folder_without_adapter_or_with_one_for_other_weights_is_refused(train: Train, small_job: SmallJob) -> None:
-    from finetune_trainer.model.start_adapter import look
+    from finetune_trainer.model.adapter_folder import look
     from finetune_trainer.spec import load_job
 
     where = {"model": {"adapter": {"uri": f"file://{small_job.folder}/model"}}}

@@ -21,6 +21,14 @@ print(sorted({"deepspeed", "mlflow", "wandb"} & {name for name in sys.modules if
 """
 
 
+LAUNCHER = """
+import sys
+import finetune_trainer.cli.run
+import finetune_trainer.launch.supervisor, finetune_trainer.launch.torchrun
+import finetune_trainer.preflight, finetune_trainer.staged
+print(sorted({"ray", "torch", "transformers"} & set(sys.modules)))
+"""
+
 LORA = """
 import sys
 from pathlib import Path
@@ -62,6 +70,11 @@ def test_a_rank_imports_no_tracker_and_hears_no_advice_about_kernels() -> None:
     done = subprocess.run([sys.executable, "-c", RANK], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "['deepspeed']"
     assert "kernels-community" not in done.stderr
+
+
+def test_what_runs_before_the_ranks_waits_for_no_large_library() -> None:
+    done = subprocess.run([sys.executable, "-c", LAUNCHER], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_hidden_package_is_there_again_afterwards() -> None:

@@ -36,7 +36,9 @@ def test_no_rank_ever_holds_the_whole_model(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # glibc returns freed tensors at once: what is held is seen
     options = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 10, "vocab_size": 8192}
     path = tiny_models.save("llama", tmp_path, shard_size="40MB", **options)
-    for rank in run_ranks(2, TARGET, {"good": [(str(path), "float32")], "bad": [], "adopt": False}, timeout=180):
+    for rank in run_ranks(
+        2, TARGET, {"good": [(str(path), "float32")], "bad": [], "adopt": False}, timeout=180, fresh=True
+    ):
         (result,) = rank["good"]
         assert result["whole"] > 160e6
         assert result["different"] == []

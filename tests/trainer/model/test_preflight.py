@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.errors import DataError, StorageError
+from finetune_trainer.errors import DataError, SpecError, StorageError
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, parse_job
 from s3_bucket import Bucket
@@ -48,6 +48,17 @@ def without_tokenizer(model: Path) -> None:
 
 def of_an_adapter(model: Path) -> None:
     (model / "config.json").rename(model / "adapter_config.json")
+
+
+def test_without_bitsandbytes_a_job_is_refused_with_the_remedy(
+    small_job: SmallJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qlora = parse_job(json.dumps(small_job.manifest(method={"type": "QLoRA"})))
+    preflight(qlora)
+    monkeypatch.setattr("finetune_trainer.preflight.find_spec", lambda name: None)
+    preflight(with_model(small_job, f"file://{small_job.folder}/model"))
+    with pytest.raises(SpecError, match=r"spec\.method\.type: needs bitsandbytes.*install finetune-operator\[qlora\]"):
+        preflight(qlora)
 
 
 LACKING: dict[Callable[[Path], None], str] = {

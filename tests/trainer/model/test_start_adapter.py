@@ -14,8 +14,9 @@ import hub_server
 import tiny_models
 from finetune_trainer.errors import DataError, StorageError
 from finetune_trainer.export.merge_start import merge_start
+from finetune_trainer.model.adapter_folder import CONFIG, WEIGHTS, fetch_adapter, look
 from finetune_trainer.model.lora import apply_lora
-from finetune_trainer.model.start_adapter import ADAPTED_SCORE, CONFIG, WEIGHTS, fetch_adapter, load_adapter, look
+from finetune_trainer.model.start_adapter import ADAPTED_SCORE, load_adapter
 from finetune_trainer.preflight import preflight
 from finetune_trainer.spec import FineTuneJob, LoRA, parse_job
 from hub_server import Hub

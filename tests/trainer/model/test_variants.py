@@ -16,8 +16,8 @@ from finetune_trainer.model.coverage import Coverage
 from finetune_trainer.model.decompose import EXACT_BELOW, Factors, decompose, take_out
 from finetune_trainer.model.load import load_model
 from finetune_trainer.model.lora import apply_lora
-from finetune_trainer.model.quantize import check_installed, quantization, settle
-from finetune_trainer.spec.method import Initialization, LoRA, MethodType, ModuleRank, QLoRA, QuantType
+from finetune_trainer.model.quantize import quantization, settle
+from finetune_trainer.spec.method import Initialization, LoRA, ModuleRank, QLoRA, QuantType
 
 CPU = torch.device("cpu")
 IDS = torch.arange(3, 43).reshape(2, 20)
@@ -225,11 +225,3 @@ def test_weights_of_four_bits_are_the_same_before_and_after_an_evaluation(tmp_pa
 def test_fused_experts_are_refused_in_four_bits() -> None:
     with pytest.raises(SpecError, match=r"spec\.method\.type: cannot quantise .*experts.*: write LoRA \(got 'QLoRA'\)"):
         settle(tiny_models.build("mixtral"))
-
-
-def test_without_bitsandbytes_a_job_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_installed(MethodType.QLORA)
-    monkeypatch.setattr("finetune_trainer.model.quantize.find_spec", lambda name: None)
-    check_installed(MethodType.LORA)
-    with pytest.raises(SpecError, match=r"spec\.method\.type: needs bitsandbytes.*install finetune-operator\[qlora\]"):
-        check_installed(MethodType.QLORA)

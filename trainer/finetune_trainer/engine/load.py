@@ -19,7 +19,8 @@ from finetune_trainer.engine.fragments import (
     refresh_model,
     set_optimizer_step_count,
 )
-from finetune_trainer.engine.snapshot import EngineState, set_random_state, tensor_key, writer_of
+from finetune_trainer.engine.random_numbers import set_random_state
+from finetune_trainer.engine.snapshot import EngineState, tensor_key, writer_of
 
 READS = 4
 """Reads of a rank at once; one connection to S3 carries about 100 MB/s (AWS' performance guidelines)."""

@@ -16,7 +16,8 @@ from safetensors.torch import save as to_safetensors
 
 from finetune_trainer.engine.blocks import FLOAT_BYTES, ObjectBlocks, measured
 from finetune_trainer.engine.fragments import KINDS, Fragment, fragments, optimizer_step_count
-from finetune_trainer.engine.snapshot import RankSlices, blocks_name, random_state, rng_name, state_name, tensor_key
+from finetune_trainer.engine.random_numbers import random_state
+from finetune_trainer.engine.snapshot import RankSlices, blocks_name, rng_name, state_name, tensor_key
 
 SHARD_ELEMENTS = 16 * 2**20  # parameters per object: 192 MiB with master weights and two moments, a single PUT each
 ALIGNMENT = 8  # bytes; what safetensors pads its header to

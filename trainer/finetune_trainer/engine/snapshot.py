@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 
@@ -93,18 +92,3 @@ def merge(ranks: Sequence[RankSlices], zero_stage: int, optimizer_steps: int) ->
 def tensor_key(kind: str, start: int, name: str) -> str:
     """The name in its object of a slice from element `start` on of a parameter's master weights or moment."""
     return f"{kind}|{start}|{name}"
-
-
-def random_state() -> dict[str, torch.Tensor]:
-    """This rank's generators as uint8 tensors: the CPU's, and the current CUDA device's where there is one."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, torch.Tensor]) -> None:
-    """Put back what `random_state` returned."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

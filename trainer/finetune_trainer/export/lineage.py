@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune_trainer.model.adapter_folder import weights_digest
 from finetune_trainer.model.fingerprint import fingerprint, hub_revision
-from finetune_trainer.model.start_adapter import weights_digest
 from finetune_trainer.spec import FineTuneJob, to_manifest
 from finetune_trainer.store import Checkpoint
 

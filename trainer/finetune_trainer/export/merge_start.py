@@ -12,9 +12,9 @@ from finetune_trainer.errors import DataError
 from finetune_trainer.export.deltas import CannotMerge
 from finetune_trainer.export.disk import writing
 from finetune_trainer.export.merge import merge_files
+from finetune_trainer.model.adapter_folder import FIELD, copy_small_files, small_files_digest, weights_digest
 from finetune_trainer.model.fetch import locked
 from finetune_trainer.model.fingerprint import fingerprint
-from finetune_trainer.model.start_adapter import FIELD, copy_small_files, small_files_digest, weights_digest
 
 DONE = ".merged"
 

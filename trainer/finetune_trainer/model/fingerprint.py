@@ -8,12 +8,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import BaseModel, ConfigDict
-from transformers import PreTrainedTokenizerFast
 
 from finetune_trainer.model.folder import CONFIG, indexed_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 FULL_HASH_BYTES = 2 * 10**9  # some seconds on one core
 START_HASH_BYTES = 10**8  # a fraction of a second, at every start and on every rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -10,15 +9,7 @@ from torch import nn
 
 from finetune_trainer.errors import Problem, SpecError
 from finetune_trainer.model.targets import fused_experts
-from finetune_trainer.spec.method import MethodType, QLoRA
-
-INSTALL = "needs bitsandbytes, which is not installed here: write LoRA, or install finetune-operator[qlora]"
-
-
-def check_installed(method: MethodType) -> None:
-    """SpecError for QLoRA without bitsandbytes, which is not imported."""
-    if method is MethodType.QLORA and find_spec("bitsandbytes") is None:
-        raise SpecError([Problem("spec.method.type", str(method), INSTALL)])
+from finetune_trainer.spec.method import QLoRA
 
 
 def quantization(qlora: QLoRA, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
