@@ -8,7 +8,7 @@ import pytest
 from finetune_trainer.evaluation.overfitting import overfitting
 from finetune_trainer.evaluation.report import findings, in_brief
 from finetune_trainer.evaluation.sides import Before, Contaminated, SetBefore, Side
-from finetune_trainer.evaluation.verdict import LOSS, NATS, Outcome, bootstrap, verdict
+from finetune_trainer.evaluation.verdict import LOSS, NATS, Outcome, bootstrap, loss_of, verdict
 from finetune_trainer.export.card_evaluation import evaluation_part
 from finetune_trainer.report.findings import parts
 
@@ -127,7 +127,7 @@ def test_forgetting_is_said_in_what_it_was_measured_in() -> None:
     after = {"one": side([0.5] * 20)}
     units = {
         NATS: ["nats per token", "nats per token"],
-        "in held-out DPO loss": ["nats per token", "DPO loss"],
+        loss_of("DPO"): ["nats per token", "DPO loss"],
     }
     for loss, expected in units.items():
         found = findings({"one": []}, before, after, now, None, [], loss)

@@ -27,7 +27,7 @@ from finetune_trainer.evaluation.questions import Question
 from finetune_trainer.evaluation.records import RecordScores, spread_rows
 from finetune_trainer.evaluation.report import Json, findings
 from finetune_trainer.evaluation.sides import Before, BeforeFile, Contaminated, SetBefore, Side
-from finetune_trainer.evaluation.verdict import IN_HELD_OUT, NATS
+from finetune_trainer.evaluation.verdict import NATS, LossKind, loss_of
 from finetune_trainer.metrics import EVAL_PREFIX, Record
 from finetune_trainer.spec import LANGUAGE, OBJECTIVES, JobSpec
 
@@ -121,7 +121,7 @@ class Comparison:
         metrics |= {name: [judged_by] if judged_by else [] for name in sides if name not in metrics}
         samples = [sample for one in self.asked for sample in self._samples(one, before.sets.get(one.name), sides)]
         overfits = overfitting(history, exported_step)
-        return findings(metrics, before, sides, forgetting, overfits, samples, self._loss_name)
+        return findings(metrics, before, sides, forgetting, overfits, samples, self._loss)
 
     @property
     def asked(self) -> Sequence[AskedSet]:
@@ -144,9 +144,9 @@ class Comparison:
         return RecordScores(self.engine, self.objective, self.control)
 
     @property
-    def _loss_name(self) -> str:
+    def _loss(self) -> LossKind:
         kind = self.spec.objective.type
-        return NATS if kind in LANGUAGE else f"{IN_HELD_OUT}{kind} loss"
+        return NATS if kind in LANGUAGE else loss_of(str(kind))
 
     def _keep(self) -> None:
         if self.control.is_main and self.before is not None:

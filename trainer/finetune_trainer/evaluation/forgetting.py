@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 GENERAL_TEXT = "general text"
 """Name of the sample that comes along."""
-NATS_PER_TOKEN = "nats per token"
 
 
 def paragraphs() -> list[str]:

@@ -26,10 +26,10 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from finetune_trainer.evaluation.forgetting import GENERAL_TEXT, NATS_PER_TOKEN
+from finetune_trainer.evaluation.forgetting import GENERAL_TEXT
 from finetune_trainer.evaluation.overfitting import Overfitting
 from finetune_trainer.evaluation.sides import Before, SetBefore, Side
-from finetune_trainer.evaluation.verdict import FEWEST, IN_HELD_OUT, LOSS, NATS, Scores, Verdict, verdict
+from finetune_trainer.evaluation.verdict import FEWEST, LOSS, NATS, LossKind, Scores, Verdict, verdict
 
 VERSION = 1
 
@@ -38,7 +38,7 @@ MetricNames = Mapping[str, Sequence[str]]
 """The metrics of each set by its name, in the manifest's order."""
 
 
-def headline(metrics: MetricNames, before: Before, after: Mapping[str, Side], loss: str = NATS) -> Verdict | None:
+def headline(metrics: MetricNames, before: Before, after: Mapping[str, Side], loss: LossKind = NATS) -> Verdict | None:
     """The verdict of the whole run: over the records of all sets whose first metric is the same.
 
     That is the first metric of the first set that has any, or the loss where no set has one.
@@ -56,15 +56,15 @@ def findings(
     forgetting: Mapping[str, float],
     overfitting: Overfitting | None,
     samples: Sequence[Json],
-    loss: str = NATS,
+    loss: LossKind = NATS,
 ) -> Json:
-    """The whole of `evaluation.json`; `loss`: what losses are, in words."""
+    """The whole of `evaluation.json`; `loss`: what losses are."""
     whole = headline(metrics, before, after, loss)
     return {
         "version": VERSION,
         "verdict": None if whole is None else _plain(replace(whole, text=f"{whole.text}{_caution(before)}")),
         "note": None if whole is not None else _note(before, after),
-        "loss": loss,
+        "loss": loss.held_out,
         "sets": [_set(name, metrics.get(name, ()), before.sets.get(name), side, loss) for name, side in after.items()],
         "samples": list(samples),
         "forgetting": [
@@ -77,9 +77,9 @@ def findings(
     }
 
 
-def _forgotten(name: str, base: float, now: float, loss: str) -> Json:
+def _forgotten(name: str, base: float, now: float, loss: LossKind) -> Json:
     """Sets are measured by the objective's loss as all held-out data; the general text always as a text."""
-    unit = NATS_PER_TOKEN if name == GENERAL_TEXT or loss == NATS else loss.removeprefix(IN_HELD_OUT)
+    unit = (NATS if name == GENERAL_TEXT else loss).unit
     return {"name": name, "base": base, "tuned": now, "change": now - base, "unit": unit}
 
 
@@ -117,7 +117,7 @@ def _tuned_and_base(means: Mapping[str, Mapping[str, float | None]]) -> Json:
     return {metric: dict(values) for metric, values in means.items() if metric != LOSS}
 
 
-def _set(name: str, metrics: Sequence[str], before: SetBefore | None, after: Side, loss: str) -> Json:
+def _set(name: str, metrics: Sequence[str], before: SetBefore | None, after: Side, loss: LossKind) -> Json:
     compared = None if before is None else _verdict((list(metrics) or [LOSS])[0], [(name, before, after)], loss)
     return {
         "name": name,
@@ -138,7 +138,7 @@ def _means(metric: str, before: SetBefore | None, after: Side) -> Json:
     return {name: None if side is None else _mean(_scores(metric, side).values()) for name, side in sides.items()}
 
 
-def _verdict(metric: str, sets: Sequence[tuple[str, SetBefore, Side]], loss: str) -> Verdict | None:
+def _verdict(metric: str, sets: Sequence[tuple[str, SetBefore, Side]], loss: LossKind) -> Verdict | None:
     """Over the records of several sets; the model with examples, and one answer for all, where every set has it."""
     tuned = _joined({name: _scores(metric, after) for name, _, after in sets})
     base = _joined({name: _scores(metric, before.base) for name, before, _ in sets})

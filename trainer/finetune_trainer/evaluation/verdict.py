@@ -29,10 +29,23 @@ AT_ONCE = 1 << 22
 LOSS = "loss"
 """Name of the comparison by loss, where less is better."""
 
-NATS = "nats per token of held-out loss"
-"""What a loss is, unless an objective has another one."""
-IN_HELD_OUT = "in held-out "
-"""Before the name of such another one."""
+
+@dataclass(frozen=True)
+class LossKind:
+    """What losses are: `unit` of one, or of a change of it, and `held_out`, the words for a gain in held-out loss."""
+
+    unit: str
+    held_out: str
+
+
+NATS = LossKind("nats per token", "nats per token of held-out loss")
+"""Of texts, and of objectives that train on them."""
+
+
+def loss_of(objective: str) -> LossKind:
+    """Of an objective with another loss than that."""
+    return LossKind(f"{objective} loss", f"in held-out {objective} loss")
+
 
 Scores = Mapping[str, float]
 """A number for each record, by its id."""
@@ -101,12 +114,12 @@ def verdict(
     shots: int = 0,
     *,
     constant: Scores | None = None,
-    loss: str = NATS,
+    loss: LossKind = NATS,
 ) -> Verdict | None:
     """Compare on the records that every model has a finite score of; None if there are fewer than `FEWEST` of these.
 
     The order of the records does not matter, and equal scores give equal verdicts. `shots`: examples in the prompt.
-    `constant`: scores of one answer for all records. `loss`: what a loss is, in words.
+    `constant`: scores of one answer for all records. `loss`: what a loss is.
     """
     named = {"tuned": tuned, "base": base, "prompted": prompted, "constant": constant}
     shown = {name: scores for name, scores in named.items() if scores is not None}
@@ -119,7 +132,7 @@ def verdict(
     gain = bootstrap(sign * (values["tuned"] - values[against]))
     outcome = Outcome.IMPROVED if gain.low > 0 else Outcome.NOT_IMPROVED
     means = {name: float(column.mean()) for name, column in values.items()}
-    unit = loss if metric == LOSS else f"points of {metric}"
+    unit = loss.held_out if metric == LOSS else f"points of {metric}"
     return Verdict(
         outcome=outcome,
         metric=metric,

@@ -30,7 +30,7 @@ def _note(sets: list[Mapping[str, Any]], loss: str) -> str:
     amounts = ", ".join(f"{one['records']:,} of {one['name']}" for one in sets)
     shots = max(one["shots"] for one in sets)
     shown = f" Examples: up to {shots} training records in the prompt." if shots else ""
-    unit = "in nats per token of the answers" if loss == NATS else "as in the next section"
+    unit = "in nats per token of the answers" if loss == NATS.held_out else "as in the next section"
     constant = _constant(sets)
     return f"Means over the records compared ({amounts}); loss: {unit}.{shown}{constant}"
 
