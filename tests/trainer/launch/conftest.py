@@ -26,9 +26,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield base
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_here(folders: Path) -> Iterator[None]:
-    """A private Ray that every test of the session shares, started as `finetune run` starts it."""
+    """A private Ray that every test here shares, started as `finetune run` starts it; idle it takes a tenth of a core."""
     from finetune_trainer.launch.machine import Machine
     from finetune_trainer.launch.ray_environment import configure
 

@@ -31,9 +31,27 @@ def gloo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def process_group(gloo: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group of one rank, with the variable that DeepSpeed looks up; elsewhere accelerate would misread it."""
+def process_group(gloo: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A group of one rank, with the variable that DeepSpeed looks up; elsewhere accelerate would misread it.
+
+    The groups of the runs are given up in the end: three threads each, which wake a hundred times a second.
+    """
+    import torch.distributed as dist
+
+    from finetune_trainer.engine.collectives import ControlGroup
+
+    made: list[ControlGroup] = []
+    create = ControlGroup.create
+
+    def remembering(timeout_seconds: float) -> ControlGroup:
+        made.append(create(timeout_seconds))
+        return made[-1]
+
+    monkeypatch.setattr(ControlGroup, "create", remembering)
     monkeypatch.setenv("LOCAL_RANK", "0")
+    yield
+    for one in made:
+        dist.destroy_process_group(one.group)
 
 
 @pytest.fixture
