@@ -28,7 +28,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def ray_here(folders: Path) -> Iterator[None]:
-    """A private Ray that every test here shares, started as `finetune run` starts it; idle it takes a tenth of a core."""
+    """A private Ray for all tests here, started as `finetune run` starts it; idle it takes a tenth of a core."""
     from finetune_trainer.launch.machine import Machine
     from finetune_trainer.launch.ray_environment import configure
 
