@@ -9,8 +9,9 @@ INSTALLER ?=
 # 0 leaves KubeRay's operator, or ours, out of `make operator-dev`.
 KUBERAY ?= 1
 OPERATOR ?= 1
-# So many processes share the operator's tests, which mostly wait; 0 runs them in one, for a debugger.
+# So many processes share the tests; 0 runs them in one, for a debugger.
 PROCESSES ?= 2
+SHARED = -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # What needs neither a GPU nor root nor hours.
 HERE = not bench and not gpu and not nodes and not soak
 # Extra words for pytest, for instance ARGS="-k resume -x".
@@ -43,12 +44,11 @@ cluster-down: ## End it and remove all that it left, also after a crash
 test: test-operator test-trainer ## Run the tests that need no GPU and no root (ARGS="-k name -x")
 
 # No test of that name (exit code 5) is no failure: it may be in the other half.
-test-operator: setup ## The operator's half of them, shared by PROCESSES
-	@$(PY) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m "$(HERE)" \
-		tests/operator tests/house tests/tools tests/bench $(ARGS) || [ $$? -eq 5 ]
+test-operator: setup ## The operator's half of them
+	@$(PY) -m pytest $(SHARED) -m "$(HERE)" tests/operator tests/house tests/tools tests/bench $(ARGS) || [ $$? -eq 5 ]
 
-test-trainer: setup ## The trainer's half: two ranks keep two cores busy
-	@$(PY) -m pytest -m "$(HERE)" tests/trainer tests/examples $(ARGS) || [ $$? -eq 5 ]
+test-trainer: setup ## The trainer's half
+	@$(PY) -m pytest $(SHARED) -m "$(HERE)" tests/trainer tests/examples $(ARGS) || [ $$? -eq 5 ]
 
 soak: setup ## Run the long trials of data stream and store in full (SOAK_TRIALS=100: so many of each)
 	@$(PY) -m pytest -m soak tests/trainer $(ARGS)

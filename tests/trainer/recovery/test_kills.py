@@ -23,7 +23,6 @@ from soak import trials
 FINETUNE = Path(sys.executable).with_name("finetune")
 RANKS = 2
 MOMENTS = 5 * ["starting"] + 8 * ["training"] + 8 * ["saving"]  # one kill each
-TRAINING = {"maxSteps": 1200, "globalBatchSize": 4, "microBatchSize": 1}
 DROPOUT = {"type": "LoRA", "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}  # the random state matters too
 
 
@@ -126,8 +125,13 @@ def final_state(job: SmallJob, name: str) -> dict[str, Any]:
 @pytest.mark.timeout(2400)
 def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path, trials: range) -> None:
     job = make_small_job(tmp_path)
+    training = {
+        "maxSteps": 300 + 45 * len(trials),
+        "globalBatchSize": 4,
+        "microBatchSize": 1,
+    }  # more than all kills need
     checkpoint = {"everySteps": 20, "keepBest": 0}
-    common = {"training": TRAINING, "method": DROPOUT, "checkpoint": checkpoint, "evaluation": {"everySteps": 100}}
+    common = {"training": training, "method": DROPOUT, "checkpoint": checkpoint, "evaluation": {"everySteps": 100}}
     whole = job.write("whole", **common)
     killed = job.write("killed", **common, failurePolicy={"maxRestarts": 0})
     assert finish(whole) == 0
