@@ -10,7 +10,6 @@ import pytest
 from finetune_trainer.launch.elastic import STEADY_SECONDS, Growth, Resize, rank_range, room
 from finetune_trainer.spec import parse_job
 from launch_job import manifest, rest, run_command, until, until_event
-from ranks import run_ranks
 from ray_nodes import ray_nodes
 from small_job import make_small_job
 
@@ -85,8 +84,9 @@ def test_ranks_become_fewer_with_a_lost_node_and_more_with_a_new_one(tmp_path_fa
     assert went_on["step"] >= before, "what was trained before ranks were added is kept"
     assert sizes(job.folder / "checkpoints") == [2, 1, 2]
 
-    whole = job.write("whole", **{**ELASTIC, "workers": {"replicas": 1, "gpusPerReplica": 0}})
-    run_ranks(1, "tests/trainer/ranks_train.py:train", {"job": str(whole), "workdir": str(job.folder / "work")}, 300)
+    whole = job.write("whole", **{**ELASTIC, "workers": {"replicas": 2, "gpusPerReplica": 0}})
+    with run_command(whole, "--launcher", "torchrun") as process:
+        rest(process)
     elastic, undisturbed = job.metrics("elastic"), job.metrics("whole")
     assert [counts(record) for record in elastic] == [counts(record) for record in undisturbed]
     assert [record.get("loss") for record in elastic] == pytest.approx([r.get("loss") for r in undisturbed], abs=2e-3)
