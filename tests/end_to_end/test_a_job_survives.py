@@ -59,7 +59,7 @@ def ended_with_commit(tenant: Tenant, name: str, number: int, reason: str) -> No
 
 def test_a_job_survives_what_happens_to_clusters_with_the_same_model(tenant: Tenant) -> None:
     tenant.apply(job(tenant.name, "undisturbed", steps=STEPS))
-    tenant.until_phase("undisturbed", "Succeeded", 300)
+    tenant.until_phase("undisturbed", "Succeeded", 480)
     name = "disturbed"
     begun = time.monotonic()
     tenant.apply(job(tenant.name, name, steps=STEPS))
@@ -96,7 +96,7 @@ def test_a_job_survives_what_happens_to_clusters_with_the_same_model(tenant: Ten
     with misfortunes.node_lost(tenant, number), recoveries.after("node lost"):
         pass  # it comes back when the job has trained on without it
 
-    tenant.until_phase(name, "Succeeded", 300)
+    tenant.until_phase(name, "Succeeded", 480)
     recoveries.save()
     assert tenant.adapter(name) == tenant.adapter("undisturbed")
     assert rank_logs(tenant, name) >= {"launcher", "rank-0", "rank-1"}

@@ -62,7 +62,7 @@ def test_a_resize_is_asked_for_once_and_taken_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_ranks_become_fewer_with_a_lost_node_and_more_with_a_new_one(tmp_path_factory: pytest.TempPathFactory) -> None:
     job = make_small_job(tmp_path_factory.mktemp("elastic"))
     with ray_nodes(2) as nodes:
