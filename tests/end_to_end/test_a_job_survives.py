@@ -19,7 +19,8 @@ STEPS = 600
 MARGIN = 5
 """Steps that a job makes undisturbed between two misfortunes."""
 
-pytestmark = pytest.mark.timeout(1500)
+# Ranks on half a core make two steps a second: with six misfortunes that is half an hour, too long for each change.
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 
 @dataclass
