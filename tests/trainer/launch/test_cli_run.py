@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 GONE = 60.0
 """Seconds within which every process of a run has to be gone."""
 
-
 ABRUPT = ["torchrun", pytest.param("ray", marks=pytest.mark.soak)]
 """Launchers of runs that are ended without a stop: what ends Ray then is Ray's, and a Ray of one's own is dear."""
 
@@ -179,11 +178,11 @@ def test_a_run_joins_a_cluster_that_is_there_and_leaves_it_running(
     ready = [str(Path(sys.executable).with_name("ray")), "health-check", "--address", ray_cluster]
     while subprocess.run(ready, capture_output=True, check=False).returncode != 0:
         pass  # bounded by the test's timeout
-    folder = tmp_path / "joined"
-    checkpoint = {"uri": (folder / "checkpoints").as_uri(), "everySteps": 1}
-    with finetune_run(folder, "succeed", "--address", ray_cluster, checkpoint=checkpoint) as process:
-        events, err = rest(process)
-    assert process.returncode == 0, (err, events)
-    (result,) = (event for event in events if event["kind"] == "result")
-    assert result["sum"] == 3
-    assert subprocess.run(ready, capture_output=True, check=False).returncode == 0
+    for name in ("first", "second"):
+        folder = tmp_path / f"joined-{name}"
+        checkpoint = {"uri": (folder / "checkpoints").as_uri(), "everySteps": 1}
+        with finetune_run(folder, "succeed", "--address", ray_cluster, checkpoint=checkpoint) as process:
+            events, err = rest(process)
+        assert process.returncode == 0, (err, events)
+        (result,) = (event for event in events if event["kind"] == "result")
+        assert result["sum"] == 3

@@ -33,6 +33,7 @@ def noting(seen: dict[str, list[float]], action: Action) -> Action:
     return act
 
 
+@pytest.mark.alone  # a thread that begins late finds the budget spent by the second retries of others
 def test_threads_that_are_throttled_come_back_at_random_times_and_share_a_budget(
     broken_store: ObjectStore, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,7 +45,7 @@ def test_threads_that_are_throttled_come_back_at_random_times_and_share_a_budget
         errors = [one.exception() for one in failed]
     assert all(isinstance(error, StorageError) and "throttles" in str(error) for error in errors)
     gaps = sorted(times[1] - times[0] for times in seen.values() if len(times) > 1)
-    assert len(gaps) > THREADS / 2  # some find the budget spent by the second retries of others
+    assert len(gaps) == THREADS
     assert gaps[-1] - gaps[0] > 0.3  # uniform between 0 and 1 second
     assert THREADS < proxy.count("GET") <= THREADS + RETRIES < THREADS * ATTEMPTS
 
