@@ -128,11 +128,9 @@ def contestant(
 def _start(
     rank: int, n: int, port: int, target: str, payload: Mapping[str, Any], pipe: int, log: Path, device: str
 ) -> subprocess.Popen[bytes]:
-    places = {"RANK": rank, "WORLD_SIZE": n, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": n, "MASTER_PORT": port}
     path = [ranks.REPOSITORY / "trainer", ranks.REPOSITORY / "tests", ranks.REPOSITORY / "tests" / "trainer"]
     environment = os.environ | {
-        **{name: str(value) for name, value in places.items()},
-        "MASTER_ADDR": "127.0.0.1",
+        **ranks.place(rank, n, port),
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // n)),
         "DS_ACCELERATOR": device,
         "PYTHONPATH": os.pathsep.join(map(str, path)),

@@ -58,7 +58,7 @@ def fork(call: Callable[..., None], *arguments: Any, environment: dict[str, str]
     with pytest.MonkeyPatch.context() as patch:  # the first call starts the server, which finds modules by this
         for name, value in AT_IMPORT.items():
             patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         process.start()
     return Forked(process)
 

@@ -71,6 +71,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def place(rank: int, n: int, port: int) -> dict[str, str]:
+    """What `torchrun` puts into the environment of a rank among `n` on this machine."""
+    places = {"RANK": rank, "WORLD_SIZE": n, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": n, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in places.items()}}
+
+
 def _start(rank: int, n: int, port: int, target: str, payload: dict[str, Any], folder: Path, fresh: bool) -> Process:
     environment = _environment(rank, n, port)
     arguments = (target, json.dumps(payload), str(_result_file(folder, rank)))
@@ -89,19 +95,7 @@ def _start(rank: int, n: int, port: int, target: str, payload: dict[str, Any], f
 
 def _environment(rank: int, n: int, port: int) -> dict[str, str]:
     paths = [str(REPOSITORY / "trainer"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return (
-        os.environ
-        | AT_IMPORT
-        | {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "RANK": str(rank),
-            "WORLD_SIZE": str(n),
-            "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": str(n),
-            "PYTHONPATH": os.pathsep.join(paths),
-        }
-    )
+    return os.environ | AT_IMPORT | place(rank, n, port) | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _result_file(folder: Path, rank: int) -> Path:

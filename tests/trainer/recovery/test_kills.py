@@ -125,11 +125,8 @@ def final_state(job: SmallJob, name: str) -> dict[str, Any]:
 @pytest.mark.timeout(2400)
 def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path, trials: range) -> None:
     job = make_small_job(tmp_path)
-    training = {
-        "maxSteps": 300 + 45 * len(trials),
-        "globalBatchSize": 4,
-        "microBatchSize": 1,
-    }  # more than all kills need
+    steps = 300 + 45 * len(trials)  # more than all kills need
+    training = {"maxSteps": steps, "globalBatchSize": 4, "microBatchSize": 1}
     checkpoint = {"everySteps": 20, "keepBest": 0}
     common = {"training": training, "method": DROPOUT, "checkpoint": checkpoint, "evaluation": {"everySteps": 100}}
     whole = job.write("whole", **common)
