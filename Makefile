@@ -48,7 +48,7 @@ test-operator: setup ## The operator's half of them
 	@$(PY) -m pytest $(SHARED) -m "$(HERE)" tests/operator tests/house tests/tools tests/bench $(ARGS) || [ $$? -eq 5 ]
 
 test-trainer: setup ## The trainer's half
-	@$(PY) -m pytest $(SHARED) -m "$(HERE)" tests/trainer tests/examples $(ARGS) || [ $$? -eq 5 ]
+	@$(PY) -m pytest $(SHARED) -m "$(HERE)" tests/examples tests/trainer $(ARGS) || [ $$? -eq 5 ]
 
 soak: setup ## Run the long trials of data stream and store in full (SOAK_TRIALS=100: so many of each)
 	@$(PY) -m pytest -m soak tests/trainer $(ARGS)
