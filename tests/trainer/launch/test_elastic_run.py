@@ -129,4 +129,4 @@ def history(job: SmallJob) -> list[dict[str, Any]]:
     """What the newest checkpoint holds of each optimizer step."""
     step = commits(job)[-1]["progress"]["step"]
     (packed,) = (job.folder / "checkpoints" / "default.elastic" / "data").glob(f"{step}-*/history.jsonl.zst")
-    return [record for record in unpack(packed.read_bytes()) if "loss" in record]
+    return [dict(record) for record in unpack(packed.read_bytes()) if "loss" in record]
