@@ -67,6 +67,11 @@ class KubeProxy:
     def seen(self) -> list[KubeRequest]:
         return self.faults.seen
 
+    @property
+    def asked(self) -> list[tuple[str, str, str]]:
+        """Verb, resource and subresource of every write of a scenario that was asked for; noted on arrival."""
+        return [(one.verb, one.resource, one.subresource) for one in list(self.seen) if one.is_step]
+
     def count(self, verb: str, resource: str = "") -> int:
         """How many requests with this verb (and of this resource) have arrived."""
         return sum(one.verb == verb and resource in ("", one.resource) for one in list(self.seen))

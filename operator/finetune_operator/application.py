@@ -212,13 +212,13 @@ async def run(
             await server.started.wait()  # and with it the certificates that pods are given
             looker = Looker(watched.caches, mailbox.take, now, since=now())
             hands = Hands(client, watched.caches, looker, lambda: as_seen_by_pods(settings, certificates.ca))
-            reconcile = Reconciler(looker, hands, mailbox, partial(_tell, recorder), {}, queue.add)
+            crowded = partial(_longer_than, queue, settings.workers)
+            reconcile = Reconciler(looker, hands, mailbox, partial(_tell, recorder), {}, queue.add, crowded)
             await _listed(watched, reconcile.explain)
             settle()
             queue.open()
             try:
-                for found in watched.jobs.store.all():
-                    queue.add(key_of(found), Priority.LIST)
+                _add_all(queue, watched)
                 await Controller(queue, settings.workers, reconcile, fields=watched.log_fields).run()
             finally:
                 queue.close()
@@ -227,6 +227,16 @@ async def run(
         parts += [kueue.follow(client, watched.workloads)] if settings.kueue else []
         parts += [take_reports(), recorder.run(), lag.run(), lease.run(lead)]
         await until_stopped(stop, parts)
+
+
+def _longer_than(queue: WorkQueue[Key], keys: int) -> bool:
+    return len(queue) > keys
+
+
+def _add_all(queue: WorkQueue[Key], watched: Watched) -> None:
+    """Have every job looked at, first those that nobody has looked at yet."""
+    for found in watched.jobs.store.all():
+        queue.add(key_of(found), Priority.LIST if found.get("status") else Priority.SPEC)
 
 
 async def _listed(watched: Watched, explain: Callable[[Object, str], Awaitable[None]]) -> None:

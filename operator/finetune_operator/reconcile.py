@@ -57,6 +57,8 @@ class Reconciler:
     uids: dict[Key, str]
     """The uid by which each job was last known, so that what is kept of a job goes with it."""
     wake: Callable[[Key], None] = lambda key: None
+    crowded: Callable[[], bool] = lambda: False
+    """Whether so many jobs wait for a look that new ones are told so before any of them is started."""
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile the job of this namespace and name; returns the seconds after which to look again, if any.
@@ -78,6 +80,10 @@ class Reconciler:
             job = read_job(found)
         except SpecError as error:
             await self._refuse(found, error)
+            return None
+        if self.crowded() and not found.get("status") and job.deleted is None:
+            await self._write(found, job, JobStatus(observed_generation=job.generation, phase=Phase.PENDING))
+            self.wake(key)  # behind those that have no status yet
             return None
         decision, wake = await self._settle(job)
         self._ask_stops(job.uid, decision.status)

@@ -19,7 +19,13 @@ def job(
         "method": {"type": "LoRA"},
         "objective": {"type": "SFT"},
         "data": {"train": [{"uri": f"{place}/data/chat/train-*.jsonl"}], "maxLength": 256},
-        "training": {"maxSteps": steps, "globalBatchSize": 8, "learningRate": 2.0e-3, "precision": "FP32"},
+        "training": {
+            "maxSteps": steps,
+            "globalBatchSize": 8,
+            "learningRate": 2.0e-3,
+            "schedule": {"type": "Constant", "warmupRatio": 0},  # each step is the same however many there are
+            "precision": "FP32",
+        },
         "deepspeed": {"zeroStage": 2},
         "checkpoint": {"uri": f"{place}/{name}/checkpoints", "everySteps": every},
         "output": {"uri": f"{place}/{name}/adapter"},

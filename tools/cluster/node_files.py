@@ -68,6 +68,7 @@ def kubelet(layout: Layout, number: int) -> str:
         "cgroupRoot": f"/{layout.name}/{node_name(number)}",
         "clusterDNS": [layout.dns],
         "clusterDomain": "cluster.local",
+        "cpuCFSQuota": False,  # requests share the few cores that all nodes have; limits would leave them idle
         "containerRuntimeEndpoint": SOCKET,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "failCgroupV1": False,

@@ -24,18 +24,13 @@ def test_a_thousand_irrelevant_events_are_answered_by_no_write(
             await stage.player.until(lambda: converged(stage), "converged")
             await worker_is(stage, ready=False)
             await worker_is(stage, ready=True)
-            before = asked(proxy)
+            before = proxy.asked  # noted on arrival, so before anybody can see that it was done
             for first in range(0, EVENTS, 50):
                 await asyncio.gather(*(annotate(stage, number) for number in range(first, first + 50)))
             await worker_is(stage, ready=False)  # comes after all others, and is seen
-            assert asked(proxy)[len(before) :] == [("patch", "finetunejobs", "status")]
+            assert proxy.asked[len(before) :] == [("patch", "finetunejobs", "status")]
 
     asyncio.run(main())
-
-
-def asked(proxy: KubeProxy) -> list[tuple[str, str, str]]:
-    """Every write that was asked for; noted on arrival, so before anybody can see that it was done."""
-    return [(one.verb, one.resource, one.subresource) for one in list(proxy.seen) if one.is_step]
 
 
 def converged(stage: Stage) -> bool:
