@@ -51,7 +51,7 @@ class Process(Part):
     """The operator's process."""
 
     workers: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Jobs that are reconciled at a time."""
+    """Jobs that are reconciled at a time, half of them only new or edited ones."""
 
     qps: Annotated[int, Field(ge=1, le=10000)] = 200
     """Requests to the API server per second; it obeys the API server's own limits besides."""

@@ -50,6 +50,9 @@ OURS = f"{MANAGED_BY}={OPERATOR}"
 EVENTS_PER_SECOND = 50
 """As many jobs as may start each second tell it at once; more of them tell it later."""
 
+CROWD = 8
+"""Jobs at once that make a crowd: starting so many takes an API server that has two cores half a second."""
+
 LISTING_SECONDS = 0.5
 """How often jobs are told why they must wait, while not all that there is could be listed."""
 
@@ -212,8 +215,8 @@ async def run(
             await server.started.wait()  # and with it the certificates that pods are given
             looker = Looker(watched.caches, mailbox.take, now, since=now())
             hands = Hands(client, watched.caches, looker, lambda: as_seen_by_pods(settings, certificates.ca))
-            crowded = partial(_longer_than, queue, settings.workers)
-            reconcile = Reconciler(looker, hands, mailbox, partial(_tell, recorder), {}, queue.add, crowded)
+            tell = partial(_tell, recorder)
+            reconcile = Reconciler(looker, hands, mailbox, tell, {}, queue.add, lambda: queue.busy > CROWD)
             await _listed(watched, reconcile.explain)
             settle()
             queue.open()
@@ -227,10 +230,6 @@ async def run(
         parts += [kueue.follow(client, watched.workloads)] if settings.kueue else []
         parts += [take_reports(), recorder.run(), lag.run(), lease.run(lead)]
         await until_stopped(stop, parts)
-
-
-def _longer_than(queue: WorkQueue[Key], keys: int) -> bool:
-    return len(queue) > keys
 
 
 def _add_all(queue: WorkQueue[Key], watched: Watched) -> None:

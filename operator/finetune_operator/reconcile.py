@@ -58,7 +58,7 @@ class Reconciler:
     """The uid by which each job was last known, so that what is kept of a job goes with it."""
     wake: Callable[[Key], None] = lambda key: None
     crowded: Callable[[], bool] = lambda: False
-    """Whether so many jobs wait for a look that new ones are told so before any of them is started."""
+    """Whether there is so much to do that a new job is told that it was seen before it is started."""
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile the job of this namespace and name; returns the seconds after which to look again, if any.

@@ -58,7 +58,7 @@ def read_settings(arguments: Sequence[str] | None = None, environ: Mapping[str, 
     add("--listen", help="address to listen on (default: every one)")
     add("--progress-port", type=int, default=8443, help="port for progress reports, over TLS")
     add("--health-port", type=int, default=8080, help="port for /healthz, /readyz and /metrics")
-    add("--workers", type=int, default=32, help="jobs that are reconciled at a time")
+    add("--workers", type=int, default=32, help="jobs reconciled at a time, half of them only new or edited ones")
     add("--qps", type=float, default=200, help="requests to the API server per second")
     add("--burst", type=int, default=400, help="requests to the API server at once after a pause")
     add("--kuberay-namespace", default="", help="namespace of KubeRay's operator (default: our own)")

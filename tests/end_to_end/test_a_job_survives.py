@@ -7,8 +7,8 @@ import os
 import subprocess
 import sysconfig
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from end_to_end import misfortunes
 from end_to_end.installation import FOLDER, Installation
 from end_to_end.manifests import EVERY, job
 from end_to_end.tenant import Object, Tenant, step_of
+
+Fault = Callable[[Tenant, str], AbstractContextManager[None]]
+"""Happens to the job of a tenant; what it took away for good comes back at the end of the with block."""
 
 ENDLESS = 1_000_000
 """Steps: the job is stopped when all has happened to it, however fast it trains meanwhile."""
@@ -36,14 +39,13 @@ class Recoveries:
     name: str
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def after(self, what: str) -> Iterator[None]:
-        """Let something happen in a with block, and wait until the job has trained on."""
+    def meet(self, fault: Fault) -> None:
+        """Let something happen, and wait until the job has trained on."""
         before, begun = step_of(self.tenant.status(self.name)), time.monotonic()
-        yield
-        reached = max(before, step_of(self.tenant.status(self.name)))  # a stopped run told its last steps
-        self.tenant.until_step(self.name, reached + 1, 240)
-        self.seconds[what] = round(time.monotonic() - begun, 1)
+        with fault(self.tenant, self.name):
+            reached = max(before, step_of(self.tenant.status(self.name)))  # a stopped run told its last steps
+            self.tenant.until_step(self.name, reached + 1, 300)
+            self.seconds[fault.__name__] = round(time.monotonic() - begun, 1)
         self.tenant.until_step(self.name, reached + MARGIN)
 
     def save(self) -> None:
@@ -63,48 +65,81 @@ def ended_with_commit(tenant: Tenant, name: str, number: int, reason: str) -> No
     assert int(status["checkpoint"]["step"]) >= int(status["attempts"][number - 1]["lastStep"])
 
 
+@contextmanager
+def rank_killed(tenant: Tenant, name: str) -> Iterator[None]:
+    before = attempts(tenant.status(name))
+    misfortunes.signal_rank(tenant, name)
+    status = tenant.until(name, "restarted", lambda now: now.get("restarts") == 1)
+    assert attempts(status) == before, "the attempt goes on"
+    yield
+
+
+@contextmanager
+def worker_pod_deleted(tenant: Tenant, name: str) -> Iterator[None]:
+    number = len(tenant.status(name)["attempts"])
+    misfortunes.delete_pod(tenant, name, "worker")
+    ended_with_commit(tenant, name, number, "Evicted")
+    yield
+
+
+@contextmanager
+def suspended_and_resumed(tenant: Tenant, name: str) -> Iterator[None]:
+    misfortunes.suspend(tenant, name, True)
+    status = tenant.until_phase(name, "Suspended")
+    assert attempts(status)[-1] == ("Stopped", "Suspended")
+    assert status["attempts"][-1]["stepsLost"] == 0
+    misfortunes.until_no_pods(tenant, name)
+    misfortunes.suspend(tenant, name, False)
+    yield
+
+
+@contextmanager
+def head_pod_deleted(tenant: Tenant, name: str) -> Iterator[None]:
+    number = len(tenant.status(name)["attempts"])
+    misfortunes.delete_pod(tenant, name, "head")
+    ended_with_commit(tenant, name, number, "Evicted")
+    yield
+
+
+@contextmanager
+def node_drained(tenant: Tenant, name: str) -> Iterator[None]:
+    number, node = len(tenant.status(name)["attempts"]), node_of_a_worker(tenant, name)
+    with misfortunes.drained(tenant, node):
+        ended_with_commit(tenant, name, number, "Evicted")
+    yield
+
+
+@contextmanager
+def node_lost(tenant: Tenant, name: str) -> Iterator[None]:
+    with misfortunes.node_lost(tenant, node_of_a_worker(tenant, name)):
+        yield  # it comes back when the job has trained on without it
+
+
+def node_of_a_worker(tenant: Tenant, name: str) -> int:
+    return misfortunes.number_of_node(tenant.pods(name, "worker")[0])
+
+
+RINGS = (rank_killed, head_pod_deleted, node_lost)
+"""What a process, a pod and a node are lost by: each is recovered from in another way."""
+
+ALL = (rank_killed, worker_pod_deleted, suspended_and_resumed, head_pod_deleted, node_drained, node_lost)
+
+
+@pytest.mark.parametrize("faults", [RINGS, pytest.param(ALL, marks=pytest.mark.soak)], ids=["rings", "all"])
 def test_a_job_survives_what_happens_to_clusters_with_the_same_model(
-    tenant: Tenant, installation: Installation, tmp_path: Path
+    faults: Sequence[Fault], tenant: Tenant, installation: Installation, tmp_path: Path
 ) -> None:
     name = "disturbed"
     begun = time.monotonic()
     tenant.apply(job(tenant.name, name, steps=ENDLESS))
     tenant.until_step(name, 1)
     recoveries = Recoveries(tenant, name, {"apply": round(time.monotonic() - begun, 1)})
-
-    with recoveries.after("rank killed"):
-        misfortunes.signal_rank(tenant, name)
-        tenant.until(name, "restarted", lambda now: now.get("restarts") == 1)
-    assert attempts(tenant.status(name)) == []
-
-    with recoveries.after("worker pod deleted"):
-        misfortunes.delete_pod(tenant, name, "worker")
-        ended_with_commit(tenant, name, 1, "Evicted")
-    assert tenant.status(name)["attempts"][0]["stepsLost"] < EVERY  # those of the killed rank
-
-    with recoveries.after("suspended and resumed"):
-        misfortunes.suspend(tenant, name, True)
-        status = tenant.until_phase(name, "Suspended")
-        assert attempts(status)[-1] == ("Stopped", "Suspended")
-        assert status["attempts"][-1]["stepsLost"] == 0
-        misfortunes.until_no_pods(tenant, name)
-        misfortunes.suspend(tenant, name, False)
-
-    with recoveries.after("head pod deleted"):
-        misfortunes.delete_pod(tenant, name, "head")
-        ended_with_commit(tenant, name, 3, "Evicted")
-
-    number = misfortunes.number_of_node(tenant.pods(name, "worker")[0])
-    with recoveries.after("node drained"), misfortunes.drained(tenant, number):
-        ended_with_commit(tenant, name, 4, "Evicted")
-
-    number = misfortunes.number_of_node(tenant.pods(name, "worker")[0])
-    with misfortunes.node_lost(tenant, number), recoveries.after("node lost"):
-        pass  # it comes back when the job has trained on without it
-
+    for fault in faults:
+        recoveries.meet(fault)
     misfortunes.suspend(tenant, name, True)
-    tenant.until_phase(name, "Suspended")
+    status = tenant.until_phase(name, "Suspended")
     recoveries.save()
+    assert status["attempts"][0]["stepsLost"] < EVERY  # those of the killed rank
     assert rank_logs(tenant, name) >= {"launcher", "rank-0", "rank-1"}
     run_here(installation, job(tenant.name, "undisturbed", steps=tenant.commits(name)[-1]), tmp_path)
     assert trained(tenant, name) == trained(tenant, "undisturbed")

@@ -106,7 +106,8 @@ def test_the_demo_runs_over_s3_and_leaves_a_bucket_for_the_quickstart(tmp_path: 
     manifest = tmp_path / "quickstart.yaml"
     manifest.write_text((EXAMPLES / "quickstart.yaml").read_text().replace("s3://demo/", f"s3://{bucket.name}/"))
     here = {f"FINETUNE_{name}": str(tmp_path / "quickstart") for name in ("STATE_DIR", "WORKDIR")}
-    succeed([str(Path(sysconfig.get_path("scripts")) / "finetune"), "run", str(manifest)], bucket.env | here)
+    finetune = str(Path(sysconfig.get_path("scripts")) / "finetune")
+    succeed([finetune, "run", str(manifest), "--launcher", "torchrun"], bucket.env | here)
     assert {f"quickstart/adapter/{name}" for name in EXPORTED} <= keys_of(bucket)
 
 

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 
 class Controller(Generic[K]):
-    """`workers` tasks that call `reconcile` for the keys of `queue`, one at a time for each key.
+    """`workers` tasks that call `reconcile` for the keys of `queue`, one at a time for each key; half of them for those
+    of the highest priority only, so that these never wait for long work on others.
 
     `reconcile` brings what is there closer to what is wanted and returns after how many seconds it wants to be called
     again for that key; None: when something happens. What it raises is logged, counted and tried again, later each
@@ -45,12 +46,12 @@ class Controller(Generic[K]):
     async def run(self) -> None:
         """Work until cancelled. A reconcile that is running then is cancelled, as a crash would end it."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
-                group.create_task(self._work())
+            for number in range(self._workers):
+                group.create_task(self._work(urgent=number % 2 == 1))
 
-    async def _work(self) -> None:
+    async def _work(self, urgent: bool) -> None:
         while True:
-            key = await self._queue.get()
+            key = await self._queue.get(urgent)
             try:
                 with about(**self._fields(key)):
                     await self._call(key)

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -54,13 +54,18 @@ class WorkQueue(Generic[K]):
         self._additions = 0
         self._taken = 0
         self._failures: dict[K, int] = {}
-        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._sleepers: dict[bool, deque[asyncio.Future[None]]] = {False: deque(), True: deque()}  # by `urgent`
         self._timer: asyncio.TimerHandle | None = None
         self._open = True
 
     def __len__(self) -> int:
         """Return how many keys could be worked on now."""
         return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        """Keys that could be worked on now or are."""
+        return len(self._waiting) + len(self._active)
 
     def open(self) -> None:
         """Take keys from now on."""
@@ -85,9 +90,10 @@ class WorkQueue(Generic[K]):
             self._active[key].append(priority)
         elif key not in self._waiting:
             self._queue(key, priority, self._clock())
-            self._wake()
+            self._wake(priority)
         elif priority < self._waiting[key][0]:
             self._queue(key, priority, self._waiting[key][1])
+            self._wake(priority)
 
     def retry(self, key: K) -> float:
         """Have `key`, which failed, worked on again: later each time. Returns in how many seconds."""
@@ -105,18 +111,18 @@ class WorkQueue(Generic[K]):
         if priorities := self._active.pop(key):
             self.add(key, min(priorities))
 
-    async def get(self) -> K:
-        """Wait for a key."""
-        while (key := self.take()) is None:
-            await self._sleep()
+    async def get(self, urgent: bool = False) -> K:
+        """Wait for a key; an `urgent` one is of the highest priority, and leaves all others to who takes any."""
+        while (key := self.take(urgent)) is None:
+            if self._waiting:  # another one took the key that this one was woken for, in place of its own
+                self._wake(Priority.LIST)
+            await self._sleep(urgent)
         return key
 
-    def take(self) -> K | None:
+    def take(self, urgent: bool = False) -> K | None:
         """Return a key if one could be worked on now."""
         self._add_due()
-        self._taken += 1
-        last_first = self._taken % TURN_OF_THE_LAST == 0
-        for priority in reversed(Priority) if last_first else Priority:
+        for priority in (Priority.SPEC,) if urgent else self._order():
             line = self._lines[priority]
             while line:
                 key = line.popleft()
@@ -126,6 +132,10 @@ class WorkQueue(Generic[K]):
                     self._active[key] = []
                     return key
         return None
+
+    def _order(self) -> Iterable[Priority]:
+        self._taken += 1
+        return reversed(Priority) if self._taken % TURN_OF_THE_LAST == 0 else Priority
 
     def _queue(self, key: K, priority: Priority, since: float) -> None:
         self._waiting[key] = (priority, since)
@@ -150,28 +160,33 @@ class WorkQueue(Generic[K]):
                 del self._planned[key]
                 self.add(key, priority)
 
-    async def _sleep(self) -> None:
+    async def _sleep(self, urgent: bool) -> None:
         sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append(sleeper)
+        line = self._sleepers[urgent]
+        line.append(sleeper)
         self._set_timer()
         try:
             await sleeper
         except asyncio.CancelledError:
-            if sleeper in self._sleepers:
-                self._sleepers.remove(sleeper)
+            if sleeper in line:
+                line.remove(sleeper)
             else:  # it was woken for a key that another one has to take now
-                self._wake()
+                self._wake(Priority.LIST)
+                self._wake(Priority.SPEC)
             raise
 
-    def _wake(self) -> None:
-        while self._sleepers:
-            sleeper = self._sleepers.popleft()
-            if not sleeper.done():
-                sleeper.set_result(None)
-                return
+    def _wake(self, priority: Priority) -> None:
+        """Wake one who may take a key of this priority, and who could take no other before one who could."""
+        for urgent in (True, False) if priority == Priority.SPEC else (False,):
+            sleepers = self._sleepers[urgent]
+            while sleepers:
+                sleeper = sleepers.popleft()
+                if not sleeper.done():
+                    sleeper.set_result(None)
+                    return
 
     def _set_timer(self) -> None:
-        if not self._sleepers or not self._plan:
+        if not any(self._sleepers.values()) or not self._plan:
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -12,7 +12,7 @@ from finetune_operator.core.backoff import Backoff
 from finetune_operator.core.controller import Controller
 from finetune_operator.core.lease import NotLeading
 from finetune_operator.core.metrics import REGISTRY
-from finetune_operator.core.workqueue import WorkQueue
+from finetune_operator.core.workqueue import Priority, WorkQueue
 from finetune_operator.kube import Conflict, Unreachable
 
 AT_ONCE = Backoff(0.001, 0.1, chance=lambda: 1.0)
@@ -117,6 +117,28 @@ def test_a_key_is_never_worked_on_twice_at_a_time_while_others_are() -> None:
 
     run("ab", reconcile, lambda: min(turns.values()) >= 5)
     assert max(most) == 2
+
+
+def test_a_key_of_the_highest_priority_never_waits_for_long_work_on_others() -> None:
+    async def main() -> None:
+        queue: WorkQueue[str] = WorkQueue(AT_ONCE)
+        over, seen = asyncio.Event(), asyncio.Event()
+
+        async def reconcile(key: str) -> None:
+            await (over.wait() if key != "new" else asyncio.sleep(0))
+            if key == "new":
+                seen.set()
+
+        running = asyncio.create_task(Controller(queue, 4, reconcile, name="test").run())
+        for key in "abcdefgh":
+            queue.add(key, Priority.LIST)
+        await asyncio.sleep(0)
+        queue.add("new", Priority.SPEC)
+        await seen.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(main(), 5))
 
 
 def test_cancelling_it_cancels_what_is_running() -> None:

@@ -12,20 +12,21 @@ from stage import Stage, staged
 CROWD = 24
 
 
-def test_every_job_of_a_crowd_has_a_status_before_the_first_is_started(
+def test_the_jobs_of_a_crowd_have_a_status_before_they_are_started(
     control_plane: ControlPlane, namespace: str, proxy: KubeProxy
 ) -> None:
     async def main() -> None:
         async with staged(control_plane, namespace, waits, kubeconfig=proxy.kubeconfig()) as stage:
-            workers = stage.replica.settings.workers
             for number in range(CROWD):
                 await stage.apply(f"bot-{number}")
             stage.replica.start()
             await stage.player.until(lambda: attempts(stage) == [1] * CROWD, "all started")
             writes = proxy.asked
-            first = writes.index(("create", "rayjobs", ""))
-            assert writes[:first].count(("patch", "finetunejobs", "status")) >= CROWD - workers
-            assert writes.count(("create", "rayjobs", "")) == CROWD
+            told = [number for number, write in enumerate(writes) if write == ("patch", "finetunejobs", "status")]
+            started = [number for number, write in enumerate(writes) if write == ("create", "rayjobs", "")]
+            assert len(started) == CROWD
+            # A start or two slips in: what runs already must not wait for ever behind new jobs.
+            assert sum(number < told[CROWD - 1] for number in started) <= CROWD // 4
 
     asyncio.run(asyncio.wait_for(main(), 120))
 

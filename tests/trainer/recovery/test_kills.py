@@ -120,7 +120,7 @@ def final_state(job: SmallJob, name: str) -> dict[str, Any]:
     return dict(last.body["progress"])  # type: ignore[arg-type]
 
 
-@trials(6, len(MOMENTS))
+@trials(3, len(MOMENTS))
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_a_run_killed_at_random_moments_ends_like_the_uninterrupted_one(tmp_path: Path, trials: range) -> None:
