@@ -51,7 +51,7 @@ test-trainer: setup ## The trainer's half
 	@$(PY) -m pytest $(SHARED) -m "$(HERE)" tests/examples tests/trainer $(ARGS) || [ $$? -eq 5 ]
 
 soak: setup ## Run the long trials of data stream and store in full (SOAK_TRIALS=100: so many of each)
-	@$(PY) -m pytest -m soak tests/trainer $(ARGS)
+	@$(PY) -m pytest -m soak tests/trainer tests/examples $(ARGS)
 
 test-cluster: setup ## Run the tests on a Kubernetes with two nodes, which they bring up here (needs root)
 	@$(PY) -m pytest -m "nodes and not soak" --timeout 1800 tests/end_to_end $(ARGS)

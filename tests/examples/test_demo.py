@@ -94,7 +94,7 @@ def test_the_demo_runs_and_a_second_time_only_shows_its_results(tmp_path: Path) 
     assert lines_of(second, "held-out loss after")[-1] == lines_of(first, "held-out loss after")[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_demo_runs_over_s3_and_leaves_a_bucket_for_the_quickstart(tmp_path: Path, bucket: Bucket) -> None:
     shown = run_demo("--output", str(tmp_path), "--s3", bucket.name, env=bucket.env)

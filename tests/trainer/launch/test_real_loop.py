@@ -27,7 +27,8 @@ LONG: dict[str, Any] = {
 }
 """Long enough to be hit by a signal before its end."""
 
-LAUNCHERS = ["torchrun", "ray"]
+LAUNCHERS = ["torchrun", pytest.param("ray", marks=pytest.mark.soak)]
+"""On Ray the elastic run and the tests on nodes lose ranks too."""
 
 
 def launcher(name: str, request: pytest.FixtureRequest, made: Plan) -> Callable[[Lines], Launcher]:
