@@ -67,10 +67,9 @@ def ended_with_commit(tenant: Tenant, name: str, number: int, reason: str) -> No
 
 @contextmanager
 def rank_killed(tenant: Tenant, name: str) -> Iterator[None]:
-    before = attempts(tenant.status(name))
+    number, restarts = starts(tenant.status(name))
     misfortunes.signal_rank(tenant, name)
-    status = tenant.until(name, "restarted", lambda now: now.get("restarts") == 1)
-    assert attempts(status) == before, "the attempt goes on"
+    tenant.until(name, "restarted in place", lambda now: starts(now) == (number, restarts + 1))
     yield
 
 
@@ -111,8 +110,15 @@ def node_drained(tenant: Tenant, name: str) -> Iterator[None]:
 
 @contextmanager
 def node_lost(tenant: Tenant, name: str) -> Iterator[None]:
-    with misfortunes.node_lost(tenant, node_of_a_worker(tenant, name)):
-        yield  # it comes back when the job has trained on without it
+    before, node = starts(tenant.status(name)), node_of_a_worker(tenant, name)
+    with misfortunes.node_lost(tenant, node):
+        tenant.until(name, "started again", lambda now: starts(now) > before, 240)
+        yield  # the node comes back when the job has trained on without it
+
+
+def starts(status: Object) -> tuple[int, int]:
+    """How often ranks were started: in attempts, of which one that loses its head is followed by another, and in it."""
+    return len(status["attempts"]), status.get("restarts", 0)
 
 
 def node_of_a_worker(tenant: Tenant, name: str) -> int:
