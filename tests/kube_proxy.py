@@ -69,7 +69,7 @@ class KubeProxy:
 
     @property
     def asked(self) -> list[tuple[str, str, str]]:
-        """Verb, resource and subresource of every write of a scenario that was asked for; noted on arrival."""
+        """Verb, resource and subresource of the scenario's writes, noted before anybody can see that they were done."""
         return [(one.verb, one.resource, one.subresource) for one in list(self.seen) if one.is_step]
 
     def count(self, verb: str, resource: str = "") -> int:

@@ -114,7 +114,11 @@ class Tenant:
 
     def commits(self, job: str) -> list[int]:
         """The steps of all its commits, in the order of the log."""
-        return [entry["step"] for entry in self.log(job) if entry["kind"] == "checkpoint"]
+        return [entry["step"] for entry in self.checkpoints(job)]
+
+    def checkpoints(self, job: str) -> list[Object]:
+        """The entries of all its commits, in the order of the log."""
+        return [entry for entry in self.log(job) if entry["kind"] == "checkpoint"]
 
     def leave(self) -> None:
         """Delete the namespace with all that is in it; nobody waits for that."""

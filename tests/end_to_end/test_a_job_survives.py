@@ -58,11 +58,18 @@ def attempts(status: Object) -> list[tuple[str, str]]:
     return [(one["outcome"], one["reason"]) for one in status["attempts"] if "outcome" in one]
 
 
-def ended_with_commit(tenant: Tenant, name: str, number: int, reason: str) -> None:
-    """Wait until an attempt has ended for a reason, and look whether all that it had done is committed."""
+def evicted_with_commit(tenant: Tenant, name: str, number: int) -> None:
+    """Wait until an attempt has ended by an eviction, and look whether all that it had done is committed."""
     status = tenant.until(name, f"in attempt {number + 1}", lambda now: len(now["attempts"]) > number)
-    assert attempts(status)[number - 1][1] == reason
+    assert attempts(status)[number - 1][1] == "Evicted"
     assert int(status["checkpoint"]["step"]) >= int(status["attempts"][number - 1]["lastStep"])
+
+
+def evict_by_deletion(tenant: Tenant, name: str, role: str) -> None:
+    """Delete the pod of a role, which ends the attempt."""
+    number = len(tenant.status(name)["attempts"])
+    misfortunes.delete_pod(tenant, name, role)
+    evicted_with_commit(tenant, name, number)
 
 
 @contextmanager
@@ -75,9 +82,7 @@ def rank_killed(tenant: Tenant, name: str) -> Iterator[None]:
 
 @contextmanager
 def worker_pod_deleted(tenant: Tenant, name: str) -> Iterator[None]:
-    number = len(tenant.status(name)["attempts"])
-    misfortunes.delete_pod(tenant, name, "worker")
-    ended_with_commit(tenant, name, number, "Evicted")
+    evict_by_deletion(tenant, name, "worker")
     yield
 
 
@@ -94,9 +99,7 @@ def suspended_and_resumed(tenant: Tenant, name: str) -> Iterator[None]:
 
 @contextmanager
 def head_pod_deleted(tenant: Tenant, name: str) -> Iterator[None]:
-    number = len(tenant.status(name)["attempts"])
-    misfortunes.delete_pod(tenant, name, "head")
-    ended_with_commit(tenant, name, number, "Evicted")
+    evict_by_deletion(tenant, name, "head")
     yield
 
 
@@ -104,7 +107,7 @@ def head_pod_deleted(tenant: Tenant, name: str) -> Iterator[None]:
 def node_drained(tenant: Tenant, name: str) -> Iterator[None]:
     number, node = len(tenant.status(name)["attempts"]), node_of_a_worker(tenant, name)
     with misfortunes.drained(tenant, node):
-        ended_with_commit(tenant, name, number, "Evicted")
+        evicted_with_commit(tenant, name, number)
     yield
 
 
@@ -163,7 +166,7 @@ def run_here(installation: Installation, manifest: Object, folder: Path) -> None
 
 def trained(tenant: Tenant, name: str) -> dict[str, str]:
     """Checksums of what the newest commit holds of weights, optimizer and random numbers."""
-    newest = [entry for entry in tenant.log(name) if entry["kind"] == "checkpoint"][-1]
+    newest = tenant.checkpoints(name)[-1]
     sums = {one["key"].rsplit("/", 1)[1]: one["crc64"] for one in newest["objects"]}
     return {file: crc for file, crc in sums.items() if file.startswith(("state-", "rng-"))}
 

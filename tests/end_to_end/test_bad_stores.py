@@ -58,7 +58,7 @@ def test_a_busy_store_and_a_damaged_checkpoint_change_no_model(
 
 def damage_newest(tenant: Tenant, name: str) -> Object:
     """Change one bit of the first object of the newest commit, and return the commit."""
-    newest: Object = next(entry for entry in reversed(tenant.log(name)) if entry["kind"] == "checkpoint")
+    newest = tenant.checkpoints(name)[-1]
     key = f"{name}/checkpoints/{newest['objects'][0]['key']}"
     data = bytearray(tenant.read(key))
     data[len(data) // 2] ^= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -64,11 +65,8 @@ def grown(tenant: Tenant, name: str, wanted: list[int]) -> None:
 
 def sizes(tenant: Tenant, name: str) -> list[int]:
     """The world sizes that have committed so far."""
-    found: list[int] = []
-    for entry in tenant.log(name):
-        if entry["kind"] == "checkpoint" and (size := entry["body"]["engine"]["world_size"]) not in found[-1:]:
-            found.append(size)
-    return found
+    committed = (entry["body"]["engine"]["world_size"] for entry in tenant.checkpoints(name))
+    return [size for size, _ in itertools.groupby(committed)]
 
 
 def counts(tenant: Tenant, name: str) -> list[dict[str, float]]:

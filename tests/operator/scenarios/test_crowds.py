@@ -7,7 +7,7 @@ import asyncio
 from control_plane import ControlPlane
 from kube_proxy import KubeProxy
 from player import waits
-from stage import Stage, staged
+from stage import Stage, on_stage, staged
 
 CROWD = 24
 
@@ -34,16 +34,14 @@ def test_the_jobs_of_a_crowd_have_a_status_before_they_are_started(
 def test_a_job_that_comes_alone_gets_its_first_status_when_its_attempt_is_there(
     control_plane: ControlPlane, namespace: str, proxy: KubeProxy
 ) -> None:
-    async def main() -> None:
-        async with staged(control_plane, namespace, waits, kubeconfig=proxy.kubeconfig()) as stage:
-            stage.replica.start()
-            await stage.replica.leads()
-            await stage.apply("bot-0")
-            await stage.player.until(lambda: attempts(stage) == [1], "started")
-            writes = proxy.asked
-            assert ("patch", "finetunejobs", "status") not in writes[: writes.index(("create", "rayjobs", ""))]
+    async def script(stage: Stage) -> None:
+        await stage.replica.leads()
+        await stage.apply("bot-0")
+        await stage.player.until(lambda: attempts(stage) == [1], "started")
+        writes = proxy.asked
+        assert ("patch", "finetunejobs", "status") not in writes[: writes.index(("create", "rayjobs", ""))]
 
-    asyncio.run(asyncio.wait_for(main(), 120))
+    on_stage(control_plane, namespace, script, waits, kubeconfig=proxy.kubeconfig())
 
 
 def attempts(stage: Stage) -> list[int]:

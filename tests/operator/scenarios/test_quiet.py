@@ -9,7 +9,7 @@ from finetune_operator.kube import Object
 from finetune_operator.kube.resources import PODS, RAYJOBS, RUNTIMES, Resource
 from kube_proxy import KubeProxy
 from player import waits
-from stage import Stage, staged
+from stage import Stage, on_stage
 
 EVENTS = 1000
 
@@ -17,20 +17,18 @@ EVENTS = 1000
 def test_a_thousand_irrelevant_events_are_answered_by_no_write(
     control_plane: ControlPlane, namespace: str, proxy: KubeProxy
 ) -> None:
-    async def main() -> None:
-        async with staged(control_plane, namespace, waits, kubeconfig=proxy.kubeconfig()) as stage:
-            stage.replica.start()
-            await stage.apply()
-            await stage.player.until(lambda: converged(stage), "converged")
-            await worker_is(stage, ready=False)
-            await worker_is(stage, ready=True)
-            before = proxy.asked  # noted on arrival, so before anybody can see that it was done
-            for first in range(0, EVENTS, 50):
-                await asyncio.gather(*(annotate(stage, number) for number in range(first, first + 50)))
-            await worker_is(stage, ready=False)  # comes after all others, and is seen
-            assert proxy.asked[len(before) :] == [("patch", "finetunejobs", "status")]
+    async def script(stage: Stage) -> None:
+        await stage.apply()
+        await stage.player.until(lambda: converged(stage), "converged")
+        await worker_is(stage, ready=False)
+        await worker_is(stage, ready=True)
+        before = proxy.asked
+        for first in range(0, EVENTS, 50):
+            await asyncio.gather(*(annotate(stage, number) for number in range(first, first + 50)))
+        await worker_is(stage, ready=False)  # comes after all others, and is seen
+        assert proxy.asked[len(before) :] == [("patch", "finetunejobs", "status")]
 
-    asyncio.run(main())
+    on_stage(control_plane, namespace, script, waits, kubeconfig=proxy.kubeconfig())
 
 
 def converged(stage: Stage) -> bool:

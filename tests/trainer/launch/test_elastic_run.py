@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from finetune_trainer.commit import HISTORY
 from finetune_trainer.launch.elastic import STEADY_SECONDS, Growth, Resize, rank_range, room
 from finetune_trainer.metrics import unpack
 from finetune_trainer.spec import parse_job
+from finetune_trainer.store import Checkpoint, RunLog, open_store
 from launch_job import manifest, rest, run_command, until, until_event
 from ray_nodes import ray_nodes
 from small_job import SmallJob, make_small_job
@@ -113,20 +115,20 @@ def at(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     return next(event for event in events if event["kind"] == kind)
 
 
-def commits(job: SmallJob) -> list[dict[str, Any]]:
-    """The checkpoints of the elastic run, oldest first."""
-    log = job.folder / "checkpoints" / "default.elastic" / "log"
-    entries = [json.loads(path.read_text()) for path in sorted(log.glob("*.json"))]
-    return [entry["body"] for entry in entries if entry["kind"] == "checkpoint"]
+def commits(job: SmallJob) -> list[Checkpoint]:
+    """The checkpoints of the elastic run, oldest first, also those whose objects are gone."""
+    log = RunLog(open_store(f"file://{job.folder}/checkpoints"), "default.elastic")
+    return [entry for entry in log.entries() if isinstance(entry, Checkpoint)]
 
 
 def sizes(job: SmallJob) -> list[int]:
     """The world sizes that committed, one after the other."""
-    return [size for size, _ in itertools.groupby(body["engine"]["world_size"] for body in commits(job))]
+    committed: Any = [entry.body["engine"] for entry in commits(job)]
+    return [size for size, _ in itertools.groupby(engine["world_size"] for engine in committed)]
 
 
 def history(job: SmallJob) -> list[dict[str, Any]]:
     """What the newest checkpoint holds of each optimizer step."""
-    step = commits(job)[-1]["progress"]["step"]
-    (packed,) = (job.folder / "checkpoints" / "default.elastic" / "data").glob(f"{step}-*/history.jsonl.zst")
-    return [dict(record) for record in unpack(packed.read_bytes()) if "loss" in record]
+    (key,) = [ref.key for ref in commits(job)[-1].objects if ref.key.endswith(HISTORY)]
+    records = unpack((job.folder / "checkpoints" / key).read_bytes())
+    return [dict(record) for record in records if "loss" in record]
