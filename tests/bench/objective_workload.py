@@ -60,9 +60,10 @@ class ObjectiveWorkload:
         """A full fine-tuning for one of `TASKS`, as a file.
 
         Unless each one's `best` settings race, a step is one micro-batch: what TRL takes a mean of is then what we do.
+        ZeRO is off: all is one process, and TRL shards nothing either.
         """
         task, scale = TASKS[objective], self.base.scale
-        document = json.loads(self.base.manifest(name, packing=packing).read_text())
+        document = json.loads(self.base.manifest(name, packing=packing, zero_stage=0).read_text())
         spec, packed = document["spec"], packing != "None"
         spec["model"]["uri"] = f"file://{self.base.folder}/{task.model}"
         spec["objective"] = {"type": task.type, **(task.best if best and task.best else task.options)}

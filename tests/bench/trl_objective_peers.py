@@ -97,7 +97,7 @@ def kto(job: FineTuneJob, records: list[Record], options: dict[str, Any], tokeni
     from trl.trainer.kto_config import KTOConfig
     from trl.trainer.kto_trainer import KTOTrainer
 
-    config = KTOConfig(**options, max_length=LONG)
+    config = KTOConfig(**options, max_length=job.spec.data.max_length)  # cuts what its KL term pairs, as ours does
     reference = None if config.precompute_ref_log_probs else plain_model(job)
     return KTOTrainer(
         plain_model(job), reference, config, train_dataset=as_dataset(records), processing_class=tokenizer
