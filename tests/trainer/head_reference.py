@@ -47,7 +47,7 @@ def _row(kind: str, generator: np.random.Generator) -> Row:
     lengths = [int(generator.integers(1, 17)) for _ in targets]
     ids = generator.integers(PAD + 1, VOCABULARY, sum(lengths)).astype(np.int32)
     positions = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
-    return Row(ids, ids.copy(), positions, tuple(f"made up#{n}" for n in range(len(lengths))), targets=targets)
+    return Row.of(ids, ids.copy(), positions, tuple(f"made up#{n}" for n in range(len(lengths))), targets=targets)
 
 
 def _targets(kind: str, generator: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:

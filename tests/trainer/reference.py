@@ -33,7 +33,7 @@ def _random_row(generator: np.random.Generator) -> Row:
     positions = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
     for start, length in zip(np.cumsum([0, *lengths[:-1]]), lengths, strict=True):
         labels[start : start + int(generator.integers(1, max(2, length - 1)))] = -100
-    return Row(ids, labels, positions, records=("made up",))
+    return Row.of(ids, labels, positions, records=("made up",))
 
 
 def job(

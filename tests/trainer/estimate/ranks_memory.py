@@ -168,7 +168,7 @@ def _rows(lengths: Sequence[int], vocabulary: int) -> Iterator[Any]:
     while True:
         ids = generator.integers(0, vocabulary, len(positions)).astype(np.int32)
         labels = np.where(positions == 0, -100, ids)
-        yield Row(ids, labels, positions, records=tuple(f"#{number}" for number, _ in enumerate(lengths)))
+        yield Row.of(ids, labels, positions, records=tuple(f"#{number}" for number, _ in enumerate(lengths)))
 
 
 class _Cpu:

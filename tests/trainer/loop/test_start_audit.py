@@ -29,7 +29,7 @@ def row(*documents: list[tuple[int, bool]]) -> Row:
     ids = np.array([token for token, _ in tokens], dtype=np.int32)
     labels = np.where([trained for _, trained in tokens], ids, -100).astype(np.int32)
     positions = np.concatenate([np.arange(len(document)) for document in documents]).astype(np.int32)
-    return Row(ids, labels, positions, tuple("x#0" for _ in documents))
+    return Row.of(ids, labels, positions, tuple("x#0" for _ in documents))
 
 
 def answer(last: int, begin: tuple[int, ...] = (START,)) -> list[tuple[int, bool]]:

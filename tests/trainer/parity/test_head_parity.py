@@ -36,7 +36,7 @@ def row(documents: list[list[int]], targets: list[list[float]]) -> Row:
     ids = np.concatenate(documents).astype(np.int32)
     positions = np.concatenate([np.arange(len(one)) for one in documents]).astype(np.int32)
     records = tuple(f"made up#{n}" for n in range(len(documents)))
-    return Row(ids, ids, positions, records, targets=np.array(targets, dtype=np.float32))
+    return Row.of(ids, ids, positions, records, targets=np.array(targets, dtype=np.float32))
 
 
 def learnt(model: nn.Module, objective: Any, rows: list[Row]) -> tuple[Tensor, dict[str, Tensor]]:

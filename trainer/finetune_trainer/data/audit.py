@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune_trainer.data.encode import Encoder
 from finetune_trainer.data.report import SetReport
-from finetune_trainer.data.rows import IGNORED, Counters, Row
+from finetune_trainer.data.rows import Counters, Row, documents_of
 
 SAMPLE_TOKENS = 1024
 
@@ -50,19 +50,18 @@ class TemplateCheck(BaseModel):
 def check_template(rows: Sequence[Row], start: int | None, ends: Collection[int], max_length: int) -> TemplateCheck:
     """Look at every document of the rows. `start`: the tokenizer's start token; `ends`: those that end what is said."""
     texts = doubled = turns = ended = 0
-    for ids, labels in (document for row in rows for document in _documents(row)):
+    for ids, trained in (document for row in rows for document in _documents(row)):
         texts += 1
         doubled += len(ids) > 1 and start is not None and ids[0] == ids[1] == start
-        last = [place for place in _last_of_runs(labels != IGNORED) if place < max_length - 1]
+        last = [place for place in _last_of_runs(trained) if place < max_length - 1]
         turns += len(last)
         ended += sum(int(ids[place]) in ends for place in last)
     return TemplateCheck(texts=texts, doubled=doubled, turns=turns, ended=ended)
 
 
-def _documents(row: Row) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    bounds = [*np.flatnonzero(row.position_ids == 0).tolist(), len(row)]
-    for first, end in pairwise(bounds):
-        yield row.input_ids[first:end], row.labels[first:end]
+def _documents(row: Row) -> Iterator[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
+    for document in documents_of(row):
+        yield document.input_ids, document.trained
 
 
 def _last_of_runs(trained: NDArray[np.bool_]) -> list[int]:
@@ -79,8 +78,7 @@ def kept_share(counters: Counters) -> float:
 
 def decoded_sample(row: Row, encoder: Encoder) -> list[tuple[str, bool]]:
     """The row's first document as runs of text, each with whether it is trained; the first token never is."""
-    starts = np.flatnonzero(row.position_ids == 0)
-    end = min(int(starts[1]) if len(starts) > 1 else len(row), SAMPLE_TOKENS)
-    ids, trained = row.input_ids[:end], row.labels[:end] != IGNORED
+    end = min(row.lengths[0], SAMPLE_TOKENS)
+    ids, trained = row.input_ids[:end], row.trained[:end]
     bounds = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), end]
     return [(encoder.decode(ids[start:stop].tolist()), bool(trained[start])) for start, stop in pairwise(bounds)]

@@ -11,7 +11,7 @@ import numpy as np
 from finetune_trainer.data.chunks import Ints
 from finetune_trainer.data.columns import Outcomes, positions
 from finetune_trainer.data.pack import best_fit
-from finetune_trainer.data.rows import IGNORED, Counters, RecordId, Row
+from finetune_trainer.data.rows import Counters, RecordId, Row
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.spec.data import Packing
 
@@ -60,14 +60,9 @@ class BlockBuilder:
             return []
         groups = self._groups(outcomes, lengths)
         order = np.array(list(chain.from_iterable(groups)))
-        ids = outcomes.tokens.take(order).values.astype(np.int32)
-        trained = outcomes.trained.take(order).values
-        labels = ids.copy()
-        labels[~trained] = IGNORED  # half the time of np.where
+        ids, trained = outcomes.tokens.take(order).values, outcomes.trained.take(order).values
         lengths = lengths[order]
-        ends = np.cumsum(lengths)
-        places = np.arange(len(ids), dtype=np.int32)
-        places -= np.repeat((ends - lengths).astype(np.int32), lengths)
+        ends, sizes = np.cumsum(lengths), lengths.tolist()
         owners = np.repeat(np.arange(len(outcomes)), outcomes.pieces)[order]
         records = np.array(outcomes.records, dtype=object)[owners].tolist()
         targets = None if outcomes.targets is None else outcomes.targets[owners]
@@ -78,8 +73,8 @@ class BlockBuilder:
         return [
             Row(
                 ids[cut],
-                labels[cut],
-                places[cut],
+                trained[cut],
+                tuple(sizes[first:last]),
                 tuple(records[first:last]),
                 int(np.count_nonzero(trained[cut])),
                 None if targets is None else targets[first:last],

@@ -12,12 +12,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune_trainer.data import memory
 from finetune_trainer.data.chunks import Ints
 from finetune_trainer.data.encode import Document
 from finetune_trainer.data.overlong import Fitted
 from finetune_trainer.data.rows import IGNORED, Counters, RecordId
 
 Value = TypeVar("Value")
+
+GATHERED = 256
+"""Pieces that are gathered at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,52 +37,53 @@ Result = Fitted | Refused
 
 @dataclass(frozen=True)
 class Pieces:
-    """P arrays of one type, one behind the other in Arrow's layout for strings, which gathers them without Python."""
+    """P arrays of one type: parts of `laid`, where they lie end to end, of `sizes` values each, int64.
 
-    packed: pa.BinaryArray
-    type: np.dtype[Any]
+    `order`: which of those, in which order; all of them where there is none. They are gathered once, by `values`,
+    however often the order was changed before.
+    """
 
-    @classmethod
-    def of(cls, values: NDArray[Any], lengths: Ints) -> Pieces:
-        """The parts of `values` of these lengths; `values` is not copied."""
-        ends = np.cumsum(lengths, dtype=np.int64) * values.dtype.itemsize
-        offsets = np.concatenate([[0], ends]).astype(np.int32)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(values)]
-        return cls(pa.Array.from_buffers(pa.binary(), len(lengths), buffers), values.dtype)
+    laid: NDArray[Any]
+    sizes: Ints
+    order: Ints | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Pieces]) -> Pieces:
         """One behind the other; of types that differ, in the one that holds all values."""
-        kind = np.result_type(*(part.type for part in parts))
-        same = [part if part.type == kind else cls.of(part.values.astype(kind), part.lengths) for part in parts]
-        return cls(pa.concat_arrays([part.packed for part in same]), kind)
+        kind = np.result_type(*(part.laid.dtype for part in parts))
+        return cls(memory.joined([part.values for part in parts], kind), np.concatenate([p.lengths for p in parts]))
 
     def __len__(self) -> int:
-        return len(self.packed)
+        return len(self.lengths)
 
     def take(self, order: Ints) -> Pieces:
         """Those at the places `order`, in that order."""
-        return Pieces(self.packed.take(pa.array(order)), self.type)
+        return Pieces(self.laid, self.sizes, order if self.order is None else self.order[order])
 
     @property
     def lengths(self) -> Ints:
         """int64[P]."""
-        return np.diff(self._offsets).astype(np.int64) // self.type.itemsize
+        return self.sizes if self.order is None else self.sizes[self.order]
 
     @property
     def values(self) -> NDArray[Any]:
-        """All of them, laid end to end; read-only."""
-        if not len(self):
-            return np.zeros(0, dtype=self.type)
-        first, end = self._offsets[[0, -1]]
-        return np.frombuffer(self.packed.buffers()[2], dtype=np.uint8)[first:end].view(self.type)
+        """All of them, laid end to end."""
+        return self.laid if self.order is None else _gathered(self.laid, self.sizes, self.order)
 
-    @property
-    def _offsets(self) -> NDArray[np.int32]:
-        if not len(self):
-            return np.zeros(1, dtype=np.int32)
-        offsets = np.frombuffer(self.packed.buffers()[1], dtype=np.int32)
-        return offsets[self.packed.offset : self.packed.offset + len(self) + 1]
+
+def _gathered(laid: NDArray[Any], sizes: Ints, order: Ints) -> NDArray[Any]:
+    """Some of the parts of `laid`, end to end; Arrow gathers them as if they were strings, without Python."""
+    width = laid.dtype.itemsize
+    offsets = np.zeros(len(sizes) + 1, dtype=np.int32)
+    np.cumsum(sizes * width, out=offsets[1:])
+    packed = pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(laid)])
+    found = memory.empty(int(sizes[order].sum()), laid.dtype)
+    end = 0
+    for first in range(0, len(order), GATHERED):  # a few at a time, in memory that Arrow has still warm
+        few = order[first : first + GATHERED]
+        start, end = end, end + int(sizes[few].sum())
+        found[start:end] = np.frombuffer(packed.take(pa.array(few)).buffers()[2], laid.dtype, end - start)
+    return found
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,12 @@ class Outcomes:
         return cls(
             records,
             np.array([len(own) for own in documents], dtype=np.int64),
-            Pieces.of(np.concatenate([nothing, *(piece.input_ids for piece in pieces)]), lengths),
-            Pieces.of(labels != IGNORED, lengths),
+            Pieces(np.concatenate([nothing, *(piece.input_ids for piece in pieces)]), lengths),
+            Pieces(labels != IGNORED, lengths),
             {n: one.counters for n, one in enumerate(found) if isinstance(one, Fitted) and one.counters is not None},
             {n: one for n, one in enumerate(found) if isinstance(one, Refused)},
             targets_of([result.targets if isinstance(result, Fitted) else () for result in found]),
-            Pieces.of(weights, lengths) if (weights := weights_of(pieces)) is not None else None,
+            Pieces(weights, lengths) if (weights := weights_of(pieces)) is not None else None,
         )
 
     @classmethod
@@ -191,9 +196,7 @@ def _joined_weights(parts: Sequence[Outcomes]) -> Pieces | None:
     if all(part.weights is None for part in parts):
         return None
     found = [(part.weights, part.tokens) for part in parts]
-    return Pieces.joined(
-        [own or Pieces.of(np.ones(len(ids.values), dtype=np.float32), ids.lengths) for own, ids in found]
-    )
+    return Pieces.joined([own or Pieces(np.ones(len(ids.values), dtype=np.float32), ids.lengths) for own, ids in found])
 
 
 def positions(outcomes: Outcomes, *, substitute: bool) -> Ints:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,37 +23,77 @@ STATE_VERSION = 1
 """Goes up whenever the order of records or the packing changes, so that an old state is refused, not misread."""
 
 
+Tokens = NDArray[np.integer[Any]]
+"""Token ids of whatever integer type they were stored in: uint16, uint32 or int32."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One training row of L tokens without padding: one document, or several packed ones.
 
-    `input_ids` int32[L]. `labels` int32[L]: the token itself where it is trained, else -100; not shifted, and -100 at
-    the first token of every document, so that no document is predicted from the one before. `position_ids` int32[L]:
-    starts at 0 again in every document. `records`: one id per document, in row order; the two documents of a pair,
-    chosen and rejected, stand side by side. `counted`: how many labels are trained, where that was counted before.
+    `tokens` [L]: the ids, as they were stored; `trained` bool[L]: which of them are trained, never the first of a
+    document, so that no document is predicted from the one before; `lengths`: the tokens of each document, in order.
+    What a model takes is made of these where it is asked for (`input_ids`, `labels`, `position_ids`, `collate`): a rank
+    sees the rows of all ranks and computes its own.
+    `records`: one id per document, in row order; the two documents of a pair, chosen and rejected, stand side by side.
+    `counted`: how many tokens are trained, where that was counted before.
     `targets` float32[documents, n]: what the record says of each document, where its format says anything (a margin, a
     judgement); NaN where it left that out. `weights` float32[L]: how much each label counts, where they differ.
     """
 
-    input_ids: NDArray[np.int32]
-    labels: NDArray[np.int32]
-    position_ids: NDArray[np.int32]
+    tokens: Tokens
+    trained: NDArray[np.bool_]
+    lengths: tuple[int, ...]
     records: tuple[RecordId, ...]
     counted: int | None = field(default=None, compare=False)
     targets: NDArray[np.float32] | None = None
     weights: NDArray[np.float32] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        input_ids: Tokens,
+        labels: NDArray[np.integer[Any]],
+        position_ids: NDArray[np.integer[Any]],
+        records: tuple[RecordId, ...],
+        *,
+        targets: NDArray[np.float32] | None = None,
+    ) -> Row:
+        """Of arrays [L] as a model takes them: labels are ids or -100, positions 0 where a document begins."""
+        bounds = [*np.flatnonzero(position_ids == 0).tolist(), len(input_ids)]
+        lengths = tuple(end - start for start, end in pairwise(bounds))
+        return cls(input_ids, labels != IGNORED, lengths, records, targets=targets)
+
+    @property
+    def input_ids(self) -> NDArray[np.int32]:
+        """int32[L]."""
+        return self.tokens.astype(np.int32, copy=False)
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32[L]: the token itself where it is trained, else -100; not shifted."""
+        labels = self.tokens.astype(np.int32)
+        labels[~self.trained] = IGNORED
+        return labels
+
+    @property
+    def position_ids(self) -> NDArray[np.int32]:
+        """int32[L]: starts at 0 again in every document."""
+        lengths = np.array(self.lengths, dtype=np.int32)
+        before = np.cumsum(lengths, dtype=np.int32) - lengths
+        return np.arange(len(self), dtype=np.int32) - np.repeat(before, lengths)
+
     @property
     def kept_tokens(self) -> int:
         """Number of trained tokens; no first token is among them, so it is the same before and after the shift."""
-        return int(np.count_nonzero(self.labels != IGNORED)) if self.counted is None else self.counted
+        return int(np.count_nonzero(self.trained)) if self.counted is None else self.counted
 
     @property
     def kept_weights(self) -> NDArray[np.float32]:
         """The weight of each trained token, float32[kept_tokens]."""
         if self.weights is None:
             return np.ones(self.kept_tokens, dtype=np.float32)
-        return np.asarray(self.weights[self.labels != IGNORED], dtype=np.float32)
+        return np.asarray(self.weights[self.trained], dtype=np.float32)
 
     @property
     def kept_weight(self) -> float:
@@ -60,7 +101,7 @@ class Row:
         return float(self.kept_tokens if self.weights is None else self.kept_weights.sum(dtype=np.float64))
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(self.tokens)
 
 
 class Counters(BaseModel):
@@ -150,29 +191,30 @@ class StepBatch:
 def joined(rows: Sequence[Row]) -> Row:
     """One row of the documents of several rows without targets and weights."""
     return Row(
-        np.concatenate([row.input_ids for row in rows]),
-        np.concatenate([row.labels for row in rows]),
-        np.concatenate([row.position_ids for row in rows]),
+        np.concatenate([row.tokens for row in rows]),
+        np.concatenate([row.trained for row in rows]),
+        tuple(chain.from_iterable(row.lengths for row in rows)),
         tuple(chain.from_iterable(row.records for row in rows)),
     )
 
 
 def documents_of(row: Row, each: int = 1) -> list[Row]:
     """The documents of a row, `each` of them in a row of their own."""
-    starts = np.flatnonzero(row.position_ids == 0).tolist()[::each]
-    if len(starts) == 1:
+    if len(row.lengths) <= each:
         return [row]
-    cuts = [slice(first, end) for first, end in pairwise([*starts, len(row)])]
+    ends = [0, *accumulate(row.lengths)]
+    parts = [slice(first, first + each) for first in range(0, len(row.lengths), each)]
     return [
         Row(
-            row.input_ids[cut],
-            row.labels[cut],
-            row.position_ids[cut],
-            row.records[n * each : (n + 1) * each],
-            targets=None if row.targets is None else row.targets[n * each : (n + 1) * each],
+            row.tokens[cut],
+            row.trained[cut],
+            row.lengths[part],
+            row.records[part],
+            targets=None if row.targets is None else row.targets[part],
             weights=None if row.weights is None else row.weights[cut],
         )
-        for n, cut in enumerate(cuts)
+        for part in parts
+        for cut in [slice(ends[part.start], ends[min(part.stop, len(row.lengths))])]
     ]
 
 

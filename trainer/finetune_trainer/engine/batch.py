@@ -15,9 +15,9 @@ from finetune_trainer.model.cross_entropy import kept_loss_sum, kept_losses
 from finetune_trainer.model.head import Positions, kept_positions
 
 _EMPTY = Row(
-    input_ids=np.zeros(2, dtype=np.int32),
-    labels=np.full(2, -100, dtype=np.int32),
-    position_ids=np.arange(2, dtype=np.int32),
+    tokens=np.zeros(2, dtype=np.int32),
+    trained=np.zeros(2, dtype=np.bool_),
+    lengths=(2,),
     records=(),
 )
 
@@ -85,19 +85,20 @@ class Forward:
     def kept(self, engine: Any, rows: Sequence[Row]) -> Kept:
         """The cross-entropy of each kept token; none, but connected to every parameter, for an empty list of rows."""
         logits, targets, documents = self._logits(engine, rows)
-        count = sum(int(np.count_nonzero(row.position_ids == 0)) for row in rows)
+        count = sum(len(row.lengths) for row in rows)
         return Kept(kept_losses(logits, targets, reuse_memory=self.reuse_logits), documents, count)
 
     def inputs(self, rows: Sequence[Row]) -> Inputs:
         """The tensors of rows on the device; of one line without label and document for an empty list of rows."""
         lines = [line for row in rows for line in (documents_of(row) if self.alone else (row,))] or [_EMPTY]
         batch = collate(lines, self.pad_id)
-        starts = [np.cumsum(line.position_ids == 0) for line in lines]
-        before = np.cumsum([0, *(int(found[-1]) for found in starts[:-1])])
         documents = np.empty_like(batch["input_ids"])
-        for line, (found, first) in enumerate(zip(starts, before, strict=True)):
-            documents[line, : len(found)] = found + (first - 1)
-            documents[line, len(found) :] = found[-1] + (first - 1)
+        before = 0
+        for number, line in enumerate(lines):
+            behind = before + len(line.lengths)
+            documents[number, : len(line)] = np.repeat(np.arange(before, behind), line.lengths)
+            documents[number, len(line) :] = behind - 1
+            before = behind
         positions = _positions(lines, batch["position_ids"])
         arrays = (batch["input_ids"], batch["labels"], positions, documents)
         return Inputs(*(torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays))
@@ -115,7 +116,7 @@ class Forward:
 
 def _positions(rows: Sequence[Row], positions: Any) -> Any:
     """Without packed rows, positions that run on into the padding let attention stay plainly causal, without a mask."""
-    if any(np.count_nonzero(row.position_ids == 0) > 1 for row in rows):
+    if any(len(row.lengths) > 1 for row in rows):
         return positions
     return np.broadcast_to(np.arange(positions.shape[1]), positions.shape).copy()
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from finetune_trainer.data import Row
+from finetune_trainer.data import IGNORED, Row
 from finetune_trainer.data.encode import Document
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
@@ -57,7 +56,7 @@ class Losses:
 
 def _row(document: Document) -> Row:
     """A document in a row of its own, which is no record's."""
-    return Row(document.input_ids, document.labels, np.arange(len(document.input_ids), dtype=np.int32), ())
+    return Row(document.input_ids, document.labels != IGNORED, (len(document.input_ids),), ())
 
 
 def shortened(document: Document, most: int) -> Document:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune_trainer.data import IGNORED, Row, best_fit, count_documents, deal, document_targets, documents_of, joined
+from finetune_trainer.data import Row, best_fit, count_documents, deal, document_targets, documents_of, joined
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Loss, Objective, Whole
@@ -76,13 +76,13 @@ def mismatched(rows: Sequence[Row], max_length: int) -> list[Row]:
     As TRL's KL completions; what is longer than a row is cut at its end, for it is no text that anybody wrote.
     """
     documents = [document for row in rows for document in documents_of(row)]
-    begins = [int(np.argmax(document.labels != IGNORED)) for document in documents]
+    begins = [int(np.argmax(document.trained)) for document in documents]
     found = []
     for n, (document, begin) in enumerate(zip(documents, begins, strict=True)):
         answer, start = documents[n - 1], begins[n - 1]
-        ids = np.concatenate([document.input_ids[:begin], answer.input_ids[start:]])[:max_length]
-        labels = np.concatenate([document.labels[:begin], answer.labels[start:]])[:max_length]
-        found.append(Row(ids, labels, np.arange(len(ids), dtype=np.int32), document.records))
+        ids = np.concatenate([document.tokens[:begin], answer.tokens[start:]])[:max_length]
+        trained = np.concatenate([document.trained[:begin], answer.trained[start:]])[:max_length]
+        found.append(Row(ids, trained, (len(ids),), document.records))
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from finetune_trainer.data import IGNORED, Row, documents_of
+from finetune_trainer.data import Row, documents_of
 from finetune_trainer.engine.batch import Forward
 from finetune_trainer.engine.collectives import ControlGroup
 from finetune_trainer.engine.loss import Loss, Objective, Whole
@@ -61,13 +61,14 @@ class OddsRatio(Objective):
 
 def _with_chosen_prompts(row: Row) -> Row:
     """The row with a label for every token of its chosen documents but their first."""
-    inside = (np.cumsum(row.position_ids == 0) % 2 == 1) & (row.position_ids > 0)
-    return replace(row, labels=np.where(inside, row.input_ids, row.labels), counted=None)
+    places = row.position_ids
+    inside = (np.cumsum(places == 0) % 2 == 1) & (places > 0)
+    return replace(row, trained=row.trained | inside, counted=None)
 
 
 def _answer_tokens(row: Row) -> NDArray[np.bool_]:
     """Of the tokens that `_with_chosen_prompts` trains, which are part of an answer."""
-    return np.asarray(row.labels[_with_chosen_prompts(row).labels != IGNORED] != IGNORED)
+    return np.asarray(row.trained[_with_chosen_prompts(row).trained])
 
 
 def _marks(parts: Sequence[NDArray[np.bool_]], like: Tensor) -> Tensor:

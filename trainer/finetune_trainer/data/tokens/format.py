@@ -150,9 +150,9 @@ def decode_page(data: bytes | memoryview, numbers: Ints, name: str, first: int) 
     refused = {n: Refused(reason, excerpt) for n, reason, excerpt in json.loads(page.text(notes) or b"[]")}
     count, weighted = page.take("<u4", 2).tolist() if page.left else (0, 0)
     targets = page.take("<f4", records * count).reshape(records, count) if count else None
-    weights = Pieces.of(page.take("<f4", tokens), lengths) if weighted else None
+    weights = Pieces(page.take("<f4", tokens), lengths) if weighted else None
     names = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
-    whole = Outcomes(names, own, Pieces.of(ids, lengths), Pieces.of(mask, lengths), counters, refused, targets, weights)
+    whole = Outcomes(names, own, Pieces(ids, lengths), Pieces(mask, lengths), counters, refused, targets, weights)
     return whole if len(numbers) == records else whole.take(numbers)
 
 
