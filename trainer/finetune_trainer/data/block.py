@@ -85,15 +85,16 @@ class BlockBuilder:
 
     def _groups(self, outcomes: Outcomes, lengths: Ints) -> list[list[int]]:
         """The pieces of each row, by their numbers; those of a pair share one, side by side."""
-        units = [[n] for n in range(len(lengths))]
-        if self._settings.paired:
-            ends = np.cumsum(outcomes.pieces).tolist()
-            units = [list(range(start, end)) for start, end in pairwise([0, *ends]) if end > start]
-        if self._settings.packing is Packing.NONE:
-            return units
-        sizes = lengths if not self._settings.paired else np.add.reduceat(lengths, [unit[0] for unit in units])
-        packed = best_fit(sizes.tolist(), self._settings.max_length)
-        return [[piece for unit in row for piece in units[unit]] for row in packed] if self._settings.paired else packed
+        alone, longest = self._settings.packing is Packing.NONE, self._settings.max_length
+        if not self._settings.paired:
+            return [[n] for n in range(len(lengths))] if alone else best_fit(lengths.tolist(), longest)
+        ends = np.cumsum(outcomes.pieces).tolist()
+        pairs = [list(range(start, end)) for start, end in pairwise([0, *ends]) if end > start]
+        if alone:
+            return pairs
+        sizes = np.add.reduceat(lengths, [pair[0] for pair in pairs])
+        packed = best_fit(sizes.tolist(), longest)
+        return [[piece for pair in row for piece in pairs[pair]] for row in packed]
 
 
 def shuffled(block: BlockRows, order: Ints) -> BlockRows:

@@ -129,7 +129,8 @@ class Counters(BaseModel):
     substituted: int = 0
 
     def __add__(self, other: Counters) -> Counters:
-        return Counters(**{name: getattr(self, name) + getattr(other, name) for name in Counters.model_fields})
+        more = vars(other)
+        return Counters(**{name: count + more[name] for name, count in vars(self).items()})
 
 
 class DataState(BaseModel):

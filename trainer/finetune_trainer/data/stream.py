@@ -179,9 +179,10 @@ class TrainStream:
             trained = state.batches or reached
             if barren.records >= (place.order.records if trained else hopeless(place.order.records)):
                 raise self._barren(barren)
-            for position in range(first, len(block.rows)):
-                waiting.append(block.rows[position])
-                reached = _Point(place, position + 1, len(block.rows))
+            while first < len(block.rows):
+                end = min(len(block.rows), first + self._settings.global_batch_size - len(waiting))
+                waiting += block.rows[first:end]
+                first, reached = end, _Point(place, end, len(block.rows))
                 if len(waiting) == self._settings.global_batch_size:
                     batch = self._batch(waiting, state, reached)
                     yield batch
