@@ -58,7 +58,7 @@ def documents(chunk: int) -> list[Document]:
 
 
 class Ours:
-    """The product's stream of its token form: whole documents, packed, checksums proved, with labels and positions."""
+    """The product's stream of its token form: whole documents, packed, checksums proved, with what is trained."""
 
     def __init__(self, bucket: str, chunks: int, folder: Path) -> None:
         from finetune_trainer.data.containers import Container
