@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from finetune_trainer.data import LabelSet, Row
 from finetune_trainer.model.score import ScoreHead
 from finetune_trainer.spec import ProblemType
+from made_rows import row_of
 from reference import LEARNING_RATE, Step, split_documents
 from tiny_models import VOCABULARY
 
@@ -47,7 +48,7 @@ def _row(kind: str, generator: np.random.Generator) -> Row:
     lengths = [int(generator.integers(1, 17)) for _ in targets]
     ids = generator.integers(PAD + 1, VOCABULARY, sum(lengths)).astype(np.int32)
     positions = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
-    return Row.of(ids, ids.copy(), positions, tuple(f"made up#{n}" for n in range(len(lengths))), targets=targets)
+    return row_of(ids, ids.copy(), positions, tuple(f"made up#{n}" for n in range(len(lengths))), targets=targets)
 
 
 def _targets(kind: str, generator: np.random.Generator) -> np.ndarray[Any, np.dtype[np.float32]]:

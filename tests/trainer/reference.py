@@ -14,6 +14,7 @@ import torch
 
 from finetune_trainer.data import Row
 from finetune_trainer.spec import FineTuneJob, parse_job
+from made_rows import row_of
 from tiny_models import VOCABULARY
 
 LEARNING_RATE = 5e-3
@@ -33,7 +34,7 @@ def _random_row(generator: np.random.Generator) -> Row:
     positions = np.concatenate([np.arange(length) for length in lengths]).astype(np.int32)
     for start, length in zip(np.cumsum([0, *lengths[:-1]]), lengths, strict=True):
         labels[start : start + int(generator.integers(1, max(2, length - 1)))] = -100
-    return Row.of(ids, labels, positions, records=("made up",))
+    return row_of(ids, labels, positions, records=("made up",))
 
 
 def job(

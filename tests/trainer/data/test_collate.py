@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from finetune_trainer.data import Row, collate
+from made_rows import row_of
 
 
 def row(*tokens: int) -> Row:
     ids = np.array(tokens, dtype=np.int32)
     labels = np.where(np.arange(len(ids)) == 0, -100, ids).astype(np.int32)
-    return Row.of(ids, labels, np.arange(len(ids), dtype=np.int32), ("f#1",))
+    return row_of(ids, labels, np.arange(len(ids), dtype=np.int32), ("f#1",))
 
 
 def test_short_rows_are_padded_on_the_right_as_a_document_of_their_own() -> None:

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from finetune_trainer.data.deal import deal
 from finetune_trainer.data.rows import Row
+from made_rows import row_of
 
 
 def row(length: int, number: int = 0) -> Row:
     tokens = np.full(length, number, dtype=np.int32)
-    return Row.of(tokens, tokens, np.arange(length, dtype=np.int32), (f"f#{number}",))
+    return row_of(tokens, tokens, np.arange(length, dtype=np.int32), (f"f#{number}",))
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=60), world_size=st.integers(1, 9), size=st.integers(1, 5))

@@ -161,14 +161,14 @@ def _load(job: Any, folder: Path, world_size: int, device: torch.device) -> torc
 
 def _rows(lengths: Sequence[int], vocabulary: int) -> Iterator[Any]:
     """Random rows of one document of each length."""
-    from finetune_trainer.data import Row
+    from made_rows import row_of
 
     generator = np.random.default_rng(dist.get_rank())
     positions = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
     while True:
         ids = generator.integers(0, vocabulary, len(positions)).astype(np.int32)
         labels = np.where(positions == 0, -100, ids)
-        yield Row.of(ids, labels, positions, records=tuple(f"#{number}" for number, _ in enumerate(lengths)))
+        yield row_of(ids, labels, positions, records=tuple(f"#{number}" for number, _ in enumerate(lengths)))
 
 
 class _Cpu:

@@ -18,6 +18,7 @@ from finetune_trainer.data.audit import TemplateCheck, check_template
 from finetune_trainer.errors import StorageError
 from finetune_trainer.report.audit_facts import facts
 from loop_runner import Recorder, Train
+from made_rows import row_of
 from small_job import make_small_job
 
 START, END, TEXT = 1, 2, 7
@@ -29,7 +30,7 @@ def row(*documents: list[tuple[int, bool]]) -> Row:
     ids = np.array([token for token, _ in tokens], dtype=np.int32)
     labels = np.where([trained for _, trained in tokens], ids, -100).astype(np.int32)
     positions = np.concatenate([np.arange(len(document)) for document in documents]).astype(np.int32)
-    return Row.of(ids, labels, positions, tuple("x#0" for _ in documents))
+    return row_of(ids, labels, positions, tuple("x#0" for _ in documents))
 
 
 def answer(last: int, begin: tuple[int, ...] = (START,)) -> list[tuple[int, bool]]:

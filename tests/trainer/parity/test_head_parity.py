@@ -20,6 +20,7 @@ from finetune_trainer.model.score import ScoreHead, ScorePositions
 from finetune_trainer.objectives.classification import KINDS
 from finetune_trainer.objectives.reward import BradleyTerry
 from finetune_trainer.spec import ProblemType
+from made_rows import row_of
 
 CPU = torch.device("cpu")
 NAMES = ("ham", "spam", "unsure")
@@ -36,7 +37,7 @@ def row(documents: list[list[int]], targets: list[list[float]]) -> Row:
     ids = np.concatenate(documents).astype(np.int32)
     positions = np.concatenate([np.arange(len(one)) for one in documents]).astype(np.int32)
     records = tuple(f"made up#{n}" for n in range(len(documents)))
-    return Row.of(ids, ids, positions, records, targets=np.array(targets, dtype=np.float32))
+    return row_of(ids, ids, positions, records, targets=np.array(targets, dtype=np.float32))
 
 
 def learnt(model: nn.Module, objective: Any, rows: list[Row]) -> tuple[Tensor, dict[str, Tensor]]:

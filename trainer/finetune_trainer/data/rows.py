@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -48,21 +48,6 @@ class Row:
     counted: int | None = field(default=None, compare=False)
     targets: NDArray[np.float32] | None = None
     weights: NDArray[np.float32] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        input_ids: Tokens,
-        labels: NDArray[np.integer[Any]],
-        position_ids: NDArray[np.integer[Any]],
-        records: tuple[RecordId, ...],
-        *,
-        targets: NDArray[np.float32] | None = None,
-    ) -> Row:
-        """Of arrays [L] as a model takes them: labels are ids or -100, positions 0 where a document begins."""
-        bounds = [*np.flatnonzero(position_ids == 0).tolist(), len(input_ids)]
-        lengths = tuple(end - start for start, end in pairwise(bounds))
-        return cls(input_ids, labels != IGNORED, lengths, records, targets=targets)
 
     @property
     def input_ids(self) -> NDArray[np.int32]:
