@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -50,18 +50,14 @@ class TemplateCheck(BaseModel):
 def check_template(rows: Sequence[Row], start: int | None, ends: Collection[int], max_length: int) -> TemplateCheck:
     """Look at every document of the rows. `start`: the tokenizer's start token; `ends`: those that end what is said."""
     texts = doubled = turns = ended = 0
-    for ids, trained in (document for row in rows for document in _documents(row)):
+    for document in (document for row in rows for document in documents_of(row)):
+        ids = document.tokens
         texts += 1
         doubled += len(ids) > 1 and start is not None and ids[0] == ids[1] == start
-        last = [place for place in _last_of_runs(trained) if place < max_length - 1]
+        last = [place for place in _last_of_runs(document.trained) if place < max_length - 1]
         turns += len(last)
         ended += sum(int(ids[place]) in ends for place in last)
     return TemplateCheck(texts=texts, doubled=doubled, turns=turns, ended=ended)
-
-
-def _documents(row: Row) -> Iterator[tuple[NDArray[np.int32], NDArray[np.bool_]]]:
-    for document in documents_of(row):
-        yield document.input_ids, document.trained
 
 
 def _last_of_runs(trained: NDArray[np.bool_]) -> list[int]:

@@ -19,8 +19,6 @@ ROUNDS = 8
 # Below this, too few round outputs exist for all orders of a handful of items to be equally likely.
 MIN_HALF_BITS = 4
 
-Network = Callable[[NDArray[np.uint64], NDArray[np.uint64], int], NDArray[np.uint64]]
-
 
 def derive_key(*parts: int | str) -> bytes:
     """64 bytes that depend on every one of `parts` and on where one ends and the next begins."""
@@ -28,9 +26,8 @@ def derive_key(*parts: int | str) -> bytes:
 
 
 def permutation(key: bytes, size: int) -> NDArray[np.int64]:
-    """A permutation of 0 ... `size` - 1, int64[size], in time O(size): `permute` of all positions."""
-    half = _half_bits(size)
-    return _by_table(np.arange(size, dtype=np.uint64), size, _feistel, np.frombuffer(key, dtype="<u8"), half)
+    """A permutation of 0 ... `size` - 1, int64[size], in time O(size)."""
+    return permute(key, size, np.arange(size, dtype=np.int64))
 
 
 def permute(key: bytes, size: int, positions: NDArray[np.int64], *, inverse: bool = False) -> NDArray[np.int64]:
@@ -39,24 +36,15 @@ def permute(key: bytes, size: int, positions: NDArray[np.int64], *, inverse: boo
     `inverse`: which positions it sends there instead. `key` has 8 bytes per round (`derive_key`); `size` is at most
     2**62.
     """
-    half = _half_bits(size)
+    half = max(MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
     rounds = np.frombuffer(key, dtype="<u8")
     network = _inverse_feistel if inverse else _feistel
-    if half == MIN_HALF_BITS:  # cycles are long where few positions are inside: walk a table of the small domain
-        return _by_table(positions.astype(np.uint64), size, network, rounds, half)
+    # A table of the domain pays where all positions are asked for (it is at most four times as large then), and in a
+    # small one, where cycles are long because few positions are inside.
+    if half == MIN_HALF_BITS or len(positions) >= size:
+        table = network(np.arange(1 << 2 * half, dtype=np.uint64), rounds, half)
+        return _walk(positions.astype(np.uint64), size, lambda values: table[values]).astype(np.int64)
     return _walk(positions.astype(np.uint64), size, lambda values: network(values, rounds, half)).astype(np.int64)
-
-
-def _half_bits(size: int) -> int:
-    return max(MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
-
-
-def _by_table(
-    positions: NDArray[np.uint64], size: int, network: Network, rounds: NDArray[np.uint64], half: int
-) -> NDArray[np.int64]:
-    """Every position of the domain, at most four times `size`, goes through the network once, all at the same time."""
-    table = network(np.arange(1 << 2 * half, dtype=np.uint64), rounds, half)
-    return _walk(positions, size, lambda values: table[values]).astype(np.int64)
 
 
 def _walk(

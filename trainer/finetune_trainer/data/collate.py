@@ -30,17 +30,15 @@ def collate(rows: Sequence[Row], pad_id: int, pad_to_multiple: int = 1) -> Batch
         raise ValueError("no rows to collate: a micro-batch of weight zero is for the caller to fill")
     longest = max(len(row) for row in rows)
     width = -(-longest // pad_to_multiple) * pad_to_multiple
-    ids, labels, places = (np.empty((len(rows), width), dtype=np.int64) for _ in range(3))
-    count = np.arange(width)
+    batch = Batch(
+        input_ids=np.full((len(rows), width), pad_id, dtype=np.int64),
+        labels=np.full((len(rows), width), IGNORED, dtype=np.int64),
+        position_ids=np.empty((len(rows), width), dtype=np.int64),
+        padded=any(len(row) < width for row in rows),
+    )
     for i, row in enumerate(rows):
-        end = len(row)
-        ids[i, :end], ids[i, end:] = row.tokens, pad_id
-        labels[i] = ids[i]
-        labels[i, :end][~row.trained] = IGNORED
-        labels[i, end:] = IGNORED
-        start = 0
-        for length in (*row.lengths, width - end):
-            places[i, start : start + length] = count[:length]
-            start += length
-    padded = any(len(row) < width for row in rows)
-    return Batch(input_ids=ids, labels=labels, position_ids=places, padded=padded)
+        batch["input_ids"][i, : len(row)] = row.input_ids
+        batch["labels"][i, : len(row)] = row.labels
+        batch["position_ids"][i, : len(row)] = row.position_ids
+        batch["position_ids"][i, len(row) :] = np.arange(width - len(row))
+    return batch

@@ -54,7 +54,7 @@ class Pieces:
         return cls(memory.joined([part.values for part in parts], kind), np.concatenate([p.lengths for p in parts]))
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.sizes if self.order is None else self.order)
 
     def take(self, order: Ints) -> Pieces:
         """Those at the places `order`, in that order."""
@@ -196,7 +196,9 @@ def _joined_weights(parts: Sequence[Outcomes]) -> Pieces | None:
     if all(part.weights is None for part in parts):
         return None
     found = [(part.weights, part.tokens) for part in parts]
-    return Pieces.joined([own or Pieces(np.ones(len(ids.values), dtype=np.float32), ids.lengths) for own, ids in found])
+    return Pieces.joined(
+        [own or Pieces(np.ones(ids.lengths.sum(), dtype=np.float32), ids.lengths) for own, ids in found]
+    )
 
 
 def positions(outcomes: Outcomes, *, substitute: bool) -> Ints:

@@ -41,9 +41,8 @@ def empty(count: int, kind: np.dtype[Any]) -> NDArray[Any]:
 
 
 def joined(parts: list[NDArray[Any]], kind: np.dtype[Any]) -> NDArray[Any]:
-    """`parts` one behind the other, as `kind`."""
-    whole = empty(sum(map(len, parts)), kind)
-    return np.concatenate(parts, out=whole) if parts else whole
+    """`parts`, at least one, one behind the other, as `kind`."""
+    return np.concatenate(parts, out=empty(sum(map(len, parts)), kind))
 
 
 def _give_back(free: list[NDArray[np.uint8]], held: NDArray[np.uint8]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -190,6 +190,7 @@ def documents_of(row: Row, each: int = 1) -> list[Row]:
         return [row]
     ends = [0, *accumulate(row.lengths)]
     parts = [slice(first, first + each) for first in range(0, len(row.lengths), each)]
+    cuts = [slice(start, end) for start, end in pairwise([*ends[:-1:each], len(row)])]
     return [
         Row(
             row.tokens[cut],
@@ -199,8 +200,7 @@ def documents_of(row: Row, each: int = 1) -> list[Row]:
             targets=None if row.targets is None else row.targets[part],
             weights=None if row.weights is None else row.weights[cut],
         )
-        for part in parts
-        for cut in [slice(ends[part.start], ends[min(part.stop, len(row.lengths))])]
+        for cut, part in zip(cuts, parts, strict=True)
     ]
 
 

@@ -61,8 +61,8 @@ class OddsRatio(Objective):
 
 def _with_chosen_prompts(row: Row) -> Row:
     """The row with a label for every token of its chosen documents but their first."""
-    places = row.position_ids
-    inside = (np.cumsum(places == 0) % 2 == 1) & (places > 0)
+    chosen = np.repeat(np.arange(len(row.lengths)) % 2 == 0, row.lengths)
+    inside = chosen & (row.position_ids > 0)
     return replace(row, trained=row.trained | inside, counted=None)
 
 
