@@ -37,9 +37,9 @@ def _print_set(found: SetReport, report: DataReport, console: Console) -> None:
         console.print(table)
     console.print(Text(_whole(found)))
     for line in _remarks(found, report):
-        console.print(Text(line, style="yellow"))
+        console.print(Text(line, style="yellow"), soft_wrap=True)
     for line in _examples(found):
-        console.print(Text(line, style="dim", overflow="fold"))
+        console.print(Text(line, style="dim"), soft_wrap=True)  # A record's name can be copied or searched for whole.
     console.print()
 
 
