@@ -57,7 +57,7 @@ test-cluster: setup ## Run the tests on a Kubernetes with two nodes, which they 
 	@$(PY) -m pytest -m "nodes and not soak" --timeout 1800 tests/end_to_end $(ARGS)
 
 soak-cluster: setup ## The same, with every fault there is, 50 evictions and 20 jobs at once (2 hours)
-	@$(PY) -m pytest -m soak --timeout 7200 tests/end_to_end $(ARGS)
+	@$(PY) -m pytest -m nodes --timeout 7200 tests/end_to_end $(ARGS)
 
 image-operator: setup ## Build the operator's image without a registry and print the archive's path (needs root)
 	@$(PY) tools/operator_image.py

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sysconfig
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,22 +128,18 @@ def node_of_a_worker(tenant: Tenant, name: str) -> int:
     return misfortunes.number_of_node(tenant.pods(name, "worker")[0])
 
 
-SHARE = (rank_killed, node_lost)
-"""The least and the most that is lost: a process, and a machine with a part of everything."""
-
-ALL = (rank_killed, worker_pod_deleted, suspended_and_resumed, head_pod_deleted, node_drained, node_lost)
+FAULTS = (rank_killed, worker_pod_deleted, suspended_and_resumed, head_pod_deleted, node_drained, node_lost)
 
 
-@pytest.mark.parametrize("faults", [SHARE, pytest.param(ALL, marks=pytest.mark.soak)], ids=["share", "all"])
 def test_a_job_survives_what_happens_to_clusters_with_the_same_model(
-    faults: Sequence[Fault], tenant: Tenant, installation: Installation, tmp_path: Path
+    tenant: Tenant, installation: Installation, tmp_path: Path
 ) -> None:
     name = "disturbed"
     begun = time.monotonic()
     tenant.apply(job(tenant.name, name, steps=ENDLESS))
     tenant.until_step(name, 1)
     recoveries = Recoveries(tenant, name, {"apply": round(time.monotonic() - begun, 1)})
-    for fault in faults:
+    for fault in FAULTS:
         recoveries.meet(fault)
     misfortunes.suspend(tenant, name, True)
     status = tenant.until_phase(name, "Suspended")
