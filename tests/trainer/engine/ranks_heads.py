@@ -57,10 +57,11 @@ def _train(control: ControlGroup, payload: dict[str, Any], kind: str, method: st
     objective = objective_of(kind, Forward(head, DEVICE, PAD))
     found: dict[str, Any] = {"losses": [], "norms": [], "accuracy": [], "isolated": isolation.isolated}
     for rows in scored_steps(kind, **payload["rows"]):
+        dealt = deal([len(row) for row in rows], control.rank, control.world_size, 1)
         result = train_step(
             engine,
             objective,
-            deal(rows, control.world_size, 1)[control.rank],
+            [[rows[number] for number in numbers] for numbers in dealt],
             global_batch=rows,
             learning_rate=LEARNING_RATE,
             max_grad_norm=1.0,

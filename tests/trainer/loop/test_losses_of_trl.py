@@ -134,7 +134,7 @@ def rows_of(folder: Path, name: str, kind: str, packing: str) -> list[Row]:
     settings = DataSettings(512, 8, 8, epochs=1, overlong=Overlong.DROP, packing=Packing(packing), paired=kind != "KTO")
     index = build_index(list_sources([source], "spec.data.eval"))
     ((_, rows),) = EvalSet("batch", index, settings, load_tokenizer(folder / "model")).parts(8)
-    return rows
+    return list(rows)
 
 
 def objective(case: Case, forward: Forward, reference: Path) -> Objective:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import accumulate, chain, pairwise
 
 import numpy as np
 
 from finetune_trainer.data.chunks import Ints
-from finetune_trainer.data.columns import Outcomes, positions
-from finetune_trainer.data.pack import best_fit
-from finetune_trainer.data.rows import Counters, RecordId, Row
+from finetune_trainer.data.columns import Outcomes, parts_of, positions
+from finetune_trainer.data.pack import rows_of
+from finetune_trainer.data.row_table import RowTable
+from finetune_trainer.data.rows import Counters, RecordId
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.spec.data import Packing
 
@@ -32,7 +32,7 @@ class Quarantined:
 class BlockRows:
     """The rows of a block in the order they are trained on; `counters` without what is counted per row."""
 
-    rows: list[Row]
+    rows: RowTable
     counters: Counters
     bad: list[Quarantined]
 
@@ -43,63 +43,56 @@ class BlockBuilder:
     def __init__(self, settings: DataSettings) -> None:
         self._settings = settings
 
-    def build(self, outcomes: Outcomes, *, substitute: bool) -> BlockRows:
-        """Rows of `outcomes`, packed if asked for; a bad record is replaced by the next good one, or left out."""
+    def build(self, outcomes: Outcomes, *, substitute: bool, shuffle: Callable[[int], Ints] | None = None) -> BlockRows:
+        """Rows of `outcomes`, packed if asked for; a bad record is replaced by the next good one, or left out.
+
+        `shuffle`: the order of so many packed rows, int64[rows].
+        """
         used = outcomes.take(positions(outcomes, substitute=substitute)) if outcomes.refused else outcomes
-        refused = sorted(outcomes.refused.items())
-        bad = [Quarantined(outcomes.records[n], why.reason, why.excerpt) for n, why in refused]
+        bad = _quarantined(outcomes) if outcomes.refused else []
         replaced = len(bad) if substitute and len(used.tokens) else 0
         counters = _added(outcomes.counted.values())
         counters += Counters(records=len(outcomes), bad=len(bad), substituted=replaced)
-        return BlockRows(self._rows(used), counters, bad)
+        return BlockRows(self._rows(used, shuffle), counters, bad)
 
-    def _rows(self, outcomes: Outcomes) -> list[Row]:
-        """All rows' tokens are gathered at once, and each row is a part of them."""
+    def _rows(self, outcomes: Outcomes, shuffle: Callable[[int], Ints] | None) -> RowTable:
+        """All rows' tokens are gathered at once, row by row, so that any rows side by side lie together."""
         lengths = outcomes.tokens.lengths
-        if not len(lengths):
-            return []
-        groups = self._groups(outcomes, lengths)
-        order = np.array(list(chain.from_iterable(groups)))
-        ids, trained = outcomes.tokens.take(order).values, outcomes.trained.take(order).values
-        lengths = lengths[order]
-        ends, sizes = np.cumsum(lengths), lengths.tolist()
+        together = outcomes.pieces[outcomes.pieces > 0] if self._settings.paired else np.ones_like(lengths)
+        rows = self._places(lengths, together, shuffle)
+        order = parts_of(together, np.argsort(rows, kind="stable"))
+        lengths, ends = lengths[order], np.cumsum(lengths[order])
         owners = np.repeat(np.arange(len(outcomes)), outcomes.pieces)[order]
-        records = np.array(outcomes.records, dtype=object)[owners].tolist()
-        targets = None if outcomes.targets is None else outcomes.targets[owners]
-        weights = None if outcomes.weights is None else outcomes.weights.take(order).values
-        pieces = [0, *accumulate(len(group) for group in groups)]
-        rows = [0, *ends[np.array(pieces[1:]) - 1].tolist()]
-        cuts = [slice(start, end) for start, end in pairwise(rows)]
-        return [
-            Row(
-                ids[cut],
-                trained[cut],
-                tuple(sizes[first:last]),
-                tuple(records[first:last]),
-                int(np.count_nonzero(trained[cut])),
-                None if targets is None else targets[first:last],
-                None if weights is None else weights[cut],
-            )
-            for cut, (first, last) in zip(cuts, pairwise(pieces), strict=True)
-        ]
+        documents = np.cumsum(np.bincount(rows, weights=together).astype(np.int64))
+        return RowTable(
+            outcomes.tokens.take(order).values,
+            outcomes.trained.take(order).values,
+            lengths,
+            outcomes.records[owners],
+            np.concatenate([[0], documents]),
+            np.concatenate([[0], ends[documents - 1]]),
+            None if outcomes.targets is None else outcomes.targets[owners],
+            None if outcomes.weights is None else outcomes.weights.take(order).values,
+        )
 
-    def _groups(self, outcomes: Outcomes, lengths: Ints) -> list[list[int]]:
-        """The pieces of each row, by their numbers; those of a pair share one, side by side."""
-        alone, longest = self._settings.packing is Packing.NONE, self._settings.max_length
-        if not self._settings.paired:
-            return [[n] for n in range(len(lengths))] if alone else best_fit(lengths.tolist(), longest)
-        ends = np.cumsum(outcomes.pieces).tolist()
-        pairs = [list(range(start, end)) for start, end in pairwise([0, *ends]) if end > start]
-        if alone:
-            return pairs
-        sizes = np.add.reduceat(lengths, [pair[0] for pair in pairs])
-        packed = best_fit(sizes.tolist(), longest)
-        return [[piece for pair in row for piece in pairs[pair]] for row in packed]
+    def _places(self, lengths: Ints, together: Ints, shuffle: Callable[[int], Ints] | None) -> Ints:
+        """The row of each group of so many pieces that stay together (the two of a pair), int64[groups]."""
+        if self._settings.packing is Packing.NONE or not len(together):
+            return np.arange(len(together))
+        sizes = np.add.reduceat(lengths, np.cumsum(together) - together)
+        rows = rows_of(sizes, self._settings.max_length)
+        if shuffle is None:
+            return rows
+        order = shuffle(int(rows.max()) + 1)
+        moved = np.empty_like(order)
+        moved[order] = np.arange(len(order))
+        return moved[rows]
 
 
-def shuffled(block: BlockRows, order: Ints) -> BlockRows:
-    """The block with its rows in another order."""
-    return BlockRows([block.rows[i] for i in order.tolist()], block.counters, block.bad)
+def _quarantined(outcomes: Outcomes) -> list[Quarantined]:
+    refused = sorted(outcomes.refused.items())
+    records = outcomes.records[np.array([n for n, _ in refused])].written
+    return [Quarantined(one, why.reason, why.excerpt) for one, (_, why) in zip(records, refused, strict=True)]
 
 
 def _added(counted: Iterable[Counters]) -> Counters:

@@ -16,6 +16,7 @@ from finetune_trainer.data import memory
 from finetune_trainer.data.chunks import Ints
 from finetune_trainer.data.encode import Document
 from finetune_trainer.data.overlong import Fitted
+from finetune_trainer.data.row_table import RecordIds
 from finetune_trainer.data.rows import IGNORED, Counters, RecordId
 
 Value = TypeVar("Value")
@@ -96,7 +97,7 @@ class Outcomes:
     for nothing. `weights`: how much each token counts (float32), where they differ.
     """
 
-    records: Sequence[RecordId]
+    records: RecordIds
     pieces: Ints
     tokens: Pieces
     trained: Pieces
@@ -115,7 +116,7 @@ class Outcomes:
         nothing = np.zeros(0, dtype=np.int32)
         labels = np.concatenate([nothing, *(piece.labels for piece in pieces)])
         return cls(
-            records,
+            RecordIds.of(records),
             np.array([len(own) for own in documents], dtype=np.int64),
             Pieces(np.concatenate([nothing, *(piece.input_ids for piece in pieces)]), lengths),
             Pieces(labels != IGNORED, lengths),
@@ -130,7 +131,7 @@ class Outcomes:
         """One behind the other; of at least one."""
         starts = list(accumulate((len(part) for part in parts), initial=0))
         return cls(
-            [record for part in parts for record in part.records],
+            RecordIds.joined([part.records for part in parts]),
             np.concatenate([part.pieces for part in parts]),
             Pieces.joined([part.tokens for part in parts]),
             Pieces.joined([part.trained for part in parts]),
@@ -145,14 +146,11 @@ class Outcomes:
 
     def take(self, positions: Ints) -> Outcomes:
         """Those at `positions`, in that order."""
-        counts = self.pieces[positions]
-        before = np.cumsum(self.pieces) - self.pieces
-        first = before[positions] - (np.cumsum(counts) - counts)
-        pieces = np.repeat(first, counts) + np.arange(counts.sum())
-        order = positions.tolist()
+        pieces = parts_of(self.pieces, positions)
+        order = positions.tolist() if self.counted or self.refused else []
         return Outcomes(
-            [self.records[n] for n in order],
-            counts,
+            self.records[positions],
+            self.pieces[positions],
             self.tokens.take(pieces),
             self.trained.take(pieces),
             _moved(self.counted, order),
@@ -160,6 +158,13 @@ class Outcomes:
             None if self.targets is None else self.targets[positions],
             None if self.weights is None else self.weights.take(pieces),
         )
+
+
+def parts_of(counts: Ints, order: Ints) -> Ints:
+    """The numbers of the parts of things of so many parts each, of those at the places `order`, in that order."""
+    taken = counts[order]
+    first = (np.cumsum(counts) - counts)[order] - (np.cumsum(taken) - taken)
+    return np.repeat(first, taken) + np.arange(taken.sum())
 
 
 def targets_of(found: Sequence[tuple[float, ...]]) -> NDArray[np.float32] | None:

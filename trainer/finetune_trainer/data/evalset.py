@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
 from finetune_trainer.data.pages import UNSHARED, Pages
 from finetune_trainer.data.prefetch import prefetched
-from finetune_trainer.data.rows import Counters, Row, row_counters
+from finetune_trainer.data.row_table import Part, Rows
+from finetune_trainer.data.rows import Counters, Row
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.tokens.read import TokenForm
 
@@ -66,7 +67,7 @@ class EvalSet:
             for micro_batches, _ in parts:
                 yield from micro_batches
 
-    def parts(self, batch_size: int) -> Generator[tuple[list[list[Row]], list[Row]]]:
+    def parts(self, batch_size: int) -> Generator[tuple[list[list[Row]], Sequence[Row]]]:
         """One pass, part by part: this rank's micro-batches, as many as every rank's, and the rows of all ranks.
 
         Raises DataError over the budget of bad records, StorageError where reading fails.
@@ -77,9 +78,11 @@ class EvalSet:
             built = prefetched(lambda block: self._build(reader, block), self._order.blocks(), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 for _, block in blocks:
-                    counters += block.counters + row_counters(block.rows)
+                    rows = Rows(Part(block.rows, 0, len(block.rows)))
+                    counters += block.counters.with_rows(*rows.counts)
                     budget.spend(block, counters.bad, counters.records, self._order.records, self.what)
-                    yield deal(block.rows, self._world_size, batch_size)[self._rank], block.rows
+                    own = deal(rows.lengths, self._rank, self._world_size, batch_size)
+                    yield [rows.chosen(numbers) for numbers in own], rows
         self.counters = counters
 
     def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:

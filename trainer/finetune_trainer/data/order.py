@@ -64,7 +64,7 @@ class Block:
     parts: tuple[ChunkPart, ...]
     following: BlockStart | None
 
-    @property
+    @cached_property
     def records(self) -> int:
         """Number of records in it."""
         return sum(part.records for part in self.parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import Any
 
@@ -27,16 +27,16 @@ Tokens = NDArray[np.integer[Any]]
 """Token ids of whatever integer type they were stored in: uint16, uint32 or int32."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row:
     """One training row of L tokens without padding: one document, or several packed ones.
 
     `tokens` [L]: the ids, as they were stored; `trained` bool[L]: which of them are trained, never the first of a
     document, so that no document is predicted from the one before; `lengths`: the tokens of each document, in order.
     What a model takes is made of these where it is asked for (`input_ids`, `labels`, `position_ids`, `collate`): a rank
-    sees the rows of all ranks and computes its own.
+    sees the rows of all ranks and computes its own. Nothing of it is changed; it is not frozen because a frozen one
+    takes four times as long to make.
     `records`: one id per document, in row order; the two documents of a pair, chosen and rejected, stand side by side.
-    `counted`: how many tokens are trained, where that was counted before.
     `targets` float32[documents, n]: what the record says of each document, where its format says anything (a margin, a
     judgement); NaN where it left that out. `weights` float32[L]: how much each label counts, where they differ.
     """
@@ -45,7 +45,6 @@ class Row:
     trained: NDArray[np.bool_]
     lengths: tuple[int, ...]
     records: tuple[RecordId, ...]
-    counted: int | None = field(default=None, compare=False)
     targets: NDArray[np.float32] | None = None
     weights: NDArray[np.float32] | None = None
 
@@ -71,7 +70,7 @@ class Row:
     @property
     def kept_tokens(self) -> int:
         """Number of trained tokens; no first token is among them, so it is the same before and after the shift."""
-        return int(np.count_nonzero(self.trained)) if self.counted is None else self.counted
+        return int(np.count_nonzero(self.trained))
 
     @property
     def kept_weights(self) -> NDArray[np.float32]:
@@ -113,6 +112,11 @@ class Counters(BaseModel):
     bad: int = 0
     substituted: int = 0
 
+    def with_rows(self, documents: int, tokens: int, kept_tokens: int) -> Counters:
+        """These, and what is counted per row."""
+        added = {"documents": self.documents + documents, "tokens": self.tokens + tokens}
+        return self.model_copy(update={**added, "kept_tokens": self.kept_tokens + kept_tokens})
+
     def __add__(self, other: Counters) -> Counters:
         more = vars(other)
         return Counters(**{name: count + more[name] for name, count in vars(self).items()})
@@ -145,14 +149,14 @@ class StepBatch:
     """This rank's share of one global batch, and what every rank knows about the whole of it.
 
     `micro_batches` has the same length on every rank; an empty list in it is a micro-batch of weight zero.
-    `all_rows` are the rows of all ranks, in the same order on each; `global_rows` counts them, `kept_tokens` and
-    `tokens` their trained and all tokens, padding excluded. `epoch`:
-    epochs done after this batch, fractional. `consumed`: share of all records of all epochs done after it, in [0, 1];
-    of all steps with `maxSteps`. `state` is the state after this batch.
+    `all_rows` are the rows of all ranks, in the same order on each, made where they are looked at; `global_rows` counts
+    them, `kept_tokens` and `tokens` their trained and all tokens, padding excluded. `epoch`: epochs done after this
+    batch, fractional. `consumed`: share of all records of all epochs done after it, in [0, 1]; of all steps with
+    `maxSteps`. `state` is the state after this batch.
     """
 
     micro_batches: list[list[Row]]
-    all_rows: list[Row]
+    all_rows: Sequence[Row]
     kept_tokens: int
     tokens: int
     epoch: float
@@ -218,12 +222,3 @@ def document_targets(rows: Sequence[Row], width: int) -> NDArray[np.float32]:
 def record_ids(rows: Iterable[Row]) -> list[RecordId]:
     """Ids of every document in `rows`, in order."""
     return [record for row in rows for record in row.records]
-
-
-def row_counters(rows: Sequence[Row]) -> Counters:
-    """What is counted per row."""
-    return Counters(
-        documents=count_documents(rows),
-        tokens=sum(len(row) for row in rows),
-        kept_tokens=sum(row.kept_tokens for row in rows),
-    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
-from finetune_trainer.data.block import BlockBuilder, BlockRows, shuffled
+from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
 from finetune_trainer.data.columns import Outcomes
 from finetune_trainer.data.deal import deal
@@ -24,11 +24,11 @@ from finetune_trainer.data.reader import RecordReader
 from finetune_trainer.data.report import SetReport
 from finetune_trainer.data.report_prints import Fingerprints
 from finetune_trainer.data.report_tally import Tally
-from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, Row, StepBatch, row_counters
+from finetune_trainer.data.row_table import Part, Rows
+from finetune_trainer.data.rows import STATE_VERSION, Counters, DataState, StepBatch
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.tokens.read import TokenForm
 from finetune_trainer.errors import DataError
-from finetune_trainer.spec.data import Packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,18 +112,19 @@ class TrainStream:
     def audit(self) -> Audit:
         """Counts up to the last batch handed out, or of the first block before there is one; reads that block once."""
         block, report = self._first_block
-        counters = self._counters or block.counters + row_counters(block.rows)
+        counters = self._counters or block.counters.with_rows(*self.first_rows().counts)
         return Audit(
             sources=[source | self._named_form(i) for i, source in enumerate(self._index.report())],
             counters=counters,
             kept_share=kept_share(counters),
-            sample=decoded_sample(block.rows[0], self._encoder) if block.rows else [],
+            sample=decoded_sample(block.rows.row(0), self._encoder) if len(block.rows) else [],
             report=report,
         )
 
-    def first_rows(self) -> list[Row]:
+    def first_rows(self) -> Rows:
         """The rows of the first block of records; reads that block once."""
-        return self._first_block[0].rows
+        table = self._first_block[0].rows
+        return Rows(Part(table, 0, len(table)))
 
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
@@ -164,32 +165,30 @@ class TrainStream:
         return self._assemble(reader.read(block).take(block.order.shuffle(block)), block)
 
     def _assemble(self, outcomes: Outcomes, block: Block) -> BlockRows:
-        rows = self._builder.build(outcomes, substitute=True)
-        if self._settings.packing is Packing.NONE:
-            return rows
-        return shuffled(rows, block.order.shuffle_rows(block, len(rows.rows)))
+        return self._builder.build(outcomes, substitute=True, shuffle=partial(block.order.shuffle_rows, block))
 
     def _assembled(self, state: DataState, blocks: Iterator[tuple[Block, BlockRows]]) -> Iterator[StepBatch]:
-        waiting: list[Row] = []
+        waiting: list[Part] = []
+        missing = size = self._settings.global_batch_size
         reached: _Point | None = None
         barren = Counters()
         for place, block in blocks:
-            first, state = state.row, self._entered(state, place, block)
-            barren = Counters() if block.rows else barren + block.counters
+            first, count, state = state.row, len(block.rows), self._entered(state, place, block)
+            barren = Counters() if count else barren + block.counters
             trained = state.batches or reached
             if barren.records >= (place.order.records if trained else hopeless(place.order.records)):
                 raise self._barren(barren)
-            while first < len(block.rows):
-                end = min(len(block.rows), first + self._settings.global_batch_size - len(waiting))
-                waiting += block.rows[first:end]
-                first, reached = end, _Point(place, end, len(block.rows))
-                if len(waiting) == self._settings.global_batch_size:
-                    batch = self._batch(waiting, state, reached)
+            while first < count:
+                end = min(count, first + missing)
+                waiting.append(Part(block.rows, first, end))
+                first, missing, reached = end, missing - (end - first), _Point(place, end, count)
+                if not missing:
+                    batch = self._batch(Rows(*waiting), state, reached)
                     yield batch
-                    state, waiting = batch.state, []
+                    state, waiting, missing = batch.state, [], size
             state = state.model_copy(update={"row": 0})
         if waiting and reached:
-            yield self._batch(waiting, state, reached)
+            yield self._batch(Rows(*waiting), state, reached)
 
     def _entered(self, state: DataState, place: Block, block: BlockRows) -> DataState:
         """The state with the block's counts, unless the block was entered before the state was saved."""
@@ -207,14 +206,15 @@ class TrainStream:
             "cannot be used; raise spec.data.maxLength, or write Truncate or Split as spec.data.overlong"
         )
 
-    def _batch(self, rows: list[Row], state: DataState, reached: _Point) -> StepBatch:
-        counted = row_counters(rows)
-        counts = {"batches": state.batches + 1, "counters": state.counters + counted}
+    def _batch(self, rows: Rows, state: DataState, reached: _Point) -> StepBatch:
+        counted = rows.counts
+        counts = {"batches": state.batches + 1, "counters": state.counters.with_rows(*counted)}
         state = state.model_copy(update=reached.following() | counts)
         self._counters = state.counters
         order = reached.block.order
+        own = deal(rows.lengths, self._rank, self._world_size, self._settings.micro_batch_size)
         return StepBatch(
-            micro_batches=deal(rows, self._world_size, self._settings.micro_batch_size)[self._rank],
+            micro_batches=[rows.chosen(numbers) for numbers in own],
             all_rows=rows,
             kept_tokens=counted.kept_tokens,
             tokens=counted.tokens,

@@ -47,7 +47,9 @@ class KahnemanTversky(Objective):
             groups = best_fit([len(other) for other in others], self.max_length)
             others = [joined([others[n] for n in group]) for group in groups]
         total = torch.zeros((), dtype=torch.float64, device=self.forward.device)
-        for batch in deal(others, control.world_size, self.rows_at_a_time)[control.rank]:
+        lengths = [len(other) for other in others]
+        for numbers in deal(lengths, control.rank, control.world_size, self.rows_at_a_time):
+            batch = [others[number] for number in numbers]
             before = self.reference.log_probabilities(engine, batch)
             total += (answer_log_probabilities(self.forward, engine, batch) - before).sum()
         return {"kl": max(0.0, control.sum([total.item()])[0] / self.weight(rows))}

@@ -63,7 +63,7 @@ def _with_chosen_prompts(row: Row) -> Row:
     """The row with a label for every token of its chosen documents but their first."""
     chosen = np.repeat(np.arange(len(row.lengths)) % 2 == 0, row.lengths)
     inside = chosen & (row.position_ids > 0)
-    return replace(row, trained=row.trained | inside, counted=None)
+    return replace(row, trained=row.trained | inside)
 
 
 def _answer_tokens(row: Row) -> NDArray[np.bool_]:

@@ -35,6 +35,7 @@ from finetune_trainer.data.chunks import Ints
 from finetune_trainer.data.columns import Outcomes, Pieces, Refused, Result, targets_of, weights_of
 from finetune_trainer.data.encode import Document
 from finetune_trainer.data.overlong import Fitted
+from finetune_trainer.data.row_table import RecordIds
 from finetune_trainer.data.rows import IGNORED, Counters
 from finetune_trainer.store import crc64nvme
 
@@ -151,7 +152,7 @@ def decode_page(data: bytes | memoryview, numbers: Ints, name: str, first: int) 
     count, weighted = page.take("<u4", 2).tolist() if page.left else (0, 0)
     targets = page.take("<f4", records * count).reshape(records, count) if count else None
     weights = Pieces(page.take("<f4", tokens), lengths) if weighted else None
-    names = [f"{name}#{n}" for n in range(first + 1, first + 1 + records)]
+    names = RecordIds((name,), np.zeros(records, dtype=np.int64), np.arange(first + 1, first + 1 + records))
     whole = Outcomes(names, own, Pieces(ids, lengths), Pieces(mask, lengths), counters, refused, targets, weights)
     return whole if len(numbers) == records else whole.take(numbers)
 
