@@ -49,7 +49,7 @@ class BlockBuilder:
         `shuffle`: the order of so many packed rows, int64[rows].
         """
         used = outcomes.take(positions(outcomes, substitute=substitute)) if outcomes.refused else outcomes
-        bad = _quarantined(outcomes) if outcomes.refused else []
+        bad = _quarantined(outcomes)
         replaced = len(bad) if substitute and len(used.tokens) else 0
         counters = _added(outcomes.counted.values())
         counters += Counters(records=len(outcomes), bad=len(bad), substituted=replaced)
@@ -91,7 +91,7 @@ class BlockBuilder:
 
 def _quarantined(outcomes: Outcomes) -> list[Quarantined]:
     refused = sorted(outcomes.refused.items())
-    records = outcomes.records[np.array([n for n, _ in refused])].written
+    records = outcomes.records[np.array([n for n, _ in refused], dtype=np.int64)].written
     return [Quarantined(one, why.reason, why.excerpt) for one, (_, why) in zip(records, refused, strict=True)]
 
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad
-from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, SequentialOrder
 from finetune_trainer.data.outcomes import OutcomeReader, RecordEncoder
 from finetune_trainer.data.pages import UNSHARED, Pages
 from finetune_trainer.data.prefetch import prefetched
-from finetune_trainer.data.row_table import Part, Rows
 from finetune_trainer.data.rows import Counters, Row
 from finetune_trainer.data.settings import DataSettings
 from finetune_trainer.data.tokens.read import TokenForm
@@ -78,11 +76,10 @@ class EvalSet:
             built = prefetched(lambda block: self._build(reader, block), self._order.blocks(), BLOCKS_AHEAD)
             with closing(built) as blocks:
                 for _, block in blocks:
-                    rows = Rows(Part(block.rows, 0, len(block.rows)))
+                    rows = block.rows.whole
                     counters += block.counters.with_rows(*rows.counts)
                     budget.spend(block, counters.bad, counters.records, self._order.records, self.what)
-                    own = deal(rows.lengths, self._rank, self._world_size, batch_size)
-                    yield [rows.chosen(numbers) for numbers in own], rows
+                    yield rows.dealt(self._rank, self._world_size, batch_size), rows
         self.counters = counters
 
     def _build(self, reader: OutcomeReader, block: Block) -> BlockRows:

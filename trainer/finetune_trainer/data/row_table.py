@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_trainer.data.chunks import Ints
+from finetune_trainer.data.deal import deal
 from finetune_trainer.data.rows import RecordId, Row, Tokens
 
 
@@ -108,6 +109,11 @@ class RowTable:
         kept = int(np.count_nonzero(self.trained[start:stop]))
         return RowCounts(documents[end] - documents[first], stop - start, kept)
 
+    @property
+    def whole(self) -> Rows:
+        """All of them."""
+        return Rows(Part(self, 0, len(self)))
+
     @cached_property
     def row_lengths(self) -> list[int]:
         """Tokens of each row."""
@@ -159,6 +165,10 @@ class Rows(Sequence[Row]):
             return [table.row(first + place) for place in places]
         found = [(table, number) for table, first, end in self._parts for number in range(first, end)]
         return [table.row(number) for table, number in map(found.__getitem__, places)]
+
+    def dealt(self, rank: int, world_size: int, micro_batch_size: int) -> list[list[Row]]:
+        """A rank's micro-batches of them, as `deal`."""
+        return [self.chosen(numbers) for numbers in deal(self.lengths, rank, world_size, micro_batch_size)]
 
     @property
     def counts(self) -> RowCounts:

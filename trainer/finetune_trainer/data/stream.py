@@ -13,7 +13,6 @@ from finetune_trainer.data.audit import Audit, decoded_sample, kept_share
 from finetune_trainer.data.block import BlockBuilder, BlockRows
 from finetune_trainer.data.budget import BadRecordBudget, OnBad, hopeless
 from finetune_trainer.data.columns import Outcomes
-from finetune_trainer.data.deal import deal
 from finetune_trainer.data.encode import encoder_of
 from finetune_trainer.data.index import DatasetIndex
 from finetune_trainer.data.order import Block, BlockStart, EpochOrder, epoch_records
@@ -123,8 +122,7 @@ class TrainStream:
 
     def first_rows(self) -> Rows:
         """The rows of the first block of records; reads that block once."""
-        table = self._first_block[0].rows
-        return Rows(Part(table, 0, len(table)))
+        return self._first_block[0].rows.whole
 
     def estimated_batches(self) -> int:
         """Number of global batches of the whole run, as far as the first block's rows tell; exact with `max_steps`."""
@@ -212,9 +210,8 @@ class TrainStream:
         state = state.model_copy(update=reached.following() | counts)
         self._counters = state.counters
         order = reached.block.order
-        own = deal(rows.lengths, self._rank, self._world_size, self._settings.micro_batch_size)
         return StepBatch(
-            micro_batches=[rows.chosen(numbers) for numbers in own],
+            micro_batches=rows.dealt(self._rank, self._world_size, self._settings.micro_batch_size),
             all_rows=rows,
             kept_tokens=counted.kept_tokens,
             tokens=counted.tokens,
